@@ -1,0 +1,165 @@
+"""What the paper claims, and what the stored runs say about it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import pandas as pd
+
+from hpo_bench.analysis import load
+from hpo_bench.analysis import statistics as stats
+from hpo_bench.analysis.costs import PLAIN, Cost, costs
+from hpo_bench.analysis.load import Runs
+from hpo_bench.analysis.rounding import rounded
+from hpo_bench.analysis.statistics import Interval
+from hpo_bench.analysis.summary import by
+
+Verdict = Literal["supported", "contradicted", "not enough runs"]
+
+DATASET = "uci_energy"
+WEIGHT_UPDATES = 4000
+# Median final test MSE of 24 repetitions of the authors' code on UCI Energy, CPU, float32, 4000 weight updates.
+EXPECTED = {
+    "random": 7.6, "random_lr_schedule": 10.8, "lorraine": 7.6, "baydin": 6.6, "ours_wd_lr": 2.0, "ours_wd_lr_m": 0.53,
+    "ours_wd_hdlr_m": 0.31, "diff_through_opt": 0.57,
+}  # fmt: skip
+ORDERINGS = (  # the first has the lower median
+    ("random", "random_lr_schedule", "A decaying learning rate does not help random hyperparameters"),
+    ("baydin", "random", "Tuning the learning rate alone (Baydin) improves on random hyperparameters"),
+    ("ours_wd_lr", "random", "Tuning weight decay and learning rate improves on random hyperparameters"),
+    ("ours_wd_lr", "lorraine", "Tuning weight decay and learning rate beats weight decay alone (Lorraine)"),
+    ("ours_wd_lr", "baydin", "Tuning weight decay and learning rate beats Baydin"),
+    ("ours_wd_lr_m", "random", "Tuning weight decay, learning rate and momentum improves on random hyperparameters"),
+    ("ours_wd_lr_m", "ours_wd_lr", "Tuning momentum, too, helps"),
+    ("ours_wd_hdlr_m", "ours_wd_lr_m", "A learning rate for each weight helps"),
+)  # fmt: skip
+SIMILAR = (  # medians within a factor of SIMILAR_WITHIN
+    ("ours_wd_lr_m", "diff_through_opt", "The approximate hypergradient does as well as exact differentiation"),
+    ("lorraine", "random", "Tuning weight decay alone (Lorraine) changes little"),
+)  # fmt: skip
+SIMILAR_WITHIN = 2.0
+ONE_PASS = "ours_wd_lr_m"
+COST_AT_MOST = 3.0
+FEWEST_SEEDS, FEWEST_BLOCKS = 10, 3
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim of the paper and its verdict.
+
+    Args:
+        expected, measured: in words, with numbers.
+        interval: of what decides the verdict (a difference or ratio of medians, a ratio of times); None without runs.
+        n: shared seeds, or blocks for times.
+        verdict: ``not enough runs`` also where the interval leaves it open.
+    """
+
+    text: str
+    expected: str
+    measured: str
+    interval: Interval | None
+    n: int
+    verdict: Verdict
+
+
+def claims(runs: Runs, seed: int = 0) -> list[Claim]:
+    """Verdicts on the paper's claims.
+
+    Args:
+        runs: any complete runs of a store; of each dataset and method the usual configuration, for orderings
+            only of the paper's length.
+        seed: of the bootstraps.
+    """
+    full = [run for run in runs if run.dataset == DATASET and load.weight_updates(run) == WEIGHT_UPDATES]
+    frames = {method: load.finals(group) for method, group in by(load.comparable(full).runs, "method").items()}
+    return [
+        *(_ordering(frames, better, worse, text, seed) for better, worse, text in ORDERINGS),
+        *(_similar(frames, a, b, text, seed) for a, b, text in SIMILAR),
+        *_costs(load.comparable(runs).runs, seed),
+    ]
+
+
+def _shared(frames: dict[str, pd.DataFrame], methods: Sequence[str]) -> pd.DataFrame:
+    """Final metric of methods by shared seed, failures +inf; a method without runs leaves it empty."""
+    columns = [
+        pd.Series(load.failure_aware(frames[method]), index=frames[method]["seed"], name=method)
+        if method in frames
+        else pd.Series([], dtype=float, name=method)
+        for method in methods
+    ]
+    return pd.concat(columns, axis=1, join="inner")
+
+
+def _ordering(frames: dict[str, pd.DataFrame], better: str, worse: str, text: str, seed: int) -> Claim:
+    shared = _shared(frames, (better, worse))
+    expected = f"median {EXPECTED[better]} < {EXPECTED[worse]}"
+    if shared.empty:
+        return _without_runs(text, expected, frames, (better, worse))
+    result = stats.paired_comparison(shared[better], shared[worse], seed=seed)
+    probability = result.probability
+    measured = (
+        f"{_medians(shared, '<' if result.difference.estimate < 0 else '≥')}; better on the same seed in "
+        f"{100 * probability.estimate:.0f} % [{100 * probability.low:.0f}, {100 * probability.high:.0f}]"
+    )
+    verdict = _verdict(result.difference, result.n >= FEWEST_SEEDS, below=0.0)
+    return Claim(text, expected, measured, result.difference, result.n, verdict)
+
+
+def _similar(frames: dict[str, pd.DataFrame], a: str, b: str, text: str, seed: int) -> Claim:
+    shared = _shared(frames, (a, b))
+    expected = f"median {EXPECTED[a]} ≈ {EXPECTED[b]} (within a factor of {SIMILAR_WITHIN:g})"
+    if shared.empty:
+        return _without_runs(text, expected, frames, (a, b))
+    ratio = stats.bootstrap_two(shared[a], shared[b], "ratio", seed=seed)
+    measured = f"{_medians(shared, 'against')}; ratio {_bounds(ratio)}"
+    enough = len(shared) >= FEWEST_SEEDS
+    verdict = _verdict(ratio, enough, below=SIMILAR_WITHIN, above=1 / SIMILAR_WITHIN)
+    return Claim(text, expected, measured, ratio, len(shared), verdict)
+
+
+def _verdict(interval: Interval, enough: bool, below: float, above: float = float("-inf")) -> Verdict:
+    """Supported where the whole interval lies between ``above`` and ``below``, contradicted where none of it does."""
+    if enough and above < interval.low and interval.high < below:
+        return "supported"
+    if enough and (interval.low > below or interval.high < above):
+        return "contradicted"
+    return "not enough runs"
+
+
+def _without_runs(text: str, expected: str, frames: dict[str, pd.DataFrame], methods: Sequence[str]) -> Claim:
+    absent = [method for method in methods if method not in frames]
+    what = f"no runs of {', '.join(absent)}" if absent else "no shared seeds"
+    measured = f"{what} on {DATASET} with {WEIGHT_UPDATES} weight updates"
+    return Claim(text, expected, measured, None, 0, "not enough runs")
+
+
+def _medians(shared: pd.DataFrame, relation: str) -> str:
+    left, right = (rounded(float(stats.survival_median(shared[column]))).text for column in shared.columns)
+    return f"median {left} {relation} {right}"
+
+
+def _bounds(interval: Interval) -> str:
+    if interval.n < 2:  # no interval from one value
+        return f"{interval.estimate:.2f}"
+    return f"{interval.estimate:.2f} [{interval.low:.2f}, {interval.high:.2f}]"
+
+
+def _costs(runs: Runs, seed: int) -> list[Claim]:
+    """One claim per dataset that has runs of both plain and one-pass training; one without runs where none has."""
+    text = "One pass costs at most 2–3 × plain training"
+    wanted = [run for run in runs if run.method in (PLAIN, ONE_PASS)]
+    found = [_cost(f"{text}: {cost.dataset_label}", cost) for cost in costs(wanted, seed) if cost.method == ONE_PASS]
+    measured = f"no runs of {PLAIN} and {ONE_PASS} on one dataset, machine and block size"
+    none = Claim(text, "2–3 ×", measured, None, 0, "not enough runs")
+    return [claim for claim in found if claim is not None] or [none]
+
+
+def _cost(text: str, cost: Cost) -> Claim | None:
+    ratio = cost.times_plain
+    if ratio is None:
+        return None
+    measured = f"{_bounds(ratio)} × ({cost.machine}, blocks of {cost.rows_in_block})"
+    verdict = _verdict(ratio, ratio.n >= FEWEST_BLOCKS, below=COST_AT_MOST)
+    return Claim(text, "2–3 ×", measured, ratio, ratio.n, verdict)

@@ -1,0 +1,109 @@
+"""What a method's training costs beside plain training, from the wall times of stored blocks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from hpo_bench.analysis import load
+from hpo_bench.analysis import statistics as stats
+from hpo_bench.analysis.load import MACHINE, Runs
+from hpo_bench.analysis.statistics import Interval
+from hpo_bench.analysis.summary import by
+
+PLAIN = "random"  # plain training
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Cost of a method on a dataset, under the conditions that most of its repetitions were trained in.
+
+    Args:
+        machine: device or CPU, threads and blocks side by side.
+        repetitions, blocks: that the medians rest on.
+        seconds: of one training (wall time of its block ÷ rows of the block).
+        milliseconds_per_update: the same per weight update.
+        times_plain: cost per update ÷ that of plain training under the same conditions; None for plain training
+            itself and without such runs.
+    """
+
+    dataset: str
+    dataset_label: str
+    method: str
+    label: str
+    machine: str
+    rows_in_block: int
+    repetitions: int
+    blocks: int
+    seconds: float
+    milliseconds_per_update: float
+    times_plain: Interval | None
+
+
+def costs(runs: Runs, seed: int = 0) -> list[Cost]:
+    """Costs of all methods of all datasets.
+
+    Args:
+        runs: one configuration per dataset and method.
+        seed: of the bootstrap over blocks.
+    """
+    return [cost for group in by(runs, "dataset").values() for cost in _of_dataset(group, seed)]
+
+
+def _of_dataset(runs: Runs, seed: int) -> list[Cost]:
+    frames = {method: load.finals(group) for method, group in by(runs, "method").items()}
+    plain = frames.get(PLAIN)
+    return [_cost(_usual(frame), plain, seed) for frame in frames.values()]
+
+
+def _cost(frame: pd.DataFrame, plain: pd.DataFrame | None, seed: int) -> Cost:
+    blocks, first = _blocks(frame), frame.iloc[0]
+    return Cost(
+        dataset=first["dataset"],
+        dataset_label=first["dataset_label"],
+        method=first["method"],
+        label=first["label"],
+        machine=_machine(first),
+        rows_in_block=int(first["rows_in_block"]),
+        repetitions=len(frame),
+        blocks=len(blocks),
+        seconds=float(blocks["seconds"].median()),
+        milliseconds_per_update=1000 * float(_per_update(blocks).median()),
+        times_plain=None if plain is None or first["method"] == PLAIN else _ratio(frame, plain, seed),
+    )
+
+
+def _ratio(frame: pd.DataFrame, plain: pd.DataFrame, seed: int) -> Interval | None:
+    alike = plain[(_conditions(plain) == _conditions(frame).iloc[0]).to_numpy()]
+    if alike.empty:
+        return None
+    own, of_plain = _per_update(_blocks(frame)), _per_update(_blocks(alike))
+    return stats.bootstrap_two(own, of_plain, "ratio", paired=False, seed=seed)
+
+
+def _conditions(frame: pd.DataFrame) -> pd.Series[str]:
+    """Machine and block size, sizes up to a factor of about √2 being alike (``chunk=auto`` gives 15 here, 17 there)."""
+    machine = frame[list(MACHINE)].astype(str).agg("/".join, axis=1)
+    return machine + "/" + np.log2(frame["rows_in_block"].astype(float)).round().astype(str)
+
+
+def _usual(frame: pd.DataFrame) -> pd.DataFrame:
+    """Repetitions trained under the most frequent conditions."""
+    conditions = _conditions(frame)
+    return frame[(conditions == conditions.mode().iloc[0]).to_numpy()]
+
+
+def _blocks(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row per block: its repetitions share a wall time."""
+    return frame.drop_duplicates(["run_id", "seconds"])
+
+
+def _per_update(blocks: pd.DataFrame) -> pd.Series[float]:
+    return blocks["seconds"] / blocks["weight_updates"]
+
+
+def _machine(row: pd.Series[str]) -> str:
+    device = row["cpu"] if row["device"] == "cpu" else row["device"]
+    return f"{device}, {row['threads']} threads, {row['workers']} side by side"

@@ -1,0 +1,171 @@
+"""Checks of single settings: each takes a key and its value and returns the checked value or raises one clear line."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from hpo_bench.errors import UserError, nearest
+
+
+def _bad(key: str, value: Any, allowed: str) -> UserError:
+    return UserError(f"{key}={_shown(value)}: {allowed}")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return f"[{','.join(_shown(part) for part in value)}]"
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    return str(value)
+
+
+def whole(key: str, value: Any, low: int) -> int:
+    """A whole number of ``low`` or more that fits into 62 bits."""
+    if not _is_whole(value) or value < low:
+        raise _bad(key, value, f"must be a whole number, {low} or more")
+    if value >= 2**62:
+        raise _bad(key, value, "is too large, must be below 2^62")
+    return int(value)
+
+
+def whole_or(key: str, value: Any, word: str | None) -> int | None:
+    """A whole number of 1 or more, or ``word``, which stands for None."""
+    if value == word:
+        return None
+    if not _is_whole(value) or value < 1:
+        raise _bad(key, value, f"must be {_shown(word)} or a whole number, 1 or more")
+    return whole(key, value, 1)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def number(key: str, value: Any) -> float:
+    """A finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise _bad(key, value, "must be a number")
+    return float(value)
+
+
+def number_within(key: str, value: Any, low: float, high: float, *, closed: tuple[bool, bool]) -> float:
+    """A number between ``low`` and ``high``; ``closed`` says which ends belong."""
+    checked = number(key, value)
+    above = checked >= low if closed[0] else checked > low
+    below = checked <= high if closed[1] else checked < high
+    if not (above and below):
+        lower = f"{'at least' if closed[0] else 'above'} {low:g}"
+        upper = "" if math.isinf(high) else f" and {'at most' if closed[1] else 'below'} {high:g}"
+        raise _bad(key, value, f"must be {lower}{upper}")
+    return checked
+
+
+def positive(key: str, value: Any) -> float:
+    """A number above 0."""
+    return number_within(key, value, 0, math.inf, closed=(False, False))
+
+
+def interval(key: str, value: Any, low: float = -math.inf, high: float = math.inf) -> tuple[float, float]:
+    """A pair [a, b] with low ≤ a ≤ b ≤ high."""
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise _bad(key, value, "must be a pair [low,high]")
+    first, second = (number(key, part) for part in value)
+    if not low <= first <= second <= high:
+        bounds = f" within [{low:g},{high:g}]" if math.isfinite(low) or math.isfinite(high) else ""
+        raise _bad(key, value, f"must be a pair [low,high]{bounds} with low at most high")
+    return first, second
+
+
+def betas(key: str, value: Any) -> tuple[float, float]:
+    """A pair of numbers of at least 0 and below 1."""
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise _bad(key, value, "must be a pair of numbers, each at least 0 and below 1")
+    first, second = (number_within(key, part, 0, 1, closed=(True, False)) for part in value)
+    return first, second
+
+
+def device(key: str, value: Any) -> str:
+    """auto, cpu, cuda or cuda:N."""
+    if not isinstance(value, str) or not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
+        raise _bad(key, value, nearest(_shown(value), ("auto", "cpu", "cuda", "cuda:N")))
+    return value
+
+
+def flag(key: str, value: Any) -> bool:
+    """true or false."""
+    if not isinstance(value, bool):
+        raise _bad(key, value, "must be true or false")
+    return value
+
+
+def choice(key: str, value: Any, allowed: Iterable[str]) -> str:
+    """One of a few words."""
+    options = tuple(allowed)
+    if value not in options:
+        raise _bad(key, value, nearest(_shown(value), options))
+    return str(value)
+
+
+def words(key: str, value: Any, allowed: Iterable[str]) -> tuple[str, ...]:
+    """A list of different words out of a few."""
+    if not isinstance(value, list | tuple):
+        raise _bad(key, value, f"must be a list such as [{','.join(allowed)}]")
+    options = tuple(allowed)
+    for word in value:
+        if word not in options:
+            raise _bad(key, value, f"unknown {_shown(word)}; {nearest(_shown(word), options)}")
+    if len(set(value)) != len(value):
+        raise _bad(key, value, "names one of them twice")
+    return tuple(value)
+
+
+def text(key: str, value: Any) -> str:
+    """Text that is not empty."""
+    if not isinstance(value, str) or not value.strip():
+        raise _bad(key, value, "must be text that is not empty")
+    return value
+
+
+def file(key: str, value: Any) -> Path:
+    """A file that is there."""
+    path = Path(text(key, value)).expanduser()
+    if not path.is_file():
+        raise _bad(key, value, "no such file")
+    return path
+
+
+def section(
+    name: str, content: Any, allowed: Iterable[str] | None = None, needed: Iterable[str] = ()
+) -> dict[str, Any]:
+    """A section of settings: all keys among ``allowed`` (None for any), none of ``needed`` missing."""
+    if not isinstance(content, Mapping):
+        raise _bad(name, content, "is a section, not a value: set its keys")
+    prefix = f"{name}." if name else ""
+    options = tuple(allowed) if allowed is not None else None
+    for key in content:
+        if options is not None and key not in options:
+            raise UserError(f"{prefix}{key}: no such setting; {nearest(str(key), options)}")
+    for key in needed:
+        if key not in content:
+            raise UserError(f"{prefix}{key}: is missing")
+    return dict(content)
+
+
+def condition(text: str) -> tuple[str, Any]:
+    """``KEY=VALUE`` of ``--where``, VALUE as JSON (``10``, ``null``, ``[0, 1]``) or plain text.
+
+    Raises:
+        UserError: there is no key or no value.
+    """
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise UserError(f"--where {text}: must be KEY=VALUE, as in --where update_interval=10")
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value

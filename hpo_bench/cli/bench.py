@@ -1,0 +1,98 @@
+"""``hpo-bench bench``: speed, measured on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(invoke_without_command=True, help="Measure speed on this machine.")
+METHODS = ("random", "ours_wd_lr_m", "diff_through_opt")
+UPDATES = {"uci_energy": 400, "uci_kin8nm": 100, "diabetes": 400}
+
+
+@app.callback()
+def bench(
+    ctx: typer.Context,
+    quick: Annotated[bool, typer.Option("--quick", help="Half the updates and fewer rounds: under a minute.")] = False,
+    dataset: Annotated[list[str] | None, typer.Option(help="Datasets (default: uci_energy and uci_kin8nm).")] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write the page to this Markdown file.")] = None,
+) -> None:
+    """Engine against a tight sequential loop, side by side on one core: ratios, roofline, peak memory."""
+    if ctx.invoked_subcommand is not None:
+        return
+    import torch
+
+    from hpo_bench.bench.compare import compare
+    from hpo_bench.bench.machine import ceilings, peak_memory
+    from hpo_bench.bench.page import page
+    from hpo_bench.config import compose, parse
+    from hpo_bench.experiment import environment
+    from hpo_bench.progress import Shown, default_reporter
+    from hpo_bench.store import atomic
+
+    names = dataset or ["uci_energy", "uci_kin8nm"]
+    rounds = 3 if quick else 7
+    updates = {name: UPDATES.get(name, 100) // (2 if quick else 1) for name in names}
+    sizes = (1, 4, 16, 64) if quick else (1, 2, 4, 8, 16, 32, 64, 128)
+    settings = {(d, m): parse(compose([f"dataset={d}", f"method={m}"])) for d in names for m in METHODS}
+    with Shown(default_reporter(), "bench", len(settings) + len(sizes)) as reporter:
+        comparisons, scaling = [], []
+        for (name, _), one in settings.items():
+            comparisons.append(compare(one, updates=updates[name], rounds=rounds))
+            reporter.advance(1)
+        first = settings[names[0], "ours_wd_lr_m"]
+        for rows in sizes:
+            scaling.append(compare(first, updates=updates[names[0]] // 2, rounds=3, rows=rows))
+            reporter.advance(1)
+        machine = environment(torch.device("cpu"), 1)
+        torch.set_num_threads(1)
+        text = page(comparisons, scaling, ceilings(), peak_memory(), machine, updates)
+    if out is not None:
+        with atomic(out) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    print(text)
+
+
+@app.command()
+def runtime(
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[OVERRIDE]...")] = None,
+    dataset: Annotated[list[str] | None, typer.Option(help="Datasets (default: uci_energy).")] = None,
+    method: Annotated[list[str] | None, typer.Option(help="Methods (default: random, ours_wd_lr_m, …).")] = None,
+    repetitions: Annotated[int, typer.Option(min=1, help="Blocks of one repetition for each method.")] = 8,
+    results: Annotated[Path, typer.Option(help="Results folder; the runs go to its folder 'runtime'.")] = Path(
+        "results"
+    ),
+) -> None:
+    """Train one repetition per block, with and without test evaluation: the runs of Figure 14."""
+    from hpo_bench.bench.runtime import plan
+    from hpo_bench.cli.closing import print_closing
+    from hpo_bench.experiment import execute
+    from hpo_bench.progress import default_reporter
+
+    chosen = method or [
+        "random",
+        "lorraine",
+        "baydin",
+        "ours_wd_lr",
+        "ours_wd_lr_m",
+        "ours_wd_hdlr_m",
+        "diff_through_opt",
+    ]
+    plans = list(plan(dataset or ["uci_energy"], chosen, repetitions, results, overrides or []))
+    for settings in plans:
+        print_closing(execute(settings, default_reporter()).run)
+
+
+@app.command()
+def overhead() -> None:
+    """The runner's own cost for a repetition, at 14 400 repetitions with whole curves (2 GB in a temporary folder)."""
+    from hpo_bench.bench.overhead import overhead as measure
+
+    measured = measure()
+    print(
+        f"{measured.repetitions} repetitions: {measured.total:.2f} ms each (planning {measured.planning:.2f}, "
+        f"writing {measured.writing:.2f}, indexing {measured.indexing:.3f}), {measured.cpu:.2f} ms of processor time; "
+        f"all stored is found in {measured.resume:.1f} s"
+    )

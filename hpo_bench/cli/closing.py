@@ -1,0 +1,44 @@
+"""The table that closes ``hpo-bench run``: what came out, read back from what was stored."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from hpo_bench.store import Run, read_table
+
+
+def print_closing(run: Run) -> None:
+    """Print median, mean, best and how many repetitions did not diverge; then where the results are."""
+    dataset, method = run.config["dataset"], run.config["method"]
+    final = read_table(run, "final", ("status", "test_metric"))
+    table = Table(
+        "method", "dataset", f"{dataset['metric_label']}: median", "mean", "best", "ok", box=None, pad_edge=False
+    )
+    table.add_row(method["label"], dataset["label"], *closing_numbers(final, dataset["metric_scale"]))
+    console = Console(highlight=False)
+    console.print(table, soft_wrap=True)
+    console.print(str(run.path), soft_wrap=True, markup=False)
+
+
+def closing_numbers(final: pd.DataFrame, scale: float) -> tuple[str, str, str, str]:
+    """Median (a diverged repetition counts as +inf), mean and best of the others, and their share, as text.
+
+    Args:
+        final: columns ``status`` and ``test_metric``.
+        scale: factor for display.
+    """
+    ok = (final["status"] == "ok").to_numpy()
+    values = np.where(ok, final["test_metric"].to_numpy(dtype=float), np.inf) * scale
+    kept = values[ok]
+    mean, best = (f"{kept.mean():.4g}", f"{kept.min():.4g}") if ok.any() else ("-", "-")
+    median = _median(values)
+    return (f"{median:.4g}" if np.isfinite(median) else "diverged", mean, best, f"{ok.sum()}/{ok.size}")
+
+
+def _median(values: np.ndarray) -> float:
+    """The middle value, or +inf where one of the two middle values is."""
+    middle = np.sort(values)[[(values.size - 1) // 2, values.size // 2]]
+    return float(middle.mean())

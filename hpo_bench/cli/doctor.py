@@ -1,0 +1,194 @@
+"""``hpo-bench doctor``: whether everything that a run needs is there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hpo_bench.errors import UserError
+
+PACKAGES = (
+    "torch", "hydra-core", "omegaconf", "typer", "rich", "numpy", "pandas", "pyarrow", "scipy", "scikit-learn",
+    "matplotlib",
+)  # fmt: skip
+GIB = 1 << 30
+TIMEOUT = 5.0  # seconds to wait for a mirror
+LITTLE_SPACE = 1 * GIB
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the report.
+
+    Args:
+        good: True, False, or None for what is missing and not needed.
+        what, found: the thing and what is there.
+        fix: what to do about it if it is not good.
+    """
+
+    good: bool | None
+    what: str
+    found: str
+    fix: str = ""
+
+
+def doctor(
+    results: Annotated[Path, typer.Option("--results", metavar="DIR", help="Folder that results will go to.")] = Path(
+        "results"
+    ),
+) -> None:
+    """Look at versions, device, data, mirror and folders; exit code 1 if something that a run needs is broken."""
+    broken = 0
+    for check in (*_versions(), *_machine(), *_folders(results), *_mirror(), *_datasets(), _compiler()):
+        mark = {True: "✓", False: "✗", None: "·"}[check.good]
+        print(
+            f"{mark} {check.what}: {check.found}" + (f"  → {check.fix}" if check.good is not True and check.fix else "")
+        )
+        broken += check.good is False
+    print("all that a run needs is there" if not broken else f"{broken} problem{'s' * (broken > 1)}, marked ✗")
+    if broken:
+        raise typer.Exit(1)
+
+
+def _versions() -> Iterator[Check]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    from hpo_bench import __version__
+
+    yield Check(True, "hpo-bench", f"{__version__} on Python {sys.version.split()[0]}")
+    missing = []
+    found = []
+    for package in PACKAGES:
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            missing.append(package)
+    yield Check(True, "packages", ", ".join(found))
+    if missing:
+        yield Check(False, "packages", f"{', '.join(missing)} missing", f"pip install {' '.join(missing)}")
+    yield _guarded("configuration", _composes, "install hpo-bench again")
+
+
+def _composes() -> str:
+    from hpo_bench.config import compose, configs_folder
+
+    compose()
+    return str(configs_folder())
+
+
+def _guarded(what: str, look: Callable[[], str], fix: str) -> Check:
+    try:
+        return Check(True, what, look())
+    except Exception as error:
+        return Check(False, what, f"{type(error).__name__}: {' '.join(str(error).split())}", fix)
+
+
+def _machine() -> Iterator[Check]:
+    yield _guarded("device", _device, "install a torch that fits this machine (see README)")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    yield Check(True, "processor", f"{cores} cores, {_memory()}")
+
+
+def _device() -> str:
+    import torch
+
+    if not torch.cuda.is_available():
+        return "cpu (no CUDA device)"
+    count = torch.cuda.device_count()
+    return ", ".join(f"cuda:{index} {torch.cuda.get_device_name(index)}" for index in range(count))
+
+
+def _memory() -> str:
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return "memory unknown"
+    return f"{total / GIB:.1f} GiB of memory"
+
+
+def _folders(results: Path) -> Iterator[Check]:
+    from hpo_bench.datasets.sources import cache_folder
+
+    yield _writable("data cache", cache_folder(), "set HPO_BENCH_DATA to a folder that can be written")
+    yield _writable("results", results.expanduser().absolute(), "choose another folder with results_dir=…")
+
+
+def _writable(what: str, folder: Path, fix: str) -> Check:
+    """Whether ``folder`` can be written, or made where it is not there yet (it is not made here)."""
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+        free = shutil.disk_usage(existing).free
+    except OSError as error:
+        return Check(False, what, f"cannot write to {folder}: {error.strerror}", fix)
+    if free < LITTLE_SPACE:
+        return Check(False, what, f"{folder}, only {free / GIB:.2f} GiB free", f"free some space, or {fix}")
+    return Check(True, what, f"{folder}, {free / GIB:.1f} GiB free")
+
+
+def _mirror() -> Iterator[Check]:
+    mirror = os.environ.get("HPO_BENCH_DATA_MIRROR")
+    if not mirror:
+        yield Check(True, "mirror", "none set, public sources are used (HPO_BENCH_DATA_MIRROR)")
+        return
+    fix = "correct or unset HPO_BENCH_DATA_MIRROR"
+    if mirror.startswith(("http://", "https://")):
+        yield _guarded("mirror", lambda: _reached(mirror), fix)
+    else:
+        folder = Path(mirror.removeprefix("file://")).expanduser()
+        good = folder.is_dir()
+        yield Check(good, "mirror", str(folder) if good else f"{folder} is no folder", fix)
+
+
+def _reached(url: str) -> str:
+    from urllib.error import HTTPError
+    from urllib.request import Request, urlopen
+
+    try:
+        with urlopen(Request(url, method="HEAD"), timeout=TIMEOUT):
+            pass
+    except HTTPError:
+        pass  # it answers; folders often have no page of their own
+    return url
+
+
+def _datasets() -> Iterator[Check]:
+    from hpo_bench.datasets.catalogue import dataset_names, read_dataset
+    from hpo_bench.datasets.sources import cached_path
+
+    absent, here = [], []
+    for name in dataset_names():
+        try:
+            files = read_dataset(name).source.files
+        except UserError as error:
+            yield Check(False, name, str(error))
+            continue
+        paths = [cached_path(name, file) for file in files]
+        wrong = [path for path, file in zip(paths, files, strict=True)
+                 if path.exists() and path.stat().st_size != file.size]  # fmt: skip
+        if wrong:
+            yield Check(False, name, f"{wrong[0]} is damaged", f"hpo-bench data download --force {name}")
+        elif all(path.exists() for path in paths):
+            here.append(name)
+        else:
+            absent.append(name)
+    yield Check(True, "datasets here", ", ".join(here))
+    if absent:
+        fix = "downloaded on first use, or by hpo-bench data download"
+        yield Check(None, "datasets not here", ", ".join(absent), fix)
+
+
+def _compiler() -> Check:
+    for name in (os.environ.get("CC"), "cc", "gcc", "clang"):
+        if name and (path := shutil.which(name)):
+            return Check(True, "C compiler", path)
+    return Check(None, "C compiler", "none", "torch.compile would need one; runs do without")

@@ -1,0 +1,102 @@
+"""``hpo-bench list``: what can be run and made."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hpo_bench.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Rows = Iterator[tuple[str, ...]]
+
+
+def list_(
+    kind: Annotated[
+        str | None, typer.Argument(metavar="[datasets|methods|experiments|figures|tables]", help="All by default.")
+    ] = None,
+) -> None:
+    """Show the datasets, methods, experiments, figures and tables that there are."""
+    from rich.console import Console
+
+    if kind is not None and kind not in KINDS:
+        raise UserError(f"list {kind}: {nearest(kind, KINDS)}")
+    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    for name in [kind] if kind else KINDS:
+        table = _table(name)
+        if table.row_count:
+            console.print(table)
+        else:
+            console.print(f"{name}: none yet")
+        if kind is None:
+            console.print()
+
+
+def _table(kind: str) -> Table:
+    from rich.table import Table
+
+    headings, rows = KINDS[kind]
+    table = Table(*headings, box=None, pad_edge=False)
+    for row in rows():
+        table.add_row(*row)
+    return table
+
+
+def _datasets() -> Rows:
+    for name, content in _yamls("dataset"):
+        dataset = content["dataset"]
+        files = "embedded" if dataset.get("offline") else "downloaded on first use"
+        yield name, dataset["label"], dataset["task"], dataset["metric_label"], "your file" if name == "csv" else files
+
+
+def _methods() -> Rows:
+    methods = sorted(_yamls("method"), key=lambda item: item[1]["method"]["order"])
+    for name, content in methods:
+        method = content["method"]
+        estimator = method["estimator"]["_target_"].rpartition(".")[2] if method["estimator"] else "none"
+        tuned = ", ".join(content["tuned"]) or "nothing"
+        yield name, method["label"], tuned, estimator, method["data_for_weights"].replace("_", " ")
+
+
+def _experiments() -> Rows:
+    for name, content in _yamls("experiment"):
+        yield name, content["title"], ", ".join((*content["figures"], *content["tables"]))
+
+
+def _figures() -> Rows:
+    from hpo_bench import figures
+
+    for name in figures.names():
+        yield name, figures.find(name).TITLE
+
+
+def _tables() -> Rows:
+    from hpo_bench.analysis.tables import TABLES
+
+    for name, table in TABLES.items():
+        yield name, table.title
+
+
+def _yamls(group: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    import yaml
+
+    from hpo_bench.datasets.catalogue import configs_folder
+
+    folder: Path = configs_folder() / group
+    for file in sorted(folder.glob("*.yaml")):
+        yield file.stem, yaml.safe_load(file.read_text(encoding="utf-8"))
+
+
+KINDS: dict[str, tuple[tuple[str, ...], Callable[[], Rows]]] = {
+    "datasets": (("dataset", "name", "task", "metric", "files"), _datasets),
+    "methods": (("method", "label", "tunes", "hypergradient", "weights trained on"), _methods),
+    "experiments": (("experiment", "shows", "figures and tables"), _experiments),
+    "figures": (("figure", "shows"), _figures),
+    "tables": (("table", "shows"), _tables),
+}

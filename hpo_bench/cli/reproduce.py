@@ -1,0 +1,192 @@
+"""``hpo-bench reproduce``: plan an experiment, compute what is missing, draw its figures and tables."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hpo_bench.errors import RunError, UserError
+
+if TYPE_CHECKING:
+    from hpo_bench.plan import Experiment
+    from hpo_bench.reproduce import Estimate, Expansion, Job, Tally
+
+
+def reproduce(
+    experiment: Annotated[str, typer.Argument(help="Which one; hpo-bench list experiments shows all.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[OVERRIDE]...", help="dataset=a,b method=a,b repetitions=n or any setting=value."),
+    ] = None,
+    scale: Annotated[
+        str, typer.Option("--scale", help="smoke (a minute), small (ten minutes) or paper (the published budget).")
+    ] = "paper",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and compute nothing.")] = False,
+    results: Annotated[Path, typer.Option("--results", metavar="DIR", help="Folder of the results.")] = Path("results"),
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Compute failed runs only.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Compute again what is stored.")] = False,
+    on: Annotated[str | None, typer.Option("--on", help="Where to compute: threads, ray or ray://HOST:PORT.")] = None,
+    config_dir: Annotated[
+        Path | None, typer.Option("--config-dir", metavar="DIR", help="Also look for yamls in DIR.")
+    ] = None,
+) -> None:
+    """Carry out an experiment of the paper: what is stored is kept, the rest is computed, then figures and tables.
+
+    May be started several times on one folder, to share the work, and again after any interruption.
+    """
+    from hpo_bench import plan
+
+    words = list(overrides or [])
+    if force and retry_failed:
+        raise UserError("--force and --retry-failed do not go together")
+    folder = [word.partition("=")[2] for word in words if word.startswith("results_dir=")]
+    words = [word for word in words if not word.startswith("results_dir=")]
+    chosen = plan.narrow(plan.read(experiment, scale), words)
+    _run(chosen, words, Path(folder[-1]) if folder else results, dry_run, retry_failed, force, on, config_dir)
+
+
+def _run(
+    chosen: Experiment, words: Sequence[str], results: Path, dry_run: bool, retry_failed: bool, force: bool,
+    on: str | None, config_dir: Path | None,
+) -> None:  # fmt: skip
+    from hpo_bench import reproduce as engine
+
+    out = results / "reproduced" / f"{chosen.name}-{chosen.scale}"
+    if not (force or dry_run or config_dir):
+        finished = engine.finished_record(results, chosen.name, chosen.scale, words)
+        if finished is not None:
+            print(f"{chosen.name}, {chosen.scale}: all {len(finished)} runs are stored, nothing to compute")
+            if not out.is_dir():
+                _draw(chosen, finished, results, out)
+            else:
+                print(f"figures and tables: {out}")
+            return
+    expansion = _expand(chosen, results, force, config_dir)
+    pending = _plan(expansion, results, retry_failed, force)
+    if not expansion.jobs:
+        raise UserError("; ".join(expansion.missing) or f"{chosen.name}: no runs left of it")
+    _tell(expansion.missing)
+    tally = None
+    if not dry_run:
+        if not config_dir:
+            engine.remember(results, expansion, words)
+        tally = _compute(pending, chosen, on)
+        run_ids = [job.run_id for job in expansion.jobs]
+        if tally.computed or not out.is_dir():
+            _draw(chosen, run_ids, results, out)
+    _close(tally, expansion.missing)
+
+
+def _expand(chosen: Experiment, results: Path, force: bool, config_dir: Path | None) -> Expansion:
+    from rich.console import Console
+
+    from hpo_bench import reproduce as engine
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        return engine.expand(chosen, results, force=force, config_dir=config_dir)
+    with console.status("planning …") as status:
+        return engine.expand(
+            chosen, results, force=force, config_dir=config_dir,
+            on_group=lambda group: status.update(f"planning {group.method} on {group.dataset} …"),
+        )  # fmt: skip
+
+
+def _plan(expansion: Expansion, results: Path, retry_failed: bool, force: bool) -> list[Job]:
+    """Print the plan; the runs to compute."""
+    from hpo_bench import index
+    from hpo_bench.reproduce import Calibration, units
+    from hpo_bench.store import runs_folder
+
+    found = index.statuses(runs_folder(results), [job.run_id for job in expansion.jobs])
+    wanted = {"failed"} if retry_failed else {"failed", "unfinished", "missing"}
+    pending = [job for job in expansion.jobs if force or found[job.run_id] in wanted]
+    calibration = Calibration()
+    estimates = [(unit, calibration.estimate(unit)) for unit in units(pending)]
+    if expansion.jobs:
+        _print_plan(expansion, {job.run_id for job in pending}, estimates)
+    return pending
+
+
+def _print_plan(expansion: Expansion, pending: set[str], estimates: Sequence[tuple[tuple[Job, ...], Estimate]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from hpo_bench.progress import duration
+    from hpo_bench.reproduce import gibibytes
+
+    chosen = expansion.experiment
+    table = Table("part", "dataset", "method", box=None, pad_edge=False)
+    for heading in ("runs", "stored", "repetitions", "weight updates", "shards", "time", "memory"):
+        table.add_column(heading, justify="right")
+    rows: dict[tuple[str, str, str], list[Job]] = {}
+    for job in expansion.jobs:
+        rows.setdefault((job.part, job.settings.dataset, job.settings.method.name), []).append(job)
+    for key, jobs in rows.items():
+        own = [estimate for unit, estimate in estimates if (unit[0].part, unit[0].settings.dataset,
+               unit[0].settings.method.name) == key]  # fmt: skip
+        stored = sum(job.run_id not in pending for job in jobs)
+        lengths = sorted({job.settings.weight_updates for job in jobs})
+        table.add_row(
+            *key, str(len(jobs)), str(stored), str(sum(job.settings.repetitions for job in jobs)),
+            str(lengths[0]) if len(lengths) == 1 else f"{lengths[0]}-{lengths[-1]}",
+            str(sum(estimate.shards for estimate in own)) if own else "-",
+            duration(sum(estimate.seconds for estimate in own)) if own else "-",
+            gibibytes(max(estimate.bytes for estimate in own)) if own else "-",
+        )  # fmt: skip
+    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    console.print(f"{chosen.name}, {chosen.scale}: {chosen.title}")
+    console.print(table)
+    repetitions = sum(job.settings.repetitions for job in expansion.jobs if job.run_id in pending)
+    seconds = sum(estimate.seconds for _, estimate in estimates)
+    console.print(
+        f"{len(expansion.jobs)} runs, {len(expansion.jobs) - len(pending)} stored; to compute: {len(pending)} runs, "
+        f"{repetitions} repetitions" + (f", about {duration(seconds)} on this machine" if estimates else ""),
+        soft_wrap=True,
+    )
+
+
+def _compute(pending: Sequence[Job], chosen: Experiment, on: str | None) -> Tally:
+    from hpo_bench.progress import default_reporter
+    from hpo_bench.reproduce import Tally, carry_out
+
+    if not pending:
+        return Tally()
+    pool = None
+    if on not in (None, "threads"):
+        from hpo_bench.distributed import open_pool
+
+        pool = open_pool(on)
+    tally = carry_out(pending, f"{chosen.name}, {chosen.scale}", default_reporter(), pool)
+    others = f", {tally.elsewhere} by other processes" if tally.elsewhere else ""
+    print(f"computed {tally.computed} runs ({tally.repetitions} repetitions){others}, {len(tally.failed)} failed")
+    return tally
+
+
+def _draw(chosen: Experiment, run_ids: Sequence[str], results: Path, out: Path) -> None:
+    from hpo_bench import reproduce as engine
+
+    runs = engine.stored_runs(results, run_ids)
+    if not runs:
+        return
+    for made, line in engine.draw(chosen, runs, results, out):
+        print(line, file=sys.stdout if made else sys.stderr)
+
+
+def _tell(missing: Sequence[str]) -> None:
+    for line in missing:
+        print(f"missing: {line}", file=sys.stderr)
+
+
+def _close(tally: Tally | None, missing: Sequence[str]) -> None:
+    """End with an error where something failed or could not be run."""
+    failed = list(tally.failed.values()) if tally else []
+    if failed:
+        text = f"{len(failed)} runs failed (--retry-failed computes them again); first: {failed[0]}"
+        raise UserError(text) if all(isinstance(error, UserError) for error in failed) else RunError(text)
+    if missing:
+        raise RunError(f"incomplete: {'; '.join(line.partition(': ')[0] for line in missing)} missing, see above")

@@ -1,0 +1,245 @@
+"""``hpo-bench run``: Hydra's command line in front of `hpo_bench.experiment.execute`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hpo_bench.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+DEFAULT = ("method=ours_wd_lr_m", "dataset=diabetes", "repetitions=20")
+TOPICS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+SHORT = {
+    "-h": "--help", "-c": "--cfg", "-p": "--package", "-r": "--run", "-m": "--multirun", "-cp": "--config-path",
+    "-cn": "--config-name", "-cd": "--config-dir", "-i": "--info", "-sc": "--shell-completion",
+}  # fmt: skip
+SWITCHES = ("--help", "--hydra-help", "--version", "--resolve", "--run", "--multirun", "--shell-completion", "--force")
+WITH_VALUE = ("--on", "--cfg", "--package", "--config-path", "--config-name", "--config-dir", "--experimental-rerun")
+OURS = ("--force", "--on")
+MODES = ("--run", "--multirun", "--cfg", "--info", "--shell-completion")
+
+run_app = typer.Typer(add_completion=False)
+
+
+@dataclass
+class CommandLine:
+    """The arguments of ``run`` taken apart; Hydra wants overrides first, then flags."""
+
+    overrides: list[str] = field(default_factory=list)
+    flags: dict[str, str | None] = field(default_factory=dict)
+
+    @property
+    def force(self) -> bool:
+        """Compute again what is stored."""
+        return "--force" in self.flags
+
+    @property
+    def on(self) -> str | None:
+        """Where blocks are computed, see `hpo_bench.distributed.open_pool`."""
+        return self.flags.get("--on")
+
+    @property
+    def config_dir(self) -> Path | None:
+        """A further folder of yamls."""
+        folder = self.flags.get("--config-dir")
+        return Path(folder) if folder else None
+
+    @property
+    def for_hydra(self) -> list[str]:
+        """What Hydra is given."""
+        flags = [part for name, value in self.flags.items() if name not in OURS for part in (name, value) if part]
+        return [*self.overrides, *flags]
+
+
+def split(arguments: Sequence[str]) -> CommandLine:
+    """Take the arguments apart, in any order.
+
+    Raises:
+        UserError: a flag that there is not, or flags that do not go together.
+    """
+    line, rest = CommandLine(), list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if not argument.startswith("-"):
+            line.overrides.append(argument)
+            continue
+        name, equals, value = argument.partition("=")
+        name = SHORT.get(name, name)
+        if name in SWITCHES and not equals:
+            line.flags[name] = None
+        elif name == "--info":
+            line.flags[name] = value if equals else rest.pop(0) if rest and rest[0] in TOPICS else "all"
+        elif name in WITH_VALUE:
+            if not equals and not rest:
+                raise UserError(f"{name}: needs a value")
+            line.flags[name] = value if equals else rest.pop(0)
+        else:
+            raise UserError(f"{argument}: no such flag; {nearest(name, (*SWITCHES, *WITH_VALUE, '--info'))}")
+    _check(line)
+    return line
+
+
+def _check(line: CommandLine) -> None:
+    modes = [name for name in MODES if name in line.flags]
+    if len(modes) > 1:
+        raise UserError(f"{modes[0]} and {modes[1]} do not go together")
+    if "--resolve" in line.flags and "--cfg" not in line.flags:
+        raise UserError("--resolve goes with --cfg only")
+    for name, allowed in (("--cfg", ("job", "hydra", "all")), ("--info", TOPICS)):
+        value = line.flags.get(name)
+        if value is not None and value not in allowed:
+            raise UserError(f"{name} {value}: {nearest(value, allowed)}")
+    if line.config_dir is not None and not line.config_dir.is_dir():
+        raise UserError(f"--config-dir {line.config_dir}: no such folder")
+
+
+def complete(incomplete: str) -> list[str]:
+    """Overrides that begin with what is typed: groups, or the options of one."""
+    from hpo_bench.config import configs_folder, groups
+
+    group, equals, _ = incomplete.partition("=")
+    if not equals:
+        return [f"{name}=" for name in groups() if name.startswith(group)]
+    files = sorted((configs_folder() / group).glob("*.yaml")) if group in groups() else []
+    return [f"{group}={file.stem}" for file in files if f"{group}={file.stem}".startswith(incomplete)]
+
+
+@run_app.command(
+    add_help_option=False, context_settings={"ignore_unknown_options": True}, short_help="Train and store one run."
+)
+def run(
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[OVERRIDE|FLAG]...", autocompletion=complete)
+    ] = None,
+) -> None:
+    """Train repetitions of one method on one dataset and store the results (--help tells all)."""
+    line = split(overrides or [])
+    if not line.overrides and not any(
+        name in line.flags for name in (*MODES[1:], "--help", "--hydra-help", "--version")
+    ):
+        print(f"no arguments: running {' '.join(DEFAULT)}", file=sys.stderr)
+        line.overrides.extend(DEFAULT)
+    if any(override.startswith("experiment=") for override in line.overrides):
+        _experiments(line)
+        return
+    if line.on is not None:
+        from hpo_bench.distributed import open_pool
+
+        open_pool(line.on)  # a mistake in it is told once, before any job starts
+    failures = call_hydra(line)
+    if failures:
+        raise _worst(failures)
+
+
+def _experiments(line: CommandLine) -> None:
+    """``run experiment=a,b scale=smoke …``: the same as ``reproduce a`` and ``reproduce b``."""
+    from hpo_bench.cli.reproduce import reproduce
+
+    other = [name for name in line.flags if name not in ("--force", "--multirun", "--config-dir")]
+    if other:
+        raise UserError(f"{other[0]}: does not go with experiment=…; see hpo-bench reproduce --help")
+    given = {"experiment": "", "scale": "paper"}
+    rest = []
+    for override in line.overrides:
+        key, _, value = override.partition("=")
+        if key in given:
+            given[key] = value
+        else:
+            rest.append(override)
+    for name in given["experiment"].split(","):
+        reproduce(name, rest, scale=given["scale"], force=line.force, config_dir=line.config_dir)
+
+
+def call_hydra(line: CommandLine) -> list[Exception]:
+    """Let Hydra compose the configuration and start the jobs in this or other processes.
+
+    Returns:
+        Failures of jobs in this process.
+
+    Raises:
+        UserError: what was asked for does not compose.
+    """
+    import logging
+
+    import hydra
+
+    from hpo_bench.config import EXPLAINED, VERSION_BASE, configs_folder, explain
+
+    logging.raiseExceptions = False  # what --info prints goes through logging, which complains about | head
+    failures: list[Exception] = []
+    start = hydra.main(config_path=str(configs_folder()), config_name="config", version_base=VERSION_BASE)(
+        _task(line.force, line.on, failures)
+    )
+    try:
+        with _arguments(["hpo-bench run", *line.for_hydra]):
+            start()
+    except EXPLAINED as error:
+        raise explain(error, line.config_dir) from None
+    except BrokenPipeError:  # the reader of the output has gone (| head): Typer ends quietly
+        raise
+    except OSError as error:
+        raise UserError(f"cannot write to {error.filename}: {error.strerror or error}") from None
+    return failures
+
+
+def _task(force: bool, on: str | None, failures: list[Exception]) -> Callable[[DictConfig], None]:
+    """One job. Failures are collected where that is possible, since Hydra adds a line of its own to what is raised."""
+    process = os.getpid()
+
+    def task(cfg: DictConfig) -> None:
+        try:
+            execute(cfg, force, on)
+        except Exception as error:
+            if os.getpid() != process:
+                raise
+            failures.append(error)
+
+    return task
+
+
+def execute(cfg: DictConfig, force: bool, on: str | None = None) -> None:
+    """Check the configuration, run it where ``on`` says, and print the closing table."""
+    from hpo_bench.config import parse
+
+    settings = parse(cfg, force=force)
+    from hpo_bench import experiment
+    from hpo_bench.cli.closing import print_closing
+    from hpo_bench.distributed import open_pool
+    from hpo_bench.progress import default_reporter
+
+    print_closing(experiment.execute(settings, default_reporter(), open_pool(on)).run)
+
+
+@contextmanager
+def _arguments(arguments: list[str]) -> Iterator[None]:
+    """Hydra reads ``sys.argv``, and raises its errors instead of printing them when told so."""
+    argv, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv, os.environ["HYDRA_FULL_ERROR"] = arguments, "1"
+    try:
+        yield
+    finally:
+        sys.argv = argv
+        if full is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = full
+
+
+def _worst(failures: list[Exception]) -> Exception:
+    """The failure that decides the exit code; the others are printed here."""
+    from hpo_bench.cli import print_error
+
+    ordered = sorted(failures, key=lambda error: isinstance(error, UserError))
+    for error in reversed(ordered[1:]):
+        print_error(error)
+    return ordered[0]

@@ -1,0 +1,136 @@
+"""``hpo-bench status``: what a results folder holds."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hpo_bench.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from hpo_bench.index import Entry, Listing
+
+Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="Folder of the results.")]
+
+
+def status(
+    experiment: Annotated[
+        str | None, typer.Argument(metavar="[EXPERIMENT]", help="Only this experiment's runs.")
+    ] = None,
+    results: Results = Path("results"),
+) -> None:
+    """Show the stored runs by dataset and method: complete, failed, and begun but not finished."""
+    from rich.console import Console
+
+    from hpo_bench import index
+
+    folder = results / "runs"
+    listing = index.read(folder)
+    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    if experiment is not None:
+        _experiment(experiment, results, listing, console)
+        return
+    runs = list(listing.entries.values())
+    unfinished = unfinished_runs(folder, listing.unfinished)
+    if runs:
+        console.print(_table(runs))
+        _failures(runs, console)
+    elif not unfinished and not listing.damaged:
+        console.print(f"{folder}: no runs yet; hpo-bench run makes one", soft_wrap=True, markup=False)
+    for name, count in unfinished.items():
+        console.print(f"unfinished: {name}: {count} repetitions so far", soft_wrap=True, markup=False)
+    _damaged(listing.damaged, folder)
+
+
+def _damaged(damaged: Mapping[str, str], folder: Path) -> None:
+    for name, text in damaged.items():
+        file = folder / name / "run.json"
+        print(
+            f"damaged: {file} is damaged ({text}); delete the folder {file.parent} to compute the run again",
+            file=sys.stderr,
+        )
+    if damaged:
+        raise typer.Exit(2)
+
+
+def _failures(runs: Iterable[Entry], console: Console) -> None:
+    for run in runs:
+        if run.status != "complete":
+            console.print(f"failed: {run.run_id}: {run.error}", soft_wrap=True, markup=False)
+
+
+def _table(runs: Iterable[Entry]) -> Table:
+    from rich.table import Table
+
+    counts: dict[tuple[str, str], Counter[str]] = {}
+    for run in runs:
+        cell = counts.setdefault((run.dataset, run.method), Counter())
+        cell[run.status] += 1
+        cell["repetitions"] += run.repetitions * (run.status == "complete")
+    table = Table("dataset", "method", box=None, pad_edge=False)
+    for heading in ("complete", "repetitions", "failed"):
+        table.add_column(heading, justify="right")
+    for (dataset, method), cell in sorted(counts.items()):
+        table.add_row(dataset, method, *(str(cell[key]) for key in ("complete", "repetitions", "failed")))
+    return table
+
+
+def _experiment(name: str, results: Path, listing: Listing, console: Console) -> None:
+    """What is stored of an experiment, for each of the ways in which it was begun here."""
+    from rich.table import Table
+
+    from hpo_bench import plan
+
+    if name not in plan.names():
+        raise UserError(f"status {name}: no such experiment; {nearest(name, plan.names())}")
+    records = [record for record in map(_record, sorted((results / "experiments").glob(f"{name}-*.json"))) if record]
+    if not records:
+        console.print(f"{name}: not begun in {results}; hpo-bench reproduce {name} begins it", soft_wrap=True)
+        return
+    table = Table("experiment", "scale", "overrides", box=None, pad_edge=False)
+    for heading in ("runs", "complete", "repetitions", "failed", "unfinished", "not begun"):
+        table.add_column(heading, justify="right")
+    begun = {*listing.unfinished, *listing.damaged}
+    failed: list[Entry] = []
+    for record in records:
+        found = [listing.entries[run_id] for run_id in record["run_ids"] if run_id in listing.entries]
+        complete = [entry for entry in found if entry.status == "complete"]
+        failed += [entry for entry in found if entry.status != "complete"]
+        unfinished = len(begun.intersection(record["run_ids"]))
+        rest = len(record["run_ids"]) - len(found) - unfinished
+        numbers = (len(record["run_ids"]), len(complete), sum(entry.repetitions for entry in complete),
+                   len(found) - len(complete), unfinished, rest)  # fmt: skip
+        table.add_row(name, record["scale"], " ".join(record["overrides"]), *map(str, numbers))
+    console.print(table)
+    _failures({entry.run_id: entry for entry in failed}.values(), console)
+    for line in dict.fromkeys(line for record in records for line in record["missing"]):
+        console.print(f"missing: {line}", soft_wrap=True, markup=False)
+
+
+def _record(file: Path) -> dict[str, Any] | None:
+    try:
+        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if {"run_ids", "scale", "overrides", "missing"} <= set(content) else None
+
+
+def unfinished_runs(folder: Path, names: Iterable[str]) -> dict[str, int]:
+    """How many repetitions the finished blocks of run folders without ``run.json`` hold."""
+    return {name: sum(_block_rows(block) for block in (folder / name).glob("blocks/block-*")) for name in names}
+
+
+def _block_rows(block: Path) -> int:
+    try:
+        return len(json.loads((block / "block.json").read_text(encoding="utf-8"))["seeds"])
+    except (OSError, ValueError, KeyError):
+        return 0

@@ -1,0 +1,269 @@
+"""The edge between Hydra's configuration and the rest: compose it, check it into `Settings`, explain its errors.
+
+Besides the ``run`` command and the catalogue of datasets, the only importer of hydra.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import hydra
+import yaml
+from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from hpo_bench import checks
+from hpo_bench.datasets.catalogue import configs_folder
+from hpo_bench.errors import UserError, nearest
+from hpo_bench.settings import HYPERPARAMETERS, TRACKERS, DataForWeights, Method, Settings, Start
+
+VERSION_BASE = "1.3" if hydra.__version__.startswith("1.3") else None
+HYPER = ("lr", "betas", "clip_log10_lr")
+INIT = tuple(Start.__dataclass_fields__)
+SETTINGS = (
+    "seed", "repetitions", "update_interval", "look_back", "hyperparameter_updates", "tuned", "hyper", "init",
+    "data_for_weights", "validation_share", "batch_size", "data_order", "gradient_clip_norm", "record_every",
+    "save_weights", "save_hypergradients", "results_dir", "device", "precision", "chunk", "workers", "tracker",
+    "model", "dataset", "method",
+)  # fmt: skip
+LAUNCHER_EXTRAS = {"joblib": "joblib", "submitit_local": "submitit", "submitit_slurm": "submitit"}
+METHOD_FLAGS = ("full_validation", "lr_schedule", "reset_weights")
+METHOD = (
+    "name", "label", "colour", "line_style", "order", "estimator", "optimiser", "per_weight", "data_for_weights",
+    *METHOD_FLAGS,
+)  # fmt: skip
+DATA_FOR_WEIGHTS = ("train", "train_and_validation")
+Value = TypeVar("Value")
+
+
+def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> DictConfig:
+    """The configuration that ``hpo-bench run`` would use for these overrides.
+
+    Args:
+        overrides: in Hydra's grammar, without sweeps.
+        config_dir: a further folder of groups, as ``--config-dir``.
+
+    Raises:
+        UserError: an override that fits nothing.
+    """
+    extra = [f"hydra.searchpath=[file://{config_dir.absolute()}]"] if config_dir else []
+    try:
+        with hydra.initialize_config_dir(str(configs_folder()), version_base=VERSION_BASE):
+            return hydra.compose("config", overrides=[*extra, *overrides])
+    except EXPLAINED as error:
+        raise explain(error, config_dir) from None
+
+
+def parse(cfg: DictConfig, *, force: bool = False) -> Settings:
+    """Check every key and make the components that the configuration names.
+
+    Args:
+        cfg: composed configuration, without the ``hydra`` node.
+        force: compute again what is stored.
+
+    Raises:
+        UserError: a key, a value or a component that is not allowed; one line.
+    """
+    config = _plain(cfg)
+    checks.section("", config, SETTINGS, needed=SETTINGS)
+    hyper = checks.section("hyper", config["hyper"], HYPER, needed=HYPER)
+    checks.number_within("hyper.lr", hyper["lr"], 0, math.inf, closed=(True, False))
+    checks.betas("hyper.betas", hyper["betas"])
+    dataset = checks.section("dataset", config["dataset"], needed=("name", "source"))
+    return Settings(
+        **_numbers(config),
+        **_choices(config),
+        dataset=checks.text("dataset.name", dataset["name"]),
+        clip_log10_lr=_or_none(checks.interval, "hyper.clip_log10_lr", hyper["clip_log10_lr"]),
+        start=_start(checks.section("init", config["init"], INIT, needed=INIT)),
+        method=_method(config),
+        source=_component("dataset.source", dataset["source"]),
+        model=_component("model", config["model"]),
+        force=force,
+        tracker=_or_none(_tracker, "tracker", config["tracker"]),
+        config=config,
+    )
+
+
+def _plain(cfg: DictConfig) -> dict[str, Any]:
+    for name in ("hyper", "init", "model", "dataset", "method"):
+        if name in cfg and not OmegaConf.is_dict(cfg.get(name)):
+            checks.section(name, cfg.get(name))
+    try:
+        return cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
+    except MissingMandatoryValue as error:
+        raise UserError(f"{error.full_key}: must be given, as {error.full_key}=…") from None
+    except OmegaConfBaseException as error:
+        raise UserError(f"{error.full_key}: {_one_line(error)}") from None
+
+
+def _numbers(config: Mapping[str, Any]) -> dict[str, Any]:
+    counts = ("repetitions", "update_interval", "look_back", "hyperparameter_updates", "record_every")
+    return {
+        "seed": checks.whole("seed", config["seed"], 0),
+        **{key: checks.whole(key, config[key], 1) for key in counts},
+        **{key: checks.whole_or(key, config[key], "auto") for key in ("chunk", "workers")},
+        "batch_size": checks.whole_or("batch_size", config["batch_size"], None),
+        "validation_share": checks.number_within(
+            "validation_share", config["validation_share"], 0, 1, closed=(False, False)
+        ),
+        "gradient_clip_norm": _or_none(checks.positive, "gradient_clip_norm", config["gradient_clip_norm"]),
+    }
+
+
+def _choices(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "data_order": checks.choice("data_order", config["data_order"], ("shuffled", "sequential")),
+        "precision": checks.choice("precision", config["precision"], ("float32", "float64")),
+        "device": checks.device("device", config["device"]),
+        "results_dir": Path(checks.text("results_dir", config["results_dir"])).expanduser(),
+        **{key: checks.flag(key, config[key]) for key in ("save_weights", "save_hypergradients")},
+    }
+
+
+def _or_none(check: Callable[[str, Any], Value], key: str, value: Any) -> Value | None:
+    return None if value is None else check(key, value)
+
+
+def _tracker(key: str, value: Any) -> str:
+    return checks.choice(key, value, tuple(TRACKERS))
+
+
+def _start(section: Mapping[str, Any]) -> Start:
+    return Start(
+        file=_or_none(checks.file, "init.file", section["file"]),
+        log10_lr=checks.interval("init.log10_lr", section["log10_lr"]),
+        log10_weight_decay=checks.interval("init.log10_weight_decay", section["log10_weight_decay"]),
+        momentum=checks.interval("init.momentum", section["momentum"], 0, 1),
+        lr_multiplier=checks.interval("init.lr_multiplier", section["lr_multiplier"], 0),
+    )
+
+
+def _method(config: Mapping[str, Any]) -> Method:
+    section = checks.section("method", config["method"], METHOD, needed=("name", "label", "estimator", "optimiser"))
+    name = checks.text("method.name", section["name"])
+    if (section["estimator"] is None) != (section["optimiser"] is None):
+        raise UserError(f"method={name}: give both method.estimator and method.optimiser, or neither (null)")
+    asked = checks.choice("data_for_weights", config["data_for_weights"], ("method", *DATA_FOR_WEIGHTS))
+    own = checks.choice("method.data_for_weights", section.get("data_for_weights", "train"), DATA_FOR_WEIGHTS)
+    return Method(
+        name=name,
+        tuned=_tuned(name, config["tuned"], section["estimator"]),
+        estimator=_or_none(_component, "method.estimator", section["estimator"]),
+        optimiser=_or_none(_component, "method.optimiser", section["optimiser"]),
+        per_weight=checks.words("method.per_weight", section.get("per_weight", []), HYPERPARAMETERS),
+        data_for_weights=cast("DataForWeights", own if asked == "method" else asked),
+        **{key: checks.flag(f"method.{key}", section.get(key, False)) for key in METHOD_FLAGS},
+    )
+
+
+def _tuned(method: str, value: Any, estimator: Any) -> tuple[str, ...]:
+    tuned = checks.words("tuned", value, HYPERPARAMETERS)
+    if estimator is None and tuned:
+        raise UserError(
+            f"tuned=[{','.join(tuned)}]: method={method} tunes nothing; leave it out or choose another method"
+        )
+    if estimator is not None and not tuned:
+        raise UserError(f"tuned=[]: method={method} needs at least one of {', '.join(HYPERPARAMETERS)}")
+    return tuned
+
+
+def _component(key: str, node: Any) -> Any:
+    """Make what ``node._target_`` names; its other keys are the arguments."""
+    checks.section(key, node, needed=("_target_",))
+    try:
+        return hydra.utils.instantiate(node, _convert_="all")
+    except InstantiationException as error:
+        causes = list(_causes(error))
+        for cause in causes:
+            if isinstance(cause, UserError):
+                raise cause from None
+        raise UserError(f"{key}._target_={node['_target_']}: {_one_line(causes[-1])}") from None
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+# --- errors of Hydra, OmegaConf and YAML, each explained in one line ---
+
+EXPLAINED = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError)  # Hydra raises all of these
+
+
+def explain(error: BaseException, config_dir: Path | None = None) -> UserError:
+    """One line that names the override at fault and the nearest valid names.
+
+    Args:
+        error: one of `EXPLAINED`.
+        config_dir: a further folder that was searched.
+    """
+    text = str(error)
+    if isinstance(error, UserError):
+        return error
+    if isinstance(error, OverrideParseException):
+        reason = error.message.splitlines()[0]
+        return UserError(f"cannot read {error.override!r} as key=value" + f": {reason}" * ("override" not in reason))
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        if group == "hydra/launcher" and name in LAUNCHER_EXTRAS:
+            return UserError(f"{group}={name}: is not installed; pip install 'hpo-bench[{LAUNCHER_EXTRAS[name]}]'")
+        return UserError(f"{group}={name}: no such {group.rpartition('/')[2]}; {nearest(name, error.options)}")
+    if match := re.match(r"Could not override '([^']+)'", text):
+        return UserError(f"{match[1]}: no such setting; {_near_keys(match[1], config_dir)}")
+    if match := re.match(r"Ambiguous value for argument '([^']+)'|Sweep parameters '(.+)' requires", text):
+        return UserError(f"{match[1] or match[2]} names several values: add -m to run each of them")
+    return UserError("; ".join(filter(None, (_one_line(cause) for cause in _causes(error)))))
+
+
+def _one_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines()]
+    noise = ("full_key:", "object_type=", "reference_type=")
+    return " ".join(line for line in lines if line and not line.startswith(noise))
+
+
+def _near_keys(key: str, config_dir: Path | None) -> str:
+    """What is allowed in the key's section, nearest first; for a bare key also where a section has it."""
+    keys = set(_all_keys(config_dir))
+    section, _, leaf = key.rpartition(".")
+    level = {option.rpartition(".")[2] for option in keys if option.rpartition(".")[0] == section}
+    elsewhere = sorted(option for option in keys if option.endswith(f".{leaf}"))
+    if not section and elsewhere:
+        return f"did you mean {' or '.join(elsewhere)}?"
+    return nearest(leaf, level) if level else f"there is no section {section}; {nearest(section, _sections(keys))}"
+
+
+def _sections(keys: Iterable[str]) -> set[str]:
+    return {key.rpartition(".")[0] for key in keys if "." in key}
+
+
+def _all_keys(config_dir: Path | None) -> Iterator[str]:
+    """Groups and dotted keys of all yamls; one that cannot be read is passed over."""
+    yield from groups()
+    for folder in filter(None, (configs_folder(), config_dir)):
+        files = (file for group in groups() for file in (folder / group).glob("*.yaml"))
+        for file in (*folder.glob("config.yaml"), *files):
+            with contextlib.suppress(yaml.YAMLError):
+                content = yaml.safe_load(file.read_text(encoding="utf-8"))
+                yield from _flat({key: value for key, value in content.items() if key not in ("defaults", "hydra")})
+
+
+def groups() -> list[str]:
+    """Names of the groups that can be chosen: those of the defaults list."""
+    defaults = yaml.safe_load((configs_folder() / "config.yaml").read_text(encoding="utf-8"))["defaults"]
+    names = [name for entry in defaults if isinstance(entry, dict) for name in entry]
+    return [name for name in names if " " not in name]
+
+
+def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in content.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")

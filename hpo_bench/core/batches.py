@@ -1,0 +1,83 @@
+"""Streams of batches: every repetition draws its own order, all of them as one gather.
+
+A stream is a function of the update's number: batch s of a repetition follows from its seed, the dataset, the stream's
+name and the number of rows, so a training can be taken up at any update without a stored position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hpo_bench.core.seeds import permutation
+from hpo_bench.models.base import Batch, Model, Split
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some rows of a dataset on the device.
+
+    Args:
+        inputs: (N, …).
+        targets: (N, …).
+        split: which part of the dataset they are.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    split: Split
+
+    def __len__(self) -> int:
+        return self.targets.shape[0]
+
+    def batch(self, model: Model) -> Batch:
+        """All rows, shared by the repetitions."""
+        return model.batch(self.inputs, self.targets, shared=True, split=self.split)
+
+
+class Stream:
+    """Consecutive slices of ``batch_size`` rows (the last of a pass shorter), reshuffled by repetition at each pass.
+
+    Args:
+        rows: to draw from.
+        model: says in which form it wants its batches.
+        batch_size: None for all rows at once, in their own order.
+        shuffled: False takes the rows in their order, the same for every repetition.
+        name: of the stream; repetitions differ by ``seeds``.
+    """
+
+    def __init__(
+        self, rows: Rows, model: Model, batch_size: int | None, *, shuffled: bool, dataset: str, name: str,
+        seeds: Sequence[int],
+    ) -> None:  # fmt: skip
+        self.rows, self.model, self.dataset, self.name, self.seeds = rows, model, dataset, name, tuple(seeds)
+        self.size = min(batch_size or len(rows), len(rows))
+        self.per_pass = -(-len(rows) // self.size)
+        self.shuffled = shuffled and self.per_pass > 1
+        self._fixed: dict[int, Batch] = {}
+        self._order: tuple[int, Tensor] | None = None
+
+    def batch(self, number: int) -> Batch:
+        """Batch for weight update ``number``, counted from 0."""
+        passes, index = divmod(number, self.per_pass)
+        if not self.shuffled:
+            if index not in self._fixed:
+                part = slice(index * self.size, (index + 1) * self.size)
+                self._fixed[index] = self._make(self.rows.inputs[part], self.rows.targets[part], True, index == 0)
+            return self._fixed[index]
+        chosen = self._permutations(passes)[:, index * self.size : (index + 1) * self.size]
+        return self._make(self.rows.inputs[chosen], self.rows.targets[chosen], False, index == 0)
+
+    def _make(self, inputs: Tensor, targets: Tensor, shared: bool, first: bool) -> Batch:
+        return self.model.batch(inputs, targets, shared=shared, split=self.rows.split, first=first)
+
+    def _permutations(self, passes: int) -> Tensor:
+        """Orders of one pass, (R, N), kept until the next."""
+        if self._order is None or self._order[0] != passes:
+            orders = [permutation(seed, self.dataset, self.name, len(self.rows), passes) for seed in self.seeds]
+            self._order = passes, torch.from_numpy(np.stack(orders)).to(self.rows.inputs.device)
+        return self._order[1]

@@ -1,0 +1,197 @@
+"""The training loop: R repetitions of one method, one pass over the weight updates.
+
+repeat K times:  T weight updates;  raw hypergradients from the last of them;  a step of the hyperparameter optimiser
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from hpo_bench.core.batches import Stream
+from hpo_bench.core.hyperparameters import Hyperparameters
+from hpo_bench.core.optimisers import Optimiser
+from hpo_bench.core.recorder import Recorder
+from hpo_bench.core.update import State, advance
+from hpo_bench.hypergradients.base import Accumulator, Estimator, accumulator
+from hpo_bench.models.base import Batch, Model
+
+RANDOM_LR_BOUNDS = (-10.0, 0.0)  # of log10 lr under a schedule: lr in [1e-10, 1]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is trained, and on what.
+
+    Args:
+        training: stream that trains the weights.
+        second: stream whose loss is the validation loss and whose gradient enters the hypergradients; None without one.
+        test: the whole test set.
+        full_validation: the whole validation set, to be logged instead of the second stream's loss; or None.
+    """
+
+    model: Model
+    training: Stream
+    second: Stream | None
+    test: Batch
+    full_validation: Batch | None = None
+    gradient_clip_norm: float | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How hyperparameters move during the training (`hpo_bench.settings.Method`, with T, K and the clamp).
+
+    Estimator and optimiser are both there or both None.
+    """
+
+    estimator: Estimator | None
+    optimiser: Optimiser | None
+    tuned: Sequence[str]
+    update_interval: int
+    weight_updates: int
+    clip_log10_lr: tuple[float, float] | None
+    reset_weights: bool = False
+
+    @property
+    def interval(self) -> int:
+        """Weight updates between calls of the estimator."""
+        return 1 if self.estimator is not None and self.estimator.every_update else self.update_interval
+
+    @property
+    def window(self) -> int:
+        """Weight updates that a hypergradient differentiates."""
+        return 0 if self.estimator is None else self.estimator.window(self.interval)
+
+    @property
+    def accumulator(self) -> Accumulator | None:
+        """What takes up the window's updates."""
+        return None if self.estimator is None else accumulator(self.estimator)
+
+    @property
+    def kept(self) -> int:
+        """Weight updates whose linearisations are in memory at once, or as much."""
+        return 0 if self.accumulator is None else self.accumulator.kept(self.window)
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where R repetitions start.
+
+    Args:
+        weights: (R, P).
+        raw: raw hyperparameters, (R, 1) or (R, P) each.
+        log10_multiplier: log10 of what the learning rate is multiplied by every T updates, (R, 1), or None.
+    """
+
+    weights: Tensor
+    raw: Mapping[str, Tensor]
+    log10_multiplier: Tensor | None = None
+
+
+@dataclass
+class Result:
+    """What a training leaves besides the recorder's columns.
+
+    Args:
+        state, raw: at the end.
+        hypergradients: by hyperparameter, a list over the hyper updates of (hypergradient (R,), step taken (R,)).
+        evaluate_seconds: host time spent on test and full-validation losses.
+    """
+
+    state: State
+    raw: Mapping[str, Tensor]
+    hypergradients: dict[str, list[tuple[Tensor, Tensor]]] = field(default_factory=dict)
+    evaluate_seconds: float = 0.0
+
+
+@torch.no_grad()
+def train(
+    problem: Problem, plan: Plan, start: Start, recorder: Recorder, *, keep_hypergradients: bool = False,
+    on_progress: Callable[[int], None] = lambda updates: None,
+) -> Result:  # fmt: skip
+    """Train; row s of the record holds the state before update s, the last row that after the final update.
+
+    Args:
+        on_progress: called with the number of weight updates made since the last call.
+    """
+    model, total, interval = problem.model, plan.weight_updates, plan.interval
+    raw = dict(start.raw)
+    hyper = Hyperparameters.of(raw)
+    memory = None if plan.optimiser is None else plan.optimiser.init({name: raw[name] for name in plan.tuned})
+    state = State(start.weights, torch.zeros_like(start.weights), model.initial_carried(len(start.weights)))
+    accumulator, window_size = plan.accumulator, plan.window
+    window = None if accumulator is None else accumulator.begin(plan.tuned)
+    result = Result(state, raw)
+
+    for number in range(total + 1):
+        final = number == total
+        batch = problem.training.batch(number)
+        due, tunes = recorder.due(number), accumulator is not None and (number + 1) % interval == 0
+        second = None
+        if problem.second is not None and (due or tunes or model.carries_state):
+            second = problem.second.batch(number)
+        differentiable = interval - number % interval <= window_size
+        linearisation = model.linearise(state.weights, batch, state.carried, differentiable and not final)
+        state_after = State(state.weights, state.buffer, linearisation.carried)
+        recorder.watch(number, state, linearisation.loss, hyper)
+        if second is not None and (model.carries_state or due):
+            second_loss, carried = model.loss(state.weights, second, state_after.carried)
+            state_after = State(state.weights, state.buffer, carried)
+        if due:
+            values = {"train_loss": linearisation.loss}
+            if second is not None:
+                values["validation_loss"] = second_loss
+            recorder.record(number, {**values, **_evaluate(problem, state_after, result)})
+        if final:
+            break
+
+        state, step = advance(state_after, linearisation, hyper, problem.gradient_clip_norm)
+        if accumulator is not None and differentiable:
+            window = accumulator.accumulate(window, step)
+        if (number + 1) % plan.update_interval == 0:
+            on_progress(plan.update_interval)
+        if tunes and accumulator is not None and plan.optimiser is not None:
+            assert second is not None
+            gradient = model.linearise(state.weights, second, state.carried, False)
+            state = State(state.weights, state.buffer, gradient.carried)
+            hypergradients = accumulator.finish(window, gradient.gradient)
+            window = accumulator.begin(plan.tuned)
+            changes, memory = plan.optimiser.update(hypergradients, memory)
+            moved = _move(raw, changes, plan.clip_log10_lr)
+            if keep_hypergradients:
+                for name, value in hypergradients.items():
+                    taken = (moved[name] - raw[name]).mean(-1)
+                    result.hypergradients.setdefault(name, []).append((value.sum(-1), taken))
+            raw, hyper = moved, Hyperparameters.of(moved)
+            if plan.reset_weights and number + 1 < total:
+                state = State(start.weights, state.buffer, state.carried)
+        elif (number + 1) % plan.update_interval == 0 and start.log10_multiplier is not None:
+            raw = _move(raw, {"lr": start.log10_multiplier}, RANDOM_LR_BOUNDS)
+            hyper = Hyperparameters.of(raw)
+    result.state, result.raw = state, raw
+    return result
+
+
+def _move(
+    raw: Mapping[str, Tensor], changes: Mapping[str, Tensor], bounds: tuple[float, float] | None
+) -> dict[str, Tensor]:
+    """Add the changes and clamp log10 lr (element by element; NaN stays NaN)."""
+    moved = {name: value + changes[name] if name in changes else value for name, value in raw.items()}
+    if bounds is not None and "lr" in changes:
+        moved["lr"] = moved["lr"].clamp(*bounds)
+    return moved
+
+
+def _evaluate(problem: Problem, state: State, result: Result) -> dict[str, Tensor]:
+    begin = time.perf_counter()
+    loss, metric = problem.model.evaluate(state.weights, problem.test, state.carried)
+    values = {"test_loss": loss, "test_metric": metric}
+    if problem.full_validation is not None:
+        values["validation_loss"], _ = problem.model.evaluate(state.weights, problem.full_validation, state.carried)
+    result.evaluate_seconds += time.perf_counter() - begin
+    return values

@@ -1,0 +1,75 @@
+"""Optimisers of the raw hyperparameters, as pairs ``init`` / ``update``: state goes in, state comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+Values = Mapping[str, Tensor]
+
+
+class Optimiser(Protocol):
+    """Turns hypergradients into steps, per element."""
+
+    def init(self, raw: Values) -> Any:
+        """Memory before the first update of ``raw`` (each value (R, 1) or (R, P))."""
+        ...
+
+    def update(self, hypergradients: Values, memory: Any) -> tuple[dict[str, Tensor], Any]:
+        """Steps to add to the raw values, and the new memory."""
+        ...
+
+
+@dataclass(frozen=True)
+class SGD:
+    """raw ← raw - lr·hypergradient."""
+
+    lr: float
+
+    def init(self, raw: Values) -> None:
+        """No memory."""
+
+    def update(self, hypergradients: Values, memory: None) -> tuple[dict[str, Tensor], None]:
+        """Steps -lr·hypergradient."""
+        return {name: -self.lr * value for name, value in hypergradients.items()}, None
+
+
+@dataclass(frozen=True)
+class AdamMemory:
+    """Number of updates made, first and second moments by name."""
+
+    count: int
+    first: dict[str, Tensor]
+    second: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam with PyTorch's bias correction (Kingma and Ba 2015); the paper's: lr 0.05, β = (0.9, 0.999), ε = 1e-8."""
+
+    lr: float
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+
+    def init(self, raw: Values) -> AdamMemory:
+        """Moments at zero."""
+        return AdamMemory(
+            0,
+            {name: torch.zeros_like(value) for name, value in raw.items()},
+            {name: torch.zeros_like(value) for name, value in raw.items()},
+        )
+
+    def update(self, hypergradients: Values, memory: AdamMemory) -> tuple[dict[str, Tensor], AdamMemory]:
+        """Steps -lr·m̂ / (√v̂ + ε)."""
+        beta1, beta2 = self.betas
+        count = memory.count + 1
+        first = {name: torch.lerp(memory.first[name], g, 1 - beta1) for name, g in hypergradients.items()}
+        second = {name: beta2 * memory.second[name] + (1 - beta2) * g * g for name, g in hypergradients.items()}
+        scale = self.lr / (1 - beta1**count)
+        root = (1 - beta2**count) ** 0.5
+        steps = {name: -scale * first[name] / (second[name].sqrt() / root + self.eps) for name in hypergradients}
+        return steps, AdamMemory(count, first, second)

@@ -1,0 +1,83 @@
+"""What is written down during a training, kept on the device until its end (no host synchronisation in a step)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hpo_bench.core.hyperparameters import Hyperparameters
+from hpo_bench.core.update import State
+
+QUANTILES = {"lr_q05": 0.05, "lr_q25": 0.25, "lr_q75": 0.75, "lr_q95": 0.95}
+
+
+def recorded_steps(updates: int, every: int) -> list[int]:
+    """Steps that get a row in the curves: each ``every``-th from 0, and the last."""
+    steps = list(range(0, updates + 1, every))
+    return steps if steps[-1] == updates else [*steps, updates]
+
+
+class Recorder:
+    """Columns of curves, the first step that was not finite, and the time each recorded step was reached.
+
+    Args:
+        rows: R.
+        updates: weight updates of the training.
+        every: weight updates between recorded steps.
+        per_weight_lr: record quantiles over the weights beside the median.
+        like: gives dtype and device.
+    """
+
+    def __init__(self, rows: int, updates: int, every: int, per_weight_lr: bool, like: Tensor) -> None:
+        self.steps = recorded_steps(updates, every)
+        self._index = {step: index for index, step in enumerate(self.steps)}
+        self._rows, self._like = rows, like
+        self._columns: dict[str, Tensor] = {}
+        self._finite = like.new_zeros(updates + 1, rows)  # 0 where all is finite at a step, else NaN
+        self._per_weight_lr = per_weight_lr
+        self._hyper: Hyperparameters | None = None
+        self._hyper_columns: dict[str, Tensor] = {}
+        self._hyper_finite = like.new_zeros(rows)
+        self.elapsed = np.zeros(len(self.steps))
+        self._begin = time.perf_counter()
+
+    def due(self, step: int) -> bool:
+        """Whether ``step`` gets a row."""
+        return step in self._index
+
+    def watch(self, step: int, state: State, loss: Tensor, hyperparameters: Hyperparameters) -> None:
+        """Note whether loss, weights and hyperparameters are finite at ``step``: 0·x is NaN where x is not."""
+        if hyperparameters is not self._hyper:
+            self._hyper = hyperparameters
+            self._hyper_columns = dict(self._summaries(hyperparameters))
+            self._hyper_finite = torch.stack([(v * 0).sum(-1) for v in hyperparameters.natural.values()]).sum(0)
+        self._finite[step] = (state.weights * 0).sum(-1) + loss * 0 + self._hyper_finite
+
+    def _summaries(self, hyperparameters: Hyperparameters) -> Mapping[str, Tensor]:
+        columns = {name: value.squeeze(-1) for name, value in hyperparameters.natural.items() if value.shape[-1] == 1}
+        if self._per_weight_lr:
+            wanted = self._like.new_tensor([0.5, *QUANTILES.values()])
+            columns |= dict(zip(("lr", *QUANTILES), torch.quantile(hyperparameters.lr, wanted, dim=-1), strict=True))
+        return columns
+
+    def record(self, step: int, values: Mapping[str, Tensor]) -> None:
+        """Write a row of the curves: ``values`` by column, (R,) each; `watch` supplies the hyperparameters."""
+        index = self._index[step]
+        for name, value in {**values, **self._hyper_columns}.items():
+            if name not in self._columns:
+                self._columns[name] = self._like.new_full((len(self.steps), self._rows), torch.nan)
+            self._columns[name][index] = value
+        self.elapsed[index] = time.perf_counter() - self._begin
+
+    def curves(self) -> dict[str, np.ndarray]:
+        """Recorded columns on the host, (recorded steps, R) each."""
+        return {name: column.cpu().numpy() for name, column in self._columns.items()}
+
+    def diverged_at(self) -> np.ndarray:
+        """First step at which the training loss, a weight or a hyperparameter was not finite, (R,) int64, or -1."""
+        bad = ~torch.isfinite(self._finite).cpu().numpy()
+        return np.where(bad.any(0), bad.argmax(0), -1).astype(np.int64)

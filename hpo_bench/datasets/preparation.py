@@ -1,0 +1,131 @@
+"""Steps that every table of rows goes through: order, split, standardisation, fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from hpo_bench.datasets.base import Table, Task
+from hpo_bench.errors import UserError
+
+
+def fixed_order(name: str, rows: int) -> np.ndarray:
+    """The order (rows,) in which a dataset without a published one is read: the same for every seed and machine.
+
+    Row numbers sorted by the raw 64-bit output of NumPy's Philox, keyed by the first 16 bytes of SHA-256 of
+    ``hpo-bench/order/NAME``. NumPy promises the raw stream for ever, which it does not for ``permutation``.
+    """
+    key = int.from_bytes(hashlib.sha256(f"hpo-bench/order/{name}".encode()).digest()[:16], "big")
+    return np.argsort(np.random.Philox(key=key).random_raw(rows), kind="stable")
+
+
+def split(rows: int, validation_share: float) -> tuple[int, int]:
+    """Cut ``rows`` training and validation rows into (training, validation): rint(rows·(1 - share)) and the rest.
+
+    Raises:
+        UserError: the share is not strictly between 0 and 1, or one part would be empty.
+    """
+    if not _is_share(validation_share):
+        raise UserError(f"validation_share={validation_share} is not allowed: it must lie strictly between 0 and 1")
+    training = int(np.rint(rows * (1 - validation_share)))
+    if not 0 < training < rows:
+        part = "training" if training == 0 else "validation"
+        raise UserError(
+            f"validation_share={validation_share} leaves no {part} row of {rows}; "
+            f"allowed: about {1 / rows:.2g} to {1 - 1 / rows:.6g}"
+        )
+    return training, rows - training
+
+
+def holdout(rows: int, test_share: float) -> int:
+    """Number of test rows: rint(rows·share).
+
+    Raises:
+        UserError: the share is not strictly between 0 and 1, or leaves no test row or fewer than two others.
+    """
+    if not _is_share(test_share):
+        raise UserError(f"dataset.test_share={test_share} is not allowed: it must lie strictly between 0 and 1")
+    test = int(np.rint(rows * test_share))
+    if not 0 < test <= rows - 2:
+        what = "no test row" if test == 0 else "fewer than two training and validation rows"
+        raise UserError(
+            f"dataset.test_share={test_share} leaves {what} of {rows}; "
+            f"allowed: about {1 / rows:.2g} to {1 - 2 / rows:.6g}"
+        )
+    return test
+
+
+def _is_share(value: object) -> bool:
+    return isinstance(value, int | float) and 0 < value < 1
+
+
+def standardise(values: np.ndarray, fitted: int) -> tuple[np.ndarray, np.ndarray]:
+    """Centre and scale the columns of ``values`` (N, d) by mean and unbiased std of the first ``fitted`` rows.
+
+    DIFFERENCE: the released code standardises in float32 and keeps the scale 1 where a computed std is exactly 0. Here
+    all is float64, and a column is constant if its max is its min: the float64 std of Naval's constant column 11 is
+    not 0 (`tests/datasets/test_uci.py` and `test_preparation.py` hold both).
+
+    Returns:
+        The standardised values (N, d) and the scale of each column (d,), both float64.
+    """
+    known = values[:fitted]
+    constant = known.max(axis=0) == known.min(axis=0)
+    scale = np.where(constant, 1.0, known.std(axis=0, ddof=1))
+    centre = np.where(constant, known[0], known.mean(axis=0))
+    return (values - centre) / scale, scale
+
+
+def make_table(
+    name: str, inputs: np.ndarray, targets: np.ndarray, parts: tuple[int, int, int], fingerprint: str
+) -> Table:
+    """Standardise rows that are in their final order: training, validation, test.
+
+    Args:
+        inputs: (N, d) float64.
+        targets: (N,) float64 for regression, (N,) int64 class numbers from 0 for classification.
+        parts: training, validation and test rows.
+    """
+    training, validation, test = parts
+    known = training + validation
+    inputs, _ = standardise(inputs, known)
+    if targets.dtype == np.int64:
+        outputs, target_scale = int(targets.max()) + 1, 1.0
+    else:
+        targets, scale = standardise(targets[:, None], known)
+        outputs, target_scale = 1, float(scale[0])
+    task: Task = "classification" if targets.dtype == np.int64 else "regression"
+    return Table(name, task, inputs, targets, training, validation, test, outputs, target_scale, fingerprint)
+
+
+def ordered_table(
+    name: str,
+    inputs: np.ndarray,
+    targets: np.ndarray,
+    shares: tuple[float, float],
+    loader: str,
+    content: Mapping[str, Any],
+) -> Table:
+    """A table from rows without a published order: `fixed_order`, the last rows for the test, then `make_table`.
+
+    Args:
+        inputs, targets: as in `make_table`.
+        shares: validation share (of the rows that are not for the test) and test share.
+        loader, content: what decides the numbers, for the `fingerprint`.
+    """
+    validation_share, test_share = shares
+    test = holdout(len(inputs), test_share)
+    parts = (*split(len(inputs) - test, validation_share), test)
+    order = fixed_order(name, len(inputs))
+    digest = fingerprint(loader, {**content, "name": name, "parts": parts})
+    return make_table(name, inputs[order], targets[order], parts, digest)
+
+
+def fingerprint(loader: str, content: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) over the loader's name and version and everything else that decides a table's numbers."""
+    text = json.dumps({"loader": loader, **content}, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

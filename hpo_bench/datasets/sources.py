@@ -1,0 +1,355 @@
+"""Public data files: found in the cache, on a mirror or on the web, always checked by SHA-256.
+
+    $HPO_BENCH_DATA/<dataset>/<upstream file name>           the cache (else $XDG_CACHE_HOME or ~/.cache, /hpo-bench)
+    $HPO_BENCH_DATA_MIRROR/<dataset>/<upstream file name>    a folder or URL that is asked before the public sources
+
+A download goes to ``<file>.part`` and is renamed once its checksum is right; one that was cut off goes on from there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+import os
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from hpo_bench import __version__
+from hpo_bench.errors import UserError
+
+TIMEOUT = 30.0  # seconds without a byte
+ATTEMPTS = 3  # in a row that bring nothing new
+BACK_OFF = 0.5  # seconds before the second attempt, doubled each time
+BLOCK = 1 << 18
+
+Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+"""``with progress(label, total bytes) as at: at(bytes so far)``"""
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """One file of a public source.
+
+    Args:
+        name: its upstream name; also its name in the cache and on a mirror.
+        urls: where it is published, tried in this order.
+        sha256: of its content (hex).
+        size: in bytes.
+    """
+
+    name: str
+    urls: Sequence[str]
+    sha256: str
+    size: int
+
+    @property
+    def origin(self) -> str:
+        """Who publishes it: the host, and for GitHub the repository."""
+        url = urllib.parse.urlsplit(self.urls[0])
+        if url.hostname == "raw.githubusercontent.com":
+            return "github.com/" + "/".join(url.path.split("/")[1:3])
+        return url.hostname or self.urls[0]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What `hpo-bench data list` shows of a dataset.
+
+    Args:
+        rows, inputs: size of the table, None where only the user's file can tell.
+        parts: training, validation and test rows, None likewise.
+        origin: where the data come from.
+    """
+
+    rows: int | None
+    inputs: int | None
+    parts: tuple[int, int, int] | None
+    origin: str
+
+
+class _Unavailable(Exception):
+    """This place does not have the file or cannot be reached; another one may."""
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept: ``$HPO_BENCH_DATA``, else ``hpo-bench`` in the user's cache folder."""
+    if chosen := os.environ.get("HPO_BENCH_DATA"):
+        return Path(chosen).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base and Path(base).is_absolute() else Path("~/.cache").expanduser()) / "hpo-bench"
+
+
+def cached_path(dataset: str, file: RemoteFile, cache: Path | None = None) -> Path:
+    """Where ``file`` is kept, whether it is there yet or not."""
+    return (cache if cache is not None else cache_folder()) / dataset / file.name
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 (hex) of a file, read in blocks."""
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def check(dataset: str, file: RemoteFile, cache: Path | None = None) -> Path | None:
+    """The cached copy of ``file``, None where there is none.
+
+    Raises:
+        UserError: the copy is damaged or cannot be read.
+    """
+    path = cached_path(dataset, file, cache)
+    try:
+        found = sha256(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+    if found != file.sha256:
+        raise UserError(
+            f"{path} is damaged (expected SHA-256 {file.sha256}, found {found}): "
+            f"delete it or run: hpo-bench data download {dataset} --force"
+        )
+    return path
+
+
+def fetch(
+    dataset: str,
+    file: RemoteFile,
+    *,
+    cache: Path | None = None,
+    mirror: str | None = None,
+    progress: Progress | None = None,
+    force: bool = False,
+) -> Path:
+    """The local path of ``file``, downloaded if it is not in the cache yet.
+
+    Args:
+        dataset: id of the dataset, the folder in cache and mirror.
+        cache: folder to use instead of `cache_folder`.
+        mirror: folder or URL to use instead of ``$HPO_BENCH_DATA_MIRROR``; empty for none.
+        progress: shows the download; by default a bar on a terminal, a line elsewhere.
+        force: download even if a copy is there; it is replaced once the new one is complete and right.
+
+    Raises:
+        UserError: damaged copy in the cache, wrong checksum, file nowhere to be had, or cache not writable.
+    """
+    if not force and (path := check(dataset, file, cache)) is not None:
+        return path
+    target = cached_path(dataset, file, cache)
+    places = _places(dataset, file, os.environ.get("HPO_BENCH_DATA_MIRROR", "") if mirror is None else mirror)
+    with _writable(target), _alone(target.parent) as exclusive:
+        if not force and (path := check(dataset, file, cache)) is not None:  # another process was faster
+            return path
+        part = target.with_name(f"{target.name}.part" if exclusive else f"{target.name}.{os.getpid()}.part")
+        if force:
+            part.unlink(missing_ok=True)
+        _first_available(dataset, file, places, part, progress or terminal_progress)
+        os.replace(part, target)
+    return target
+
+
+def _places(dataset: str, file: RemoteFile, mirror: str) -> list[Path | str]:
+    """Where to look, in this order: paths and URLs."""
+    return [*([_on_mirror(mirror, dataset, file)] if mirror else []), *file.urls]
+
+
+def _on_mirror(mirror: str, dataset: str, file: RemoteFile) -> Path | str:
+    url = urllib.parse.urlsplit(mirror)
+    if url.scheme in ("http", "https"):
+        return f"{mirror.rstrip('/')}/{urllib.parse.quote(dataset)}/{urllib.parse.quote(file.name)}"
+    folder = Path(urllib.request.url2pathname(url.path)) if url.scheme == "file" else Path(mirror).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"HPO_BENCH_DATA_MIRROR={mirror} is neither a folder nor a URL (http, https or file)")
+    return folder / dataset / file.name
+
+
+@contextlib.contextmanager
+def _writable(target: Path) -> Iterator[None]:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot write to the data cache {target.parent}: {error.strerror or error}; "
+            "set HPO_BENCH_DATA to a folder that can be written"
+        ) from None
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[bool]:
+    """Wait for other downloads into ``folder`` to end, in this process or another. False where locks do not work."""
+    with (folder / ".lock").open("a") as lock:
+        yield _locked(lock)
+
+
+def _locked(lock: IO[str]) -> bool:
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print(f"waiting for another download into {Path(lock.name).parent}", file=sys.stderr, flush=True)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    except OSError:  # some network file systems
+        return False
+    return True
+
+
+def _first_available(
+    dataset: str, file: RemoteFile, places: Sequence[Path | str], part: Path, progress: Progress
+) -> None:
+    """Bring ``file`` from the first of ``places`` that has it to ``part``, complete and checked."""
+    failures = []
+    for place in places:
+        try:
+            _bring(dataset, file, place, part, progress)
+        except _Unavailable as failure:
+            failures.append(f"{_short(place)}: {failure}")
+        else:
+            return
+    goal = part.parent / file.name
+    raise UserError(
+        f"cannot download {dataset}/{file.name} ({'; '.join(failures)}). Without network: set HPO_BENCH_DATA_MIRROR "
+        f"to a folder or URL that has {dataset}/{file.name}, or copy the file to {goal}, or use a dataset that needs "
+        "no download (dataset=diabetes, dataset=digits)"
+    )
+
+
+def _short(place: Path | str) -> str:
+    return str(place) if isinstance(place, Path) else (urllib.parse.urlsplit(place).netloc or place)
+
+
+def _bring(dataset: str, file: RemoteFile, place: Path | str, part: Path, progress: Progress) -> None:
+    """Bring ``file`` from one place. Bytes left by an earlier attempt are dropped if the whole turns out wrong."""
+    resumed = _size(part) > 0
+    with progress(f"{dataset}/{file.name} from {_short(place)}", file.size) as at:
+        if isinstance(place, Path):
+            _copy(place, part, at)
+        else:
+            _download(place, file, part, at)
+    found = sha256(part)
+    if found == file.sha256:
+        return
+    size = _size(part)
+    part.unlink()
+    if resumed:
+        _bring(dataset, file, place, part, progress)
+        return
+    raise UserError(
+        f"{dataset}/{file.name} from {place} is not the file that was expected: expected SHA-256 {file.sha256} "
+        f"({file.size} bytes), found {found} ({size} bytes)"
+    )
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _copy(source: Path, part: Path, at: Callable[[int], None]) -> None:
+    try:
+        reader = source.open("rb")
+    except OSError as error:
+        raise _Unavailable(error.strerror or str(error)) from None
+    with reader, part.open("wb") as writer:
+        while block := reader.read(BLOCK):
+            writer.write(block)
+            at(writer.tell())
+
+
+def _download(url: str, file: RemoteFile, part: Path, at: Callable[[int], None]) -> None:
+    """Download until ``part`` is as long as it should be, or the server says that it has sent everything.
+
+    Raises:
+        _Unavailable: the server does not have it, or `ATTEMPTS` attempts in a row brought nothing new.
+    """
+    failures = 0
+    while True:
+        before = _size(part)
+        try:
+            if _receive(url, file, part, at):
+                return
+            reason = f"the connection was cut at {_size(part)} of {file.size} bytes"
+        except urllib.error.HTTPError as error:
+            reason = f"HTTP {error.code} {error.reason}"
+            if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and before:
+                part.unlink()  # left by something else: start again
+            elif error.code not in (408, 425, 429) and error.code < 500:
+                raise _Unavailable(reason) from None
+        except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
+            reason = _reason(error)
+        failures = 0 if _size(part) > before else failures + 1
+        if failures == ATTEMPTS:
+            raise _Unavailable(reason)
+        time.sleep(BACK_OFF * 2 ** max(failures - 1, 0))
+
+
+def _reason(error: Exception) -> str:
+    cause = error.reason if isinstance(error, urllib.error.URLError) else error
+    text = (cause.strerror if isinstance(cause, OSError) else None) or str(cause) or cause.__class__.__name__
+    return " ".join(text.split())
+
+
+def _receive(url: str, file: RemoteFile, part: Path, at: Callable[[int], None]) -> bool:
+    """One request for what ``part`` lacks. False if the connection ended before all that was announced came."""
+    start = _size(part)
+    if start >= file.size:
+        part.unlink()
+        start = 0
+    headers = {"User-Agent": f"hpo-bench/{__version__}", "Accept-Encoding": "identity"}
+    if start:
+        headers["Range"] = f"bytes={start}-"
+    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT) as response:
+        goes_on = response.status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
+        announced = response.headers.get("Content-Length")
+        with part.open("ab" if goes_on else "wb") as writer:
+            first = writer.tell()
+            _pour(response, writer, file.size, at)
+            total = writer.tell()
+    return total >= file.size or (announced is not None and total - first >= int(announced))
+
+
+def _pour(response: Any, writer: IO[bytes], size: int, at: Callable[[int], None]) -> None:
+    """Write what comes, but not much more than was expected: a wrong answer may have no end."""
+    while writer.tell() <= size and (block := _read(response)):
+        writer.write(block)
+        at(writer.tell())
+
+
+def _read(response: Any) -> bytes:
+    try:
+        return response.read1(BLOCK)
+    except OSError as error:  # not to be taken for trouble with the disk
+        raise ConnectionError(_reason(error)) from None
+
+
+@contextlib.contextmanager
+def terminal_progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar on standard error if that is a terminal, else one line."""
+    if not sys.stderr.isatty():
+        print(f"fetching {label} ({_bytes(total)})", file=sys.stderr, flush=True)
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
+
+    columns = ("{task.description}", BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(label, total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def _bytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB" if size >= 1_000_000 else f"{max(size / 1e3, 0.1):.1f} kB"

@@ -1,0 +1,191 @@
+"""Write a figure so that it can be drawn again bit for bit: plotted points (CSV), images, and a manifest (JSON)."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hpo_bench import __version__, figures
+from hpo_bench.errors import UserError, nearest
+from hpo_bench.figures.common import style
+from hpo_bench.figures.common.base import RULES, Options, Plotted, Points
+from hpo_bench.store import atomic, write_json
+
+FORMAT = 1
+TEXT_COLUMNS = ("part", "panel", "dataset", "method", "hyperparameter", "kind", "status", "text")
+PACKAGES = ("matplotlib", "numpy", "pandas", "scipy", "scikit-learn")
+KEYS = ("format", "figure", "name", "csv", "csv_sha256", "context", "footer", "formats", "versions")
+
+
+def check_formats(formats: Sequence[str]) -> tuple[str, ...]:
+    """Refuse formats that are not `style.FORMATS`.
+
+    Raises:
+        UserError: names what is allowed.
+    """
+    for name in formats:
+        if name not in style.FORMATS:
+            raise UserError(f"--format {name}: {nearest(name, style.FORMATS)}")
+    if not formats:
+        raise UserError(f"--format: needs at least one of {', '.join(style.FORMATS)}")
+    return tuple(dict.fromkeys(formats))
+
+
+def footer(points: Points, options: Options) -> str:
+    """The small print of a figure: how its numbers were made."""
+    rule = (RULES[options.statistics],) if points.runs and points.by_mode else ()
+    return " · ".join((*rule, *points.statistics))
+
+
+def write(figure: str, name: str, points: Points, options: Options, out: Path, formats: Sequence[str]) -> list[Path]:
+    """Write the files of one figure; each appears whole or not at all, the manifest last.
+
+    Args:
+        figure: the module's name.
+        name: of the files, without suffix.
+        out: folder, made if need be.
+
+    Returns:
+        the images, in the order of ``formats``, then the CSV and the manifest.
+    """
+    content = csv_bytes(points.frame)
+    document = {
+        "format": FORMAT,
+        "figure": figure,
+        "name": name,
+        "title": figures.find(figure).TITLE,
+        "csv": f"{name}.csv",
+        "csv_sha256": hashlib.sha256(content).hexdigest(),
+        "formats": list(formats),
+        "footer": footer(points, options),
+        "statistics": {
+            "mode": options.statistics,
+            "details": list(points.statistics),
+            "resamples": options.resamples,
+            "seed": options.seed,
+            "confidence": options.confidence,
+        },
+        "context": points.context,
+        "runs": [
+            {"run_id": run.run_id, "config_hash": run.config_hash, "repetitions": len(run.seeds)} for run in points.runs
+        ],
+        "notes": list(points.notes),
+        "versions": versions(),
+    }
+    return _write(figure, document, content, out, formats)
+
+
+def redraw(manifest: Path, out: Path, formats: Sequence[str] = ()) -> tuple[list[Path], list[str]]:
+    """Draw a figure again from its manifest and the CSV beside it: no store is read.
+
+    Args:
+        formats: those of the manifest by default.
+
+    Returns:
+        the files, and which packages have other versions now than then (the images may then differ).
+
+    Raises:
+        UserError: the manifest or the CSV is missing, damaged, or one does not belong to the other.
+    """
+    document = _read_manifest(manifest)
+    file = manifest.parent / document["csv"]
+    content = _read_bytes(file)
+    if hashlib.sha256(content).hexdigest() != document["csv_sha256"]:
+        raise UserError(f"{file}: is not the file that {manifest.name} describes (SHA-256 differs)")
+    wanted = tuple(formats) or tuple(document["formats"])
+    document["formats"] = list(wanted)
+    changed = [
+        f"{package} {then} -> {versions().get(package)}"
+        for package, then in document["versions"].items()
+        if versions().get(package) != then
+    ]
+    return _write(figures.resolve(document["figure"]), document, content, out, wanted), changed
+
+
+def _write(figure: str, document: dict[str, Any], content: bytes, out: Path, formats: Sequence[str]) -> list[Path]:
+    """Draw from what will be on disk, so that drawing again starts from the very same numbers."""
+    plotted = Plotted(read_csv(content), document["context"], document["footer"])
+    written = []
+    try:
+        for name, image in images(figure, plotted, formats).items():
+            written.append(_write_bytes(out / f"{document['name']}.{name}", image))
+        written.append(_write_bytes(out / document["csv"], content))
+        write_json(out / f"{document['name']}.json", document)
+    except OSError as error:
+        raise UserError(f"cannot write figures to {out}: {error.strerror or error}") from None
+    return [*written, out / f"{document['name']}.json"]
+
+
+def images(figure: str, plotted: Plotted, formats: Sequence[str]) -> dict[str, bytes]:
+    """The figure in each format, without dates."""
+    module = figures.find(figure)
+    with style.style():
+        drawn = module.draw(plotted)
+        style.lay_out(drawn)
+        result = {}
+        for name in formats:
+            buffer = io.BytesIO()
+            drawn.savefig(buffer, format=name, metadata=style.METADATA[name])
+            result[name] = buffer.getvalue()
+    return result
+
+
+def csv_bytes(frame: pd.DataFrame) -> bytes:
+    """Points as CSV; floats in the shortest form that reads back as the same number."""
+    return frame.to_csv(index=False, lineterminator="\n").encode()
+
+
+def read_csv(content: bytes) -> pd.DataFrame:
+    """Read what `csv_bytes` wrote, exactly: numbers by Python's own rounding, whatever the default of pandas is."""
+    frame = pd.read_csv(io.BytesIO(content), dtype=object, keep_default_na=False)
+    numbers = [column for column in frame.columns if column not in TEXT_COLUMNS]
+    return frame.assign(**{column: _numbers(frame[column].to_numpy()) for column in numbers})
+
+
+def _numbers(texts: np.ndarray) -> np.ndarray:
+    try:
+        return texts.astype(np.int64)
+    except ValueError:
+        return np.where(texts == "", "nan", texts).astype(np.float64)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides the bytes of a figure."""
+    return {"hpo-bench": __version__, "python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(_read_bytes(path))
+    except ValueError as error:
+        raise UserError(f"{path}: is not a figure's manifest ({error})") from None
+    missing = [key for key in KEYS if not isinstance(document, Mapping) or key not in document]
+    if missing:
+        raise UserError(f"{path}: is not a figure's manifest (it lacks {missing[0]!r})")
+    if document["format"] != FORMAT:
+        raise UserError(f"{path}: format {document['format']} is from another version of hpo-bench; known: {FORMAT}")
+    if Path(document["csv"]).name != document["csv"] or Path(document["name"]).name != document["name"]:
+        raise UserError(f"{path}: names files in another folder")
+    return dict(document)
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+def _write_bytes(path: Path, content: bytes) -> Path:
+    with atomic(path) as temporary:
+        temporary.write_bytes(content)
+    return path

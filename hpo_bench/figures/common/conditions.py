@@ -1,0 +1,86 @@
+"""What a figure asks of a setting of its runs, beside plain values: those are compared for equality."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+
+@runtime_checkable
+class Condition(Protocol):
+    """A condition on one setting."""
+
+    def fits(self, value: Any) -> bool:
+        """Whether a run with this value is wanted."""
+        ...
+
+    @property
+    def value(self) -> Any:
+        """What to set to make such a run; None where the default will do."""
+        ...
+
+
+@dataclass(frozen=True)
+class Except:
+    """Any value but these."""
+
+    values: tuple[Any, ...]
+    value: None = None
+
+    def fits(self, value: Any) -> bool:
+        """See `Condition`."""
+        return value not in self.values
+
+
+@dataclass(frozen=True)
+class Preferably:
+    """This value where there are such runs, any other where there are none."""
+
+    wanted: Any
+    value: None = None
+
+    def fits(self, value: Any) -> bool:
+        """See `Condition`."""
+        return True
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """A range of initial values that is a single number, up to rounding in the command."""
+
+    number: float
+
+    def fits(self, value: Any) -> bool:
+        """See `Condition`."""
+        return isinstance(value, list) and len(value) == 2 and all(abs(end - self.number) < 1e-3 for end in value)
+
+    @property
+    def value(self) -> list[float]:
+        """See `Condition`."""
+        return [self.number, self.number]
+
+
+def fits(stored: Any, wanted: Any) -> bool:
+    """Whether a stored setting is as wanted: a condition, one of several values (tuple, range), or an equal value."""
+    if isinstance(wanted, Condition):
+        return wanted.fits(stored)
+    return stored in wanted if isinstance(wanted, (tuple, range)) else bool(stored == wanted)
+
+
+def override(wanted: Any) -> str | None:
+    """What is wanted in the grammar of Hydra's command line; None where there is nothing to say."""
+    match wanted:
+        case Condition():
+            return None if wanted.value is None else override(wanted.value)
+        case None:
+            return "null"
+        case bool():
+            return str(wanted).lower()
+        case range():
+            return f"range({wanted.start},{wanted.stop})"
+        case tuple():
+            return ",".join(str(override(value)) for value in wanted)
+        case list():
+            return f"[{','.join(str(override(value)) for value in wanted)}]"
+        case _:
+            return str(wanted)

@@ -1,0 +1,200 @@
+"""Which stored runs a figure is made from, which are missing, and the command that makes those."""
+
+from __future__ import annotations
+
+import itertools
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from hpo_bench.analysis.load import Runs, flat
+from hpo_bench.errors import UserError, nearest
+from hpo_bench.figures.common.conditions import Preferably, fits, override
+from hpo_bench.figures.common.paper import STANDARD
+from hpo_bench.store import Run
+
+Values = Mapping[str, Any]
+MAIN = "main"  # role of methods that are compared with each other
+
+
+@dataclass(frozen=True)
+class Need:
+    """Runs that a figure is made from: every method on every dataset with certain settings.
+
+    Args:
+        where: dotted configuration key -> its value or a `conditions.Condition`; a tuple or range of values means one
+            run for each.
+        repetitions: the paper's number; fewer are drawn, too.
+        role: tells the needs of one figure apart.
+        valid: which combinations of the values in ``where`` there are; all by default.
+        also: further overrides of the command that makes the runs; runs without them are drawn, too.
+        folder: of the results folder, a store of its own that holds these runs; they may be in the main one, too.
+    """
+
+    datasets: tuple[str, ...]
+    methods: tuple[str, ...]
+    repetitions: int
+    where: Values = field(default_factory=lambda: STANDARD)
+    role: str = MAIN
+    valid: Callable[[Values], bool] = lambda values: True
+    also: tuple[str, ...] = ()
+    folder: str = ""
+
+    def accepts(self, settings: Values) -> bool:
+        """Whether a run with these (dotted) settings is one of these runs."""
+        return all(key in settings and fits(settings[key], value) for key, value in self.where.items()) and self.valid(
+            {key: settings[key] for key in self.where}
+        )
+
+    def preferred(self, runs: Runs, settings: Mapping[str, Values]) -> list[Run]:
+        """Of each method on each dataset the runs with the preferred settings, where there are any."""
+        kept = list(runs)
+        for key, wanted in self.where.items():
+            if isinstance(wanted, Preferably):
+                has = {(run.dataset, run.method) for run in kept if settings[run.run_id][key] == wanted.wanted}
+                kept = [
+                    run for run in kept
+                    if (run.dataset, run.method) not in has or settings[run.run_id][key] == wanted.wanted
+                ]  # fmt: skip
+        return kept
+
+    def cells(self) -> list[Values]:
+        """The combinations of swept values; one empty one where nothing is swept."""
+        swept = {key: value for key, value in self.where.items() if isinstance(value, (tuple, range))}
+        cells = [dict(zip(swept, values, strict=True)) for values in itertools.product(*swept.values())]
+        return [cell for cell in cells if not cell or self.valid(cell)]
+
+    def narrowed(self, datasets: Sequence[str], methods: Sequence[str], where: Values) -> Need:
+        """The same for other datasets, methods or settings, where given; a role of its own keeps its methods."""
+        return replace(
+            self,
+            datasets=tuple(datasets) or self.datasets,
+            methods=(tuple(methods) if self.role == MAIN else ()) or self.methods,
+            where={**self.where, **where},
+        )
+
+    def command(self, datasets: Iterable[str], methods: Iterable[str], results: str) -> str:
+        """The shell command that makes these runs of some of the methods and datasets."""
+        names = {"method": list(methods), "dataset": list(datasets)}
+        words = [f"{key}={','.join(values)}" for key, values in names.items()]
+        words.append(f"repetitions={self.repetitions}")
+        changed = {key: override(value) for key, value in self.where.items() if STANDARD.get(key, _MISSING) != value}
+        words += [f"{key}={value}" for key, value in changed.items() if value is not None]
+        store = str(Path(results) / self.folder)
+        words += [*self.also, *([f"results_dir={store}"] if store != "results" else [])]
+        several = any(len(values) > 1 for values in names.values()) or len(self.cells()) > 1
+        return shlex.join(["hpo-bench", "run", *(["-m"] if several else []), *words])
+
+
+_MISSING = object()
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Runs that a figure is made from and that are not stored.
+
+    Args:
+        datasets, methods: each method is missing on each of the datasets, wholly or in some of its settings.
+        command: makes them (what is stored already is not computed again).
+    """
+
+    datasets: tuple[str, ...]
+    methods: tuple[str, ...]
+    command: str
+
+    def __str__(self) -> str:
+        return f"{', '.join(self.methods)} on {', '.join(self.datasets)}: {self.command}"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Stored runs of a figure by role, and what is missing.
+
+    Args:
+        datasets: in the order in which they are drawn.
+    """
+
+    by_role: Mapping[str, list[Run]]
+    datasets: tuple[str, ...]
+    missing: tuple[Missing, ...]
+
+    def runs(self, role: str = MAIN, dataset: str | None = None) -> list[Run]:
+        """Runs of one role, of one dataset or all."""
+        return [run for run in self.by_role.get(role, []) if dataset in (None, run.dataset)]
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to draw."""
+        return not any(self.by_role.values())
+
+
+@dataclass(frozen=True)
+class Store:
+    """Complete runs, and their settings with dotted keys by run id."""
+
+    runs: Runs
+    settings: Mapping[str, Values]
+
+    @staticmethod
+    def of(runs: Runs) -> Store:
+        """Flatten the configurations once for all figures."""
+        return Store(runs, {run.run_id: dict(flat(run.config)) for run in runs})
+
+
+def select(needs: Iterable[Need], store: Callable[[str], Store], results: str) -> Selection:
+    """Find the runs of a figure.
+
+    Args:
+        store: gives the store of a need's folder.
+        results: the main store's folder as the user wrote it, for the commands.
+    """
+    by_role: dict[str, list[Run]] = {}
+    missing: list[Missing] = []
+    datasets: dict[str, None] = {}
+    for need in needs:
+        stored = store(need.folder)
+        accepted = [
+            run for run in stored.runs
+            if run.dataset in need.datasets and run.method in need.methods and need.accepts(stored.settings[run.run_id])
+        ]  # fmt: skip
+        accepted = need.preferred(accepted, stored.settings)
+        by_role.setdefault(need.role, []).extend(accepted)
+        missing += _missing(need, accepted, stored.settings, results)
+        datasets.update(dict.fromkeys(need.datasets))
+    found = {run.dataset for group in by_role.values() for run in group}
+    return Selection(by_role, tuple(name for name in datasets if name in found), tuple(missing))
+
+
+def _missing(need: Need, accepted: Runs, settings: Mapping[str, Values], results: str) -> Iterator[Missing]:
+    """Group what is missing: methods that lack the same datasets share a line."""
+    cells = need.cells()
+    stored = {
+        (run.method, run.dataset, number)
+        for run in accepted
+        for number, cell in enumerate(cells)
+        if all(settings[run.run_id][key] == value for key, value in cell.items())
+    }
+    by_datasets: dict[tuple[str, ...], list[str]] = {}
+    for method in need.methods:
+        lacking = tuple(
+            dataset for dataset in need.datasets
+            if any((method, dataset, number) not in stored for number in range(len(cells)))
+        )  # fmt: skip
+        if lacking:
+            by_datasets.setdefault(lacking, []).append(method)
+    for datasets, methods in by_datasets.items():
+        yield Missing(datasets, tuple(methods), need.command(datasets, methods, results))
+
+
+def check_names(option: str, names: Iterable[str], allowed: Iterable[str]) -> None:
+    """Refuse a name that neither the store nor the configuration knows.
+
+    Raises:
+        UserError: names the nearest.
+    """
+    known = set(allowed)
+    for name in names:
+        if name not in known:
+            raise UserError(f"--{option} {name}: no such {option}; {nearest(name, known)}")

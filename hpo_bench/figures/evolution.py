@@ -1,0 +1,24 @@
+"""Evolution of the test metric during training on the larger datasets, bootstrapped median ± its bootstrap SD."""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+
+from hpo_bench.figures.common import panels, paper, templates
+from hpo_bench.figures.common.base import Options, Plotted, Points
+from hpo_bench.figures.common.needs import Need, Selection
+
+TITLE = "Evolution of the test loss, larger datasets"
+NEEDS = tuple(
+    Need((name,), paper.TRAINED, paper.REPETITIONS[name]) for name in ("fashion_mnist", "cifar10", "penn_treebank")
+)
+
+
+def points(selection: Selection, options: Options) -> Points:
+    """Every method's median at every (thinned) recorded step, a panel a dataset."""
+    return templates.evolution_points(templates.by_dataset(selection), options, templates.loss)
+
+
+def draw(plotted: Plotted) -> Figure:
+    """Panels with one legend."""
+    return panels.evolutions(plotted)

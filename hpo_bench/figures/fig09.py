@@ -1,0 +1,22 @@
+"""Figure 9: empirical CDFs of the final test MSE on the UCI sets; diverged runs never reach it."""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+
+from hpo_bench.figures.common import panels, paper, templates
+from hpo_bench.figures.common.base import Options, Plotted, Points
+from hpo_bench.figures.common.needs import Need, Selection
+
+TITLE = "Empirical CDFs of the final test MSE, UCI datasets"
+NEEDS = (Need(paper.UCI, paper.ONE_PASS, paper.REPETITIONS["uci"]),)
+
+
+def points(selection: Selection, options: Options) -> Points:
+    """Every method's empirical CDF, a panel a dataset."""
+    return templates.cdf_points(templates.by_dataset(selection), options)
+
+
+def draw(plotted: Plotted) -> Figure:
+    """Panels with one legend."""
+    return panels.cdfs(plotted)

@@ -1,0 +1,150 @@
+"""Figure 14: distributions of the time of one training on the larger datasets.
+
+From runs of one repetition per block on an otherwise idle device (``chunk=1 workers=1``), which are kept in a store of
+their own: rows of one batch share a wall time.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from hpo_bench.analysis import summary
+from hpo_bench.analysis.load import Runs
+from hpo_bench.figures.common import panels, paper, style
+from hpo_bench.figures.common import points as common
+from hpo_bench.figures.common.base import Options, Plotted, Points
+from hpo_bench.figures.common.conditions import Except
+from hpo_bench.figures.common.needs import Need, Selection
+from hpo_bench.store import Run
+
+TITLE = "Time of one training, larger datasets"
+REPETITIONS = 12
+NEVER = 10**9  # record_every of runs that evaluate at the first and last step alone
+ALONE: dict[str, Any] = {**paper.STANDARD, "chunk": 1}
+DATASETS = ("fashion_mnist", "cifar10", "penn_treebank")
+NEEDS = tuple(
+    Need(
+        DATASETS,
+        paper.TRAINED,
+        REPETITIONS,
+        {**ALONE, "record_every": every},
+        role,
+        also=("workers=1",),
+        folder="runtime",
+    )
+    for role, every in (("evaluated", Except((NEVER,))), ("bare", NEVER))
+)
+MULTI_PASS = {"30 × Random (Bayesian Optimisation)": 30, "200 × Random (population-based training)": 200}
+FEWEST = 5  # values that a violin needs
+
+
+def points(selection: Selection, options: Options) -> Points:
+    """Seconds of every training that was alone in its block; which diverged, and whether the test set was evaluated."""
+    frames: list[pd.DataFrame] = []
+    kept: list[Run] = []
+    notes: list[str] = []
+    for role in ("evaluated", "bare"):
+        runs, passed_over = common.alike(selection.runs(role))
+        notes += passed_over
+        for group in summary.by(runs, "dataset").values():
+            frames.append(_times(group, options).assign(part=role))
+            kept += group
+    frame = pd.concat(frames, ignore_index=True)
+    shown = [
+        {"key": name, "title": common.label([run for run in kept if run.dataset == name])}
+        for name in selection.datasets
+    ]  # fmt: skip
+    devices = sorted({f"{run.environment.get('device')} ({run.environment.get('cpu')})" for run in kept})
+    counts = frame.groupby(["dataset", "method", "part"]).size()
+    statistics = (
+        common.training(kept),
+        f"one repetition per block, n = {common.extent(counts)} a violin",
+        f"device: {', '.join(devices)}",
+        "○ mean, × median of trainings that did not diverge; + diverged",
+    )
+    return Points(
+        frame, {"panels": shown, "methods": common.styles(kept)}, kept, statistics, tuple(notes), by_mode=False
+    )
+
+
+def _times(runs: Runs, options: Options) -> pd.DataFrame:
+    finals = options.finals(runs)
+    alone = finals[finals["rows_in_block"] == 1]
+    return alone[["dataset", "method", "seed", "status", "seconds"]].reset_index(drop=True)
+
+
+def draw(plotted: Plotted) -> Figure:
+    """A panel a dataset, methods below each other."""
+    shown = plotted.context["panels"]
+    figure = style.sheet(
+        style.PAGE_WIDTH if len(shown) > 1 else style.PAGE_WIDTH * 0.6, 0.6 + 0.32 * len(plotted.methods),
+        legend=_legend(plotted), footer=plotted.footer,
+    )  # fmt: skip
+    axes = list(np.ravel(figure.subplots(1, len(shown), sharey=True)))
+    for ax, panel in zip(axes, shown, strict=True):
+        times(ax, plotted.of(dataset=panel["key"]), plotted)
+    positions = np.arange(len(plotted.methods))
+    axes[0].set_yticks(positions, [method["label"] for method in plotted.methods])
+    axes[0].set_ylim(len(plotted.methods) - 0.4, -0.6)
+    style.title(axes, [panel["title"] for panel in shown])
+    return figure
+
+
+def _legend(plotted: Plotted) -> list[Artist]:
+    entries: list[Artist] = []
+    if len(plotted.of(part="evaluated")):
+        entries.append(Patch(facecolor="#9a9a9a", alpha=0.6, label="with test evaluation"))
+    if len(plotted.of(part="bare")):
+        entries.append(Patch(facecolor="none", edgecolor="#5a5a5a", label="without"))
+    styles = ("-", (0, (3, 1.5)), ":")
+    return entries + [Line2D([], [], color="#5a5a5a", lw=0.9, ls=ls, label=name)
+                      for name, ls in zip(MULTI_PASS, styles, strict=False)]  # fmt: skip
+
+
+def times(ax: Axes, frame: pd.DataFrame, plotted: Plotted) -> Axes:
+    """Violins with mean and median, diverged runs apart, and what multi-pass search would cost."""
+    for position, method in enumerate(plotted.methods):
+        for part, offset in (("evaluated", 0.0), ("bare", 0.28)):
+            own = frame[(frame["method"] == method["name"]) & (frame["part"] == part)]
+            ok = np.log10(own.loc[own["status"] == "ok", "seconds"].to_numpy(dtype=float))
+            bad = own.loc[own["status"] != "ok", "seconds"]
+            _violin(ax, ok, position + offset, method["colour"], filled=part == "evaluated")
+            ax.plot(bad, np.full(len(bad), position + offset), "+", color=method["colour"], ms=4, mew=0.7)
+    plain = frame[(frame["method"] == "random") & (frame["part"] == "evaluated") & (frame["status"] == "ok")]["seconds"]
+    for (_, count), ls in zip(MULTI_PASS.items(), ("-", (0, (3, 1.5)), ":"), strict=False):
+        if len(plain):
+            ax.axvline(count * plain.mean(), color="#5a5a5a", lw=0.9, ls=ls)
+    ax.set(xscale="log", xlabel="Seconds for one training")
+    ax.grid(visible=True, axis="x")
+    panels.log_ticks(ax, "x")
+    return ax
+
+
+def _violin(ax: Axes, log_seconds: np.ndarray, position: float, colour: str, *, filled: bool) -> None:
+    """A violin of log times; too few or equal values are shown one by one."""
+    if len(log_seconds) == 0:
+        return
+    seconds = 10**log_seconds
+    if len(seconds) >= FEWEST and np.ptp(log_seconds) > 1e-6:
+        from scipy.stats import gaussian_kde
+
+        reach = 0.15 * np.ptp(log_seconds)
+        grid = np.linspace(log_seconds.min() - reach, log_seconds.max() + reach, 100)
+        density = gaussian_kde(log_seconds)(grid)
+        width = 0.22 * density / density.max()
+        face, alpha = (colour, 0.45) if filled else ("none", 1.0)
+        ax.fill_between(
+            10**grid, position - width, position + width, facecolor=face, edgecolor=colour, lw=0.7, alpha=alpha
+        )
+    else:
+        ax.plot(seconds, np.full(len(seconds), position), "|", color=colour, ms=6)
+    ax.plot(seconds.mean(), position, "o", mfc="white", mec="black", ms=2.6, mew=0.5, zorder=4)
+    ax.plot(np.median(seconds), position, "x", color="black", ms=2.6, mew=0.6, zorder=5)

@@ -1,0 +1,42 @@
+"""Implicit differentiation with a truncated Neumann series at the current weights (the paper's method, eq. 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from hpo_bench.core.update import Step
+
+
+@dataclass(frozen=True)
+class Neumann:
+    """dL_V/dλ ≈ -∂L_V/∂w · [Σ_{0≤j<i} (I - ∂u/∂w)^j] · ∂u/∂λ.
+
+    ∂L_V/∂w is taken at the new weights, the Jacobians of u at the weights before the last update, on its batch.
+    Costs i - 1 Hessian-vector products, all of one linearisation.
+
+    Args:
+        look_back: i, at least 1; may exceed T.
+    """
+
+    look_back: int
+    every_update: bool = False
+    second_batch: Literal["validation", "training"] = "validation"
+    tunes: tuple[str, ...] = ("lr", "weight_decay", "momentum")
+
+    def window(self, update_interval: int) -> int:
+        """The last weight update only."""
+        return 1
+
+    def __call__(self, steps: Sequence[Step], gradient: Tensor, tuned: Sequence[str]) -> dict[str, Tensor]:
+        """-p·∂u/∂raw with p = Σ_j v·(I - ∂u/∂w)^j."""
+        step = steps[-1]
+        term = total = gradient
+        for _ in range(self.look_back - 1):
+            term = term - step.update_pullback(term)
+            total = total + term
+        through_buffer = step.hyperparameters.lr * total
+        return {name: -step.raw_product(name, total, through_buffer) for name in tuned}

@@ -1,0 +1,194 @@
+"""A compact index of the runs of a store, so that 50 000 of them are listed in a second (no pandas, no torch).
+
+``runs/.index.jsonl`` holds a line for each ``run.json`` that was read or written, with the file's time and size. It is
+a cache: a line counts only while its ``run.json`` is there and has that time and size, every other run is read and
+noted. So it may be deleted at any time, folders may be deleted, copied or edited, a line may be lost or cut off, and
+several processes may add to it at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+FILE = ".index.jsonl"
+SLACK = 1000  # lines that may be stale before the file is written anew
+
+
+class Entry(NamedTuple):
+    """What a list of runs needs to know of one.
+
+    Args:
+        status: complete or failed.
+        repetitions: of the run, finished or not.
+        error: why it failed.
+    """
+
+    run_id: str
+    status: str
+    dataset: str
+    method: str
+    repetitions: int
+    config_hash: str = ""
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Listing:
+    """All run folders of a store.
+
+    Args:
+        entries: those with a ``run.json``, by run id, sorted.
+        unfinished: names of those without.
+        damaged: what `read` could not read: name -> message.
+    """
+
+    entries: dict[str, Entry]
+    unfinished: tuple[str, ...]
+    damaged: dict[str, str]
+
+
+def entry(run_id: str, document: Mapping[str, Any]) -> Entry:
+    """Entry of a ``run.json``'s content.
+
+    Raises:
+        KeyError, TypeError: it lacks something.
+    """
+    config = document["config"]
+    return Entry(
+        run_id, str(document["status"]), str(config["dataset"]["name"]), str(config["method"]["name"]),
+        len(document["seeds"]), str(document["config_hash"]), document.get("error"),
+    )  # fmt: skip
+
+
+def note(runs: Path, run_id: str, document: Mapping[str, Any]) -> None:
+    """Add one run. An index that cannot be written costs time later, nothing else."""
+    with contextlib.suppress(OSError, KeyError, TypeError):
+        _append(runs, [_line(entry(run_id, document), *_stamp(runs / run_id / "run.json"))])
+
+
+def read(runs: Path) -> Listing:
+    """List the runs of a folder, from the index where that is still true, and bring the index up to date."""
+    known, lines = _known(runs)
+    entries: dict[str, Entry] = {}
+    fresh: list[str] = []
+    unfinished, damaged = [], {}
+    base = str(runs)
+    for name in _folders(runs):
+        file = f"{base}/{name}/run.json"
+        try:
+            stamp = _stamp(file)
+        except OSError:
+            unfinished.append(name)
+            continue
+        cached = known.get(name)
+        if cached is not None and cached[0] == stamp:
+            entries[name] = cached[1]
+            continue
+        try:
+            entries[name] = entry(name, json.loads(Path(file).read_text(encoding="utf-8")))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            damaged[name] = f"{type(error).__name__}: {error}"
+            continue
+        known[name] = stamp, entries[name]
+        fresh.append(_line(entries[name], *stamp))
+    with contextlib.suppress(OSError):
+        if lines + len(fresh) > len(entries) + SLACK:
+            _rewrite(runs, (_line(entries[name], *known[name][0]) for name in entries))
+        elif fresh:
+            _append(runs, fresh)
+    return Listing(entries, tuple(unfinished), damaged)
+
+
+def statuses(runs: Path, wanted: Iterable[str]) -> dict[str, str]:
+    """Status of some runs: complete, failed, ``unfinished`` (a folder without run.json, or damaged) or ``missing``."""
+    listing = read(runs)
+    begun = {*listing.unfinished, *listing.damaged}
+
+    def status(name: str) -> str:
+        found = listing.entries.get(name)
+        return found.status if found else "unfinished" if name in begun else "missing"
+
+    return {name: status(name) for name in wanted}
+
+
+def _folders(runs: Path) -> list[str]:
+    try:
+        with os.scandir(runs) as found:
+            return sorted(item.name for item in found if item.is_dir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _stamp(file: Path | str) -> tuple[int, int]:
+    status = os.stat(file)
+    return status.st_mtime_ns, status.st_size
+
+
+def _line(found: Entry, time: int, size: int) -> str:
+    content = json.dumps([time, size, *found], ensure_ascii=False, separators=(",", ":"))
+    return f"{content}\n"
+
+
+def _known(runs: Path) -> tuple[dict[str, tuple[tuple[int, int], Entry]], int]:
+    """Entries and stamps by name, the newest line of each, and how many lines there are."""
+    try:
+        text = (runs / FILE).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return {}, 0
+    known: dict[str, tuple[tuple[int, int], Entry]] = {}
+    lines = text.splitlines()
+    for values in _parsed(lines):
+        with contextlib.suppress(ValueError, TypeError, IndexError):
+            time, size, *rest = values
+            known[str(rest[0])] = (time, size), Entry(*rest)
+    return known, len(lines)
+
+
+def _parsed(lines: Sequence[str]) -> list[Any]:
+    """Lines as values: all at once, which is six times faster, or, where one is damaged, each that is not."""
+    try:
+        return list(json.loads(f"[{','.join(lines)}]"))
+    except ValueError:
+        parsed = []
+        for line in lines:
+            with contextlib.suppress(ValueError):
+                parsed.append(json.loads(line))
+        return parsed
+
+
+def _append(runs: Path, lines: Iterable[str]) -> None:
+    """One write to the end; begins a line where a crash left half of one.
+
+    One writer at a time: half of another's write would look like a crash.
+    """
+    data = "".join(lines).encode()
+    descriptor = os.open(runs / FILE, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks: at worst a blank line
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        end = os.lseek(descriptor, 0, os.SEEK_END)
+        if end and os.pread(descriptor, 1, end - 1) != b"\n":
+            data = b"\n" + data
+        os.write(descriptor, data)
+    finally:
+        os.close(descriptor)
+
+
+def _rewrite(runs: Path, lines: Iterable[str]) -> None:
+    handle, name = tempfile.mkstemp(dir=runs, prefix=f"{FILE}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.writelines(lines)
+        os.replace(name, runs / FILE)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+        raise

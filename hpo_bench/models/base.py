@@ -1,0 +1,90 @@
+"""What the training loop asks of a model: losses, and the linearisation of the training loss, for R rows at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hpo_bench.core.layout import Layout
+from hpo_bench.core.update import Linearisation
+from hpo_bench.datasets.base import Table
+
+Split = Literal["training", "validation", "test"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of a dataset in the form that one model wants them in, made by `Model.batch`.
+
+    Args:
+        inputs, targets: without a leading axis R where all repetitions share the rows, else with one.
+        count: B, rows of the dataset in this batch.
+        shared: whether all repetitions share the rows.
+        split: which part of the dataset they come from (models may carry a state for each).
+        first: True at the start of a pass over the part.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    count: int
+    shared: bool
+    split: Split
+    first: bool
+
+
+class Model(Protocol):
+    """R copies of a model with a mean loss over a batch; weights come as (R, P) and no row ever sees another.
+
+    Attributes:
+        layout: names and shapes of the parameters.
+        carries_state: whether a forward pass in training mode changes `State.carried` (then the validation batch is
+            forwarded at every weight update, as in the paper's code).
+    """
+
+    layout: Layout
+    carries_state: bool
+
+    def initial_weights(self, random: np.random.Generator) -> np.ndarray:
+        """PyTorch's default initialisation of one repetition, (P,) float64."""
+        ...
+
+    def initial_carried(self, rows: int) -> Mapping[str, Any]:
+        """Carried state of ``rows`` repetitions before training."""
+        ...
+
+    def batch(self, inputs: Tensor, targets: Tensor, *, shared: bool, split: Split, first: bool = True) -> Batch:
+        """Bring rows (B, …) ``shared`` by all repetitions, or (R, B, …), into this model's form."""
+        ...
+
+    def linearise(self, weights: Tensor, batch: Batch, carried: Mapping[str, Any], second_order: bool) -> Linearisation:
+        """Loss, gradient and, if ``second_order``, Hessian-vector products, in training mode."""
+        ...
+
+    def loss(self, weights: Tensor, batch: Batch, carried: Mapping[str, Any]) -> tuple[Tensor, Mapping[str, Any]]:
+        """Mean loss (R,) in training mode, and the carried state after it."""
+        ...
+
+    def evaluate(self, weights: Tensor, batch: Batch, carried: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+        """Mean loss (R,) and metric (R,) in evaluation mode: un-normalised MSE, error rate or perplexity."""
+        ...
+
+    def row_bytes(self, batch_rows: int, window: int) -> int:
+        """Estimate of the memory that one repetition needs at once, bytes, with ``window`` linearisations kept."""
+        ...
+
+    def working_set(self, batch_rows: int) -> int:
+        """Bytes of activations that one repetition's linearisation reads again and again: what should stay in cache."""
+        ...
+
+
+class Builder(Protocol):
+    """What a configuration's ``model._target_`` is."""
+
+    def build(self, table: Table, dtype: torch.dtype, device: torch.device) -> Model:
+        """The model for a dataset."""
+        ...

@@ -1,0 +1,146 @@
+"""Progress of long work on standard error: a bar on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from types import TracebackType
+from typing import Protocol
+
+
+class Reporter(Protocol):
+    """What long work tells of itself; all methods may be called from any thread."""
+
+    def say(self, text: str) -> None:
+        """One line for the reader."""
+        ...
+
+    def begin(self, label: str, total: int, done: int = 0) -> None:
+        """A task of ``total`` units starts, ``done`` of them finished earlier."""
+        ...
+
+    def advance(self, units: int) -> None:
+        """``units`` more are done."""
+        ...
+
+    def end(self) -> None:
+        """The task is over."""
+        ...
+
+
+class Silent:
+    """Says nothing."""
+
+    def say(self, text: str) -> None:
+        """Nothing."""
+
+    def begin(self, label: str, total: int, done: int = 0) -> None:
+        """Nothing."""
+
+    def advance(self, units: int) -> None:
+        """Nothing."""
+
+    def end(self) -> None:
+        """Nothing."""
+
+
+class Lines:
+    """A plain line at the start, every ``every`` seconds, and at the end (for logs and pipes)."""
+
+    def __init__(self, every: float = 10.0) -> None:
+        self.every = every
+        self._guard = threading.Lock()
+        self._label, self._total, self._done, self._fresh = "", 0, 0, 0
+        self._begun = self._said = 0.0
+
+    def say(self, text: str) -> None:
+        """Print a line."""
+        print(text, file=sys.stderr, flush=True)
+
+    def begin(self, label: str, total: int, done: int = 0) -> None:
+        """Start counting."""
+        self._label, self._total, self._done, self._fresh = label, total, done, 0
+        self._begun = self._said = time.monotonic()
+
+    def advance(self, units: int) -> None:
+        """Count, and print a line when the last is old."""
+        with self._guard:
+            self._done += units
+            self._fresh += units
+            now = time.monotonic()
+            if now - self._said < self.every or self._done >= self._total:
+                return
+            self._said = now
+            left = (now - self._begun) / self._fresh * (self._total - self._done)
+            self.say(f"{self._label}: {self._done / self._total:.0%}, about {duration(left)} left")
+
+    def end(self) -> None:
+        """Nothing more to say: the caller reports the outcome."""
+
+
+class Bar:
+    """A Rich progress bar with the time left."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        self._console = Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeElapsedColumn(),
+            TextColumn("left"), TimeRemainingColumn(), console=self._console, transient=True,
+        )  # fmt: skip
+        self._task: int | None = None
+
+    def say(self, text: str) -> None:
+        """Print a line above the bar."""
+        self._console.print(text, markup=False, highlight=False)
+
+    def begin(self, label: str, total: int, done: int = 0) -> None:
+        """Show the bar."""
+        self._progress.start()
+        self._task = self._progress.add_task(label, total=total, completed=done)
+
+    def advance(self, units: int) -> None:
+        """Move the bar."""
+        if self._task is not None:
+            self._progress.advance(self._task, units)  # type: ignore[arg-type]
+
+    def end(self) -> None:
+        """Take the bar away."""
+        if self._task is not None:
+            self._progress.remove_task(self._task)  # type: ignore[arg-type]
+            self._progress.stop()
+            self._task = None
+
+
+class Shown:
+    """Context: a task that is shown while it lasts."""
+
+    def __init__(self, reporter: Reporter, label: str, total: int, done: int = 0) -> None:
+        self.reporter, self._arguments = reporter, (label, total, done)
+
+    def __enter__(self) -> Reporter:
+        self.reporter.begin(*self._arguments)
+        return self.reporter
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.reporter.end()
+
+
+def default_reporter() -> Reporter:
+    """A bar where standard error is a terminal, lines elsewhere."""
+    return Bar() if sys.stderr.isatty() else Lines()
+
+
+def duration(seconds: float) -> str:
+    """Seconds for a reader: ``42 s``, ``3 min 10 s``, ``2 h 5 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -1,0 +1,140 @@
+"""The figures of the page: drawn by the figures package, kept as data URIs."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import shlex
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hpo_bench import figures
+from hpo_bench.analysis.load import Runs
+from hpo_bench.errors import UserError
+from hpo_bench.figures.common.base import Options
+from hpo_bench.figures.common.make import Made, Request, make
+from hpo_bench.figures.common.needs import Missing
+
+PIXELS_PER_POINT = 1.9  # larger than print: a full page's width is 950 pixels
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure, drawn or not.
+
+    Args:
+        uri: the image; empty where it was not drawn.
+        width: of the image, in CSS pixels.
+        drawn: methods, datasets and repetitions on it.
+        small_print: how its numbers were made.
+        missing: runs that it lacks, with the commands that make them.
+        notes: stored runs that were passed over, and why.
+        error: why drawing failed.
+        illustration: made without any runs.
+        command: draws it as files, with the plotted points.
+    """
+
+    name: str
+    title: str
+    uri: str = ""
+    width: int = 0
+    drawn: str = ""
+    small_print: str = ""
+    missing: tuple[Missing, ...] = ()
+    notes: tuple[str, ...] = ()
+    error: str = ""
+    illustration: bool = False
+    command: str = ""
+
+    @property
+    def label(self) -> str:
+        """``fig09`` as ``Figure 9``, other names as words."""
+        return f"Figure {int(self.name[3:])}" if self.numbered else self.name.replace("_", " ").capitalize()
+
+    @property
+    def heading(self) -> str:
+        """Number, if it has one, and title."""
+        return f"{self.label}: {self.title}" if self.numbered and self.title else self.title or self.label
+
+    @property
+    def numbered(self) -> bool:
+        """Whether it has a number in the paper."""
+        return self.name.startswith("fig") and self.name[3:].isdigit()
+
+
+def drawings(
+    runs: Runs, results: str, options: Options, say: Callable[[str], None] = lambda line: None
+) -> list[Drawing]:
+    """All figures, each drawn as far as the runs allow. One that fails says so and leaves the others alone.
+
+    Args:
+        results: the store's folder as the user wrote it.
+        say: told about each figure as soon as it is done.
+    """
+    found = []
+    with tempfile.TemporaryDirectory(prefix="hpo-bench-") as folder:
+        request = Request(results, runs, Path(folder), ("svg",), options)
+        for drawing in _each(figures.names(), request):
+            say(f"{drawing.name}: {drawing.error or drawing.drawn or 'no stored run fits'}")
+            found.append(replace(drawing, command=_command(drawing.name, results, options)))
+    return found
+
+
+def _each(names: list[str], request: Request) -> Iterator[Drawing]:
+    """Go on behind a figure that fails: its error ends the generator that `make` is."""
+    done = 0
+    while done < len(names):
+        try:
+            for made in make(names[done:], request):
+                drawing = _drawing(made)
+                done += 1
+                yield drawing
+        except Exception as error:  # whatever is wrong with one figure, the page is about the others, too
+            yield _failed(names[done], error)
+            done += 1
+
+
+def _failed(name: str, error: Exception) -> Drawing:
+    text = " ".join(str(error).split())
+    return Drawing(
+        name, _title(name), error=text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
+    )
+
+
+def _title(name: str) -> str:
+    try:
+        return figures.find(name).TITLE
+    except Exception:  # its module is what fails
+        return ""
+
+
+def _drawing(made: Made) -> Drawing:
+    module = figures.find(made.figure)
+    plain = Drawing(
+        made.figure, module.TITLE, missing=made.missing, notes=made.notes, illustration=not module.NEEDS
+    )  # fmt: skip
+    if not made.files:
+        return plain
+    files = {file.suffix: file for file in made.files}
+    image = files[".svg"].read_bytes()
+    encoded = base64.b64encode(image).decode()
+    small_print = json.loads(files[".json"].read_text(encoding="utf-8"))["footer"]
+    uri = f"data:image/svg+xml;base64,{encoded}"
+    return replace(plain, uri=uri, width=_width(image), drawn=made.drawn, small_print=small_print)
+
+
+def _width(svg: bytes) -> int:
+    """Width on the page, in CSS pixels, of an image that says its width in points."""
+    found = re.search(rb'<svg\b[^>]*\bwidth="([\d.]+)pt"', svg)
+    return round(PIXELS_PER_POINT * float(found[1])) if found else 0
+
+
+def _command(name: str, results: str, options: Options) -> str:
+    words = ["hpo-bench", "plot", name]
+    words += ["--results", results] if results != "results" else []
+    words += ["--stats", options.statistics] if options.statistics != "default" else []
+    words += ["--seed", str(options.seed)] if options.seed else []
+    return shlex.join(words)

@@ -1,0 +1,379 @@
+"""What stored runs say, as tables of the page."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pandas as pd
+
+from hpo_bench.analysis import load
+from hpo_bench.analysis import statistics as stats
+from hpo_bench.analysis.claims import Claim
+from hpo_bench.analysis.costs import PLAIN, costs
+from hpo_bench.analysis.load import Runs
+from hpo_bench.analysis.rounding import NOTHING, rounded, within_error_of_best
+from hpo_bench.analysis.statistics import Statistics
+from hpo_bench.analysis.summary import Summary, summarise
+from hpo_bench.analysis.tables import pairs
+from hpo_bench.index import Entry
+from hpo_bench.report.grid import Cell, Column, Grid, bounded, count, number, ranges, share, strips, with_error
+from hpo_bench.store import Run
+
+T = TypeVar("T")
+LISTED = 1000  # divergences, each in a row; the rates count all
+VERDICTS = ("contradicted", "supported", "not enough runs")
+
+
+def _groups(items: Iterable[T], key: Callable[[T], Hashable]) -> list[list[T]]:
+    found: dict[Hashable, list[T]] = {}
+    for item in items:
+        found.setdefault(key(item), []).append(item)
+    return list(found.values())
+
+
+def _label(part: Mapping[str, Any]) -> str:
+    return str(part.get("label", part["name"]))
+
+
+def _method(run: Run) -> Cell:
+    method = run.config["method"]
+    return Cell(_label(method), float(method.get("order", 0)), colour=str(method.get("colour", "")))
+
+
+def _dataset(run: Run) -> Cell:
+    return Cell(_label(run.config["dataset"]))
+
+
+# --- claims ---
+
+
+def claims_grid(found: Sequence[Claim], seed: int) -> Grid:
+    """A row per claim, in the order in which they are made."""
+    columns = (
+        Column("Claim"), Column("Verdict", "verdict"), Column("Expected"), Column("Stored runs", "words"),
+        Column("Decided by", "number", "difference or ratio"), Column("n", "number"),
+    )  # fmt: skip
+    rows = tuple(
+        (
+            Cell(claim.text), Cell(claim.verdict, float(VERDICTS.index(claim.verdict))), Cell(claim.expected),
+            Cell(claim.measured), bounded(claim.interval), count(claim.n),
+        )
+        for claim in found
+    )  # fmt: skip
+    kinds = dict.fromkeys(claim.interval.method for claim in found if claim.interval and claim.interval.n > 1)
+    how = f" Intervals: {', '.join(kinds)}; {stats.RESAMPLES} resamples, seed {seed}." if kinds else ""
+    note = (
+        "Supported: the whole interval lies on the claim's side. Contradicted: none of it does. Else there are not "
+        "enough runs to tell. n: shared seeds, or blocks of repetitions for times. Diverged runs count as +∞, with "
+        f"either kind of statistics.{how}"
+    )
+    return Grid("claims-table", "Verdict on each claim", columns, rows, note)
+
+
+def verdicts(found: Sequence[Claim]) -> list[tuple[str, int]]:
+    """How many claims have each verdict, without those that none has."""
+    counts = Counter(claim.verdict for claim in found)
+    return [(name, counts[name]) for name in ("supported", "contradicted", "not enough runs") if counts[name]]
+
+
+# --- what was run ---
+
+
+def runs_grid(runs: Runs, frame: pd.DataFrame, compared: Runs) -> Grid:
+    """A row per configuration.
+
+    Args:
+        frame: `load.finals` of the runs.
+        compared: those that the results are about.
+    """
+    shown = {run.run_id for run in compared}
+    ok = _ok(frame)
+    columns = (
+        Column("Dataset", "name"), Column("Method", "name"), Column("Updates", "number", "of the weights"),
+        Column("T", "number"), Column("i", "number"), Column("Batch"), Column("Precision"), Column("Runs", "number"),
+        Column("Seeds"), Column("n_ok/n", "number"), Column("Compared"),
+    )  # fmt: skip
+    rows = tuple(
+        (
+            _dataset(group[0]), _method(group[0]), count(load.weight_updates(group[0])),
+            count(int(group[0].config["update_interval"])), count(group[0].config.get("look_back")),
+            Cell(str(group[0].config.get("batch_size") or "full")), Cell(str(group[0].config.get("precision", "–"))),
+            count(len(group)), Cell(ranges(_seeds(group))), share(*ok[load.configuration(group[0])]),
+            Cell("yes" if group[0].run_id in shown else "no"),
+        )
+        for group in _groups(runs, load.configuration)
+    )  # fmt: skip
+    note = "T: weight updates between hyperparameter updates. i: look-back distance. A row for each configuration."
+    return Grid("runs-table", "Configurations with complete runs", columns, rows, note)
+
+
+def _ok(frame: pd.DataFrame) -> dict[str, tuple[int, int]]:
+    """n_ok and n by configuration."""
+    groups = (frame["status"] == "ok").groupby(frame["configuration"])
+    return {str(name): (int(values.sum()), len(values)) for name, values in groups}
+
+
+def _seeds(runs: Runs) -> list[int]:
+    return sorted({seed for run in runs for seed in run.seeds})
+
+
+def incomplete_grid(failed: Sequence[Entry], unfinished: Sequence[str]) -> Grid | None:
+    """Runs that are not complete, if there are any."""
+    rows = [(Cell(run.run_id), Cell("failed"), Cell(run.error or "")) for run in failed]
+    rows += [(Cell(name), Cell("unfinished"), Cell("run the same command again to go on")) for name in unfinished]
+    columns = (Column("Run", "code"), Column("Status"), Column("Why"))
+    return Grid("incomplete-table", "Runs that are not complete", columns, tuple(rows)) if rows else None
+
+
+def experiments_grid(results_dir: Path, complete: Runs) -> Grid | None:
+    """Experiments that ``hpo-bench reproduce`` began here, if any; records that cannot be read are passed over."""
+    records = [record for file in sorted((results_dir / "experiments").glob("*.json")) if (record := _record(file))]
+    stored = {run.run_id for run in complete}
+    rows = tuple(
+        (
+            Cell(str(record["experiment"])), Cell(str(record["scale"])), Cell(" ".join(map(str, record["overrides"]))),
+            share(len(stored.intersection(record["run_ids"])), len(record["run_ids"])),
+        )
+        for record in records
+    )  # fmt: skip
+    columns = (Column("Experiment"), Column("Scale"), Column("Overrides", "code"), Column("Complete runs", "number"))
+    note = "Only the scale paper has the published budget."
+    return (
+        Grid("experiments-table", "Experiments begun with hpo-bench reproduce", columns, rows, note) if rows else None
+    )
+
+
+def _record(file: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    known = isinstance(content, dict) and {"experiment", "scale", "overrides", "run_ids"} <= set(content)
+    return content if known else None
+
+
+# --- results ---
+
+
+def final_grids(runs: Runs, mode: Statistics, seed: int) -> list[Grid]:
+    """Final test values: a table per dataset and measure, a row per method.
+
+    Args:
+        runs: one configuration per dataset and method.
+    """
+    found = summarise(runs, mode, seed)
+    return [_finals(group, mode, seed) for group in _groups(found, lambda row: (row.dataset, row.column))]
+
+
+def _finals(rows: Sequence[Summary], mode: Statistics, seed: int) -> Grid:
+    medians = [row.median for row in rows]
+    best = within_error_of_best([rounded(median.estimate, median.standard_deviation) for median in medians])
+    pictures, scale = strips(medians)
+    columns = (
+        Column("Method", "name"), Column("n_ok/n", "number"), Column("Median", "number", "with 95 % interval"),
+        Column("Median", "strip", scale), Column("Mean", "number", "± standard error"), Column("Best", "number"),
+    )  # fmt: skip
+    cells = tuple(
+        (
+            Cell(row.label, row.order, colour=row.colour), share(row.n_ok, row.n), bounded(row.median, strong=strong),
+            picture, with_error(row.mean), number(row.best),
+        )
+        for row, strong, picture in zip(rows, best, pictures, strict=True)
+    )  # fmt: skip
+    first, kinds = rows[0], dict.fromkeys(row.median.method for row in rows)
+    n_ok, n = sum(row.n_ok for row in rows), sum(row.n for row in rows)
+    note = (
+        f"{stats.label(mode, n_ok, n, seed, ', '.join(kinds))}; lower is better; bold: within one standard error of "
+        f"the best median; {_RULES[mode]}"
+    )
+    caption = f"{first.dataset_label}: {first.measure[:1].lower()}{first.measure[1:]} at the end of training"
+    return Grid(f"finals-{first.dataset}-{first.column}", caption, columns, cells, note)
+
+
+_RULES: Mapping[Statistics, str] = {
+    "default": "mean: of the runs that are ok; best: lowest final value",
+    "paper": "best: lowest value of whole trajectories",
+}
+
+
+def pair_grids(runs: Runs, mode: Statistics, seed: int) -> list[Grid]:
+    """Methods compared in pairs on shared seeds, a table per dataset."""
+    columns = (
+        Column("A"), Column("B"), Column("n", "number", "shared seeds"), Column("P(A better)", "number"),
+        Column("Median A − median B", "number"), Column("p", "number", "Wilcoxon, Holm"),
+    )  # fmt: skip
+    note = (
+        f"statistics: {mode}; lower is better, ties count half; brackets: 95 % intervals (Wilson; paired bootstrap "
+        f"percentile, {stats.RESAMPLES} resamples, seed {seed}); p adjusted by Holm within the dataset, bold: p < 0.05"
+    )
+    grids = []
+    for group in _groups(pairs(runs, mode, seed), lambda pair: pair.dataset):
+        rows = tuple(
+            (
+                Cell(pair.labels[0]), Cell(pair.labels[1]), count(pair.comparison.n),
+                bounded(pair.comparison.probability), bounded(pair.comparison.difference), _p(pair.holm),
+            )
+            for pair in group
+        )  # fmt: skip
+        caption = f"{group[0].dataset_label}: methods in pairs on shared seeds"
+        grids.append(Grid(f"pairs-{group[0].dataset}", caption, columns, rows, note))
+    return grids
+
+
+def _p(value: float) -> Cell:
+    return Cell("< 0.001" if value < 0.001 else rounded(value).text, value, value < 0.05)
+
+
+# --- divergence ---
+
+
+def rates_grid(runs: Runs, frame: pd.DataFrame) -> Grid | None:
+    """How often repetitions diverged, a row per configuration in which some did."""
+    first = {load.configuration(run): run for run in reversed(runs)}
+    diverged = frame[frame["status"] != "ok"]
+    ok, steps = _ok(frame), diverged.groupby("configuration")["diverged_at"].median()
+    rows = tuple(
+        (
+            _dataset(run), _method(run), count(load.weight_updates(run)), count(int(run.config["update_interval"])),
+            count(run.config.get("look_back")), share(ok[name][1] - ok[name][0], ok[name][1]),
+            bounded(stats.wilson(ok[name][1] - ok[name][0], ok[name][1]), scale=100, unit=" %"),
+            _step(steps.get(name)),
+        )
+        for name, run in reversed(first.items())
+        if ok[name][0] < ok[name][1]
+    )  # fmt: skip
+    columns = (
+        Column("Dataset", "name"), Column("Method", "name"), Column("Updates", "number"), Column("T", "number"),
+        Column("i", "number"), Column("Diverged", "number"), Column("Rate", "number", "95 % Wilson"),
+        Column("Step", "number", "median"),
+    )  # fmt: skip
+    others = len(first) - len(rows)
+    note = f"In the other {others} configurations no repetition diverged." if others else ""
+    return Grid("divergence-rates", "Divergence rates", columns, rows, note) if rows else None
+
+
+def divergences_grid(runs: Runs, frame: pd.DataFrame) -> Grid | None:
+    """Which repetitions diverged, and at which weight update, a row each; the first `LISTED`."""
+    by_id = {run.run_id: run for run in runs}
+    diverged = frame[frame["status"] != "ok"]
+    columns = (
+        Column("Dataset", "name"), Column("Method", "name"), Column("Seed", "number"), Column("Step", "number"),
+        Column("lr", "number", "initial"), Column("Weight decay", "number", "initial"),
+        Column("Momentum", "number", "initial"), Column("Run", "code"),
+    )  # fmt: skip
+    rows = tuple(
+        (
+            _dataset(by_id[row["run_id"]]), _method(by_id[row["run_id"]]), count(row["seed"]),
+            _step(row["diverged_at"]), number(row["initial_lr"]), number(row["initial_weight_decay"]),
+            number(row["initial_momentum"]), Cell(row["run_id"]),
+        )
+        for row in diverged.head(LISTED).to_dict("records")
+    )  # fmt: skip
+    more = len(diverged) - len(rows)
+    note = "Step: the first at which the training loss, a weight or a hyperparameter was not finite."
+    left = f" {more} more are in the final.parquet of their runs." if more else ""
+    return Grid("divergences", "Repetitions that diverged", columns, rows, note + left) if rows else None
+
+
+def _step(value: Any) -> Cell:
+    return count(None if pd.isna(value) else round(value))
+
+
+# --- run time ---
+
+
+def time_grid(runs: Runs, seed: int) -> Grid:
+    """What a training costs, and beside plain training on the same machine."""
+    found = costs(runs, seed)
+    machines = {cost.machine for cost in found}
+    columns = (
+        Column("Dataset", "name"), Column("Method", "name"), Column("Repetitions", "number"),
+        Column("Blocks", "number"), Column("Rows", "number", "in a block"), Column("s", "number", "per training"),
+        Column("ms", "number", "per weight update"), Column("× Random", "number"),
+        *([Column("Machine", "words")] if len(machines) > 1 else []),
+    )  # fmt: skip
+    styles = {run.method: _method(run) for run in runs}
+    rows = tuple(
+        (
+            Cell(cost.dataset_label), styles[cost.method], count(cost.repetitions), count(cost.blocks),
+            count(cost.rows_in_block), number(cost.seconds), number(cost.milliseconds_per_update),
+            Cell("1", 1.0) if cost.method == PLAIN else bounded(cost.times_plain),
+            *([Cell(cost.machine)] if len(machines) > 1 else []),
+        )
+        for cost in found
+    )  # fmt: skip
+    note = (
+        "Medians over blocks of (wall time ÷ rows in the block), evaluation on the test set included, diverged runs "
+        "too. × Random compares equal machines and block sizes alone; brackets: bootstrap percentile 95 % over blocks, "
+        f"{stats.RESAMPLES} resamples, seed {seed}."
+    )
+    on = f" Machine: {machines.pop()}." if len(machines) == 1 else ""
+    return Grid("time-table", "Cost of a training", columns, rows, note + on)
+
+
+# --- provenance ---
+
+
+def provenance_grids(runs: Runs) -> list[Grid]:
+    """Which code made the runs, on what, and the runs themselves; shards of one configuration share a row."""
+    codes, environments = _numbered(runs, lambda run: run.code), _numbered(runs, lambda run: run.environment)
+    rows = tuple(
+        (
+            Cell("\n".join(run.run_id for run in group)), Cell(ranges(_seeds(group))), Cell(group[0].config_hash),
+            count(codes[_key(group[0].code)]), count(environments[_key(group[0].environment)]),
+            *(_seconds(group, kind) for kind in ("train", "evaluate", "total")),
+        )
+        for group in _groups(runs, lambda run: (run.config_hash, _key(run.code), _key(run.environment)))
+    )  # fmt: skip
+    columns = (
+        Column("Run", "code"), Column("Seeds"), Column("config_hash", "code"), Column("Code", "number"),
+        Column("Machine", "number"), Column("Training", "number", "s"), Column("Evaluation", "number", "s"),
+        Column("Total", "number", "s"),
+    )  # fmt: skip
+    note = (
+        "Code and machine: their numbers in the tables above. Seconds: wall time, summed over the blocks of a run; "
+        "blocks may have run side by side."
+    )
+    return [
+        _listing("code-table", "Code", codes, runs, lambda run: run.code),
+        _listing("environment-table", "Machines", environments, runs, lambda run: run.environment),
+        Grid("provenance-table", "Runs", columns, rows, note),
+    ]
+
+
+def _key(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, sort_keys=True)
+
+
+def _numbered(runs: Runs, part: Callable[[Run], Mapping[str, Any]]) -> dict[str, int]:
+    return {key: place for place, key in enumerate(dict.fromkeys(_key(part(run)) for run in runs), start=1)}
+
+
+def _listing(
+    name: str, caption: str, numbers: Mapping[str, int], runs: Runs, part: Callable[[Run], Mapping[str, Any]]
+) -> Grid:
+    """Distinct contents of a part of run.json, a row each, with how many runs have it."""
+    counts = Counter(_key(part(run)) for run in runs)
+    contents = {key: json.loads(key) for key in numbers}
+    order = dict.fromkeys(field for run in runs for field in part(run))
+    rows = tuple(
+        (count(numbers[key]), *(_field(content.get(field)) for field in order), count(counts[key]))
+        for key, content in contents.items()
+    )
+    columns = (Column("No."), *(Column(field.replace("_", " ")) for field in order), Column("Runs", "number"))
+    return Grid(name, caption, columns, rows)
+
+
+def _field(value: Any) -> Cell:
+    if value is None or isinstance(value, bool):
+        return Cell({True: "yes", False: "no", None: NOTHING}[value])
+    return Cell(str(value))
+
+
+def _seconds(runs: Runs, kind: str) -> Cell:
+    return number(math.fsum(run.seconds.get(kind, math.nan) for run in runs))

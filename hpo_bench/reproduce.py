@@ -1,0 +1,585 @@
+"""Experiments carried out: expand to runs, skip what is stored, estimate, compute the rest, draw.
+
+Cells of a grid that differ in their look-back alone are trained as rows of one program and stored as ordinary runs.
+Several processes may work on one experiment: each run is computed by the one that holds its lock, the others come back
+to it later and find it stored, or take it up where a killed process left it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+
+from hpo_bench import __version__, config, experiment, index, plan
+from hpo_bench.core import memory
+from hpo_bench.core.recorder import recorded_steps
+from hpo_bench.datasets.base import Table
+from hpo_bench.datasets.catalogue import configs_folder
+from hpo_bench.errors import RunError, UserError
+from hpo_bench.experiment import Pool, Threads, Trainer, execute, identify, pick_device
+from hpo_bench.hypergradients.grouped import groupable, grouped
+from hpo_bench.plan import Experiment
+from hpo_bench.progress import Reporter, Silent
+from hpo_bench.settings import Settings
+from hpo_bench.store import Block, Locked, Run, Writer, read_run, runs_folder, write_json
+
+CALIBRATION_INTERVAL = 50  # weight updates per hyperparameter update in a calibration, at most
+QUICK = 0.1  # seconds below which a calibration is done again with more updates
+PATIENCE = 0.3  # seconds between looks at runs that other processes compute
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A source whose table is in memory already."""
+
+    table: Table
+
+    def load(self, validation_share: float) -> Table:
+        """The table."""
+        return self.table
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of an experiment."""
+
+    part: str
+    settings: Settings
+    table: Table = field(repr=False)
+    run_id: str
+    config_hash: str
+
+    @property
+    def size(self) -> int:
+        """Weight updates of all its repetitions."""
+        return self.settings.repetitions * self.settings.weight_updates
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """All runs of an experiment, and a line for whatever it names that is not there."""
+
+    experiment: Experiment
+    jobs: tuple[Job, ...]
+    missing: tuple[str, ...]
+
+
+# --- which runs ---
+
+
+def expand(
+    chosen: Experiment, results_dir: Path, *, force: bool = False, config_dir: Path | None = None,
+    on_group: Callable[[plan.Group], None] = lambda group: None,
+) -> Expansion:  # fmt: skip
+    """Compose each (part, dataset, method) once and set the cells' values in it.
+
+    Args:
+        on_group: called before each composition (0.1 s each).
+
+    Raises:
+        UserError: an override that does not fit.
+    """
+    missing = plan.unknown(chosen, extra=config_dir)
+    tables: dict[str, Table] = {}
+    jobs: dict[str, Job] = {}
+    for group in plan.groups(chosen):
+        if f"dataset={group.dataset}" in missing or f"method={group.method}" in missing:
+            continue
+        on_group(group)
+        base = config.compose(group.overrides, config_dir)
+        OmegaConf.update(base, "results_dir", str(results_dir))
+        for cell in group.part.cells():
+            settings = _settings(base, cell, force)
+            table = _table(settings, tables, missing)
+            if table is not None:
+                run_id, config_hash = identify(settings, table)
+                jobs.setdefault(run_id, Job(group.part.name, settings, table, run_id, config_hash))
+    return Expansion(chosen, tuple(jobs.values()), tuple(missing.values()))
+
+
+def _settings(base: Any, cell: Mapping[str, Any], force: bool) -> Settings:
+    cfg = base.copy()
+    for key, value in cell.items():
+        OmegaConf.update(cfg, key, value)
+    return config.parse(cfg, force=force)
+
+
+def _table(settings: Settings, tables: dict[str, Table], missing: dict[str, str]) -> Table | None:
+    """The dataset, loaded once; one that cannot be had is noted in ``missing``."""
+    key = json.dumps([settings.config["dataset"], settings.validation_share], sort_keys=True)
+    if f"dataset={settings.dataset}" in missing:
+        return None
+    if key not in tables:
+        try:
+            tables[key] = settings.source.load(settings.validation_share)
+        except UserError as error:
+            missing[f"dataset={settings.dataset}"] = f"dataset={settings.dataset}: {error}"
+            return None
+    return tables[key]
+
+
+def units(jobs: Iterable[Job], *, together: bool = True) -> list[tuple[Job, ...]]:
+    """Jobs that are computed as one: cells that differ in their look-back alone, smallest look-back first."""
+    found: dict[str, list[Job]] = defaultdict(list)
+    for job in jobs:
+        sharing = together and groupable(job.settings.method.estimator)
+        found[_program(job) if sharing else job.run_id].append(job)
+    return [tuple(sorted(unit, key=lambda job: job.settings.look_back)) for unit in found.values()]
+
+
+def _program(job: Job) -> str:
+    """What must be equal for two runs to be rows of one program."""
+    content = {key: value for key, value in job.settings.config.items() if key not in ("look_back", "method")}
+    method = dict(job.settings.config["method"])
+    if isinstance(method.get("estimator"), Mapping):
+        method["estimator"] = {key: value for key, value in method["estimator"].items() if key != "look_back"}
+    return json.dumps([job.table.fingerprint, content, method], sort_keys=True)
+
+
+# --- cells as rows of one program ---
+
+
+@dataclass(frozen=True)
+class GridTrainer(Trainer):
+    """A trainer whose "seeds" are numbers of (cell, seed) pairs.
+
+    Args:
+        cells: runs that differ in their look-back alone.
+        pairs: (index of the cell, seed).
+    """
+
+    cells: tuple[Settings, ...] = ()
+    pairs: tuple[tuple[int, int], ...] = ()
+
+    @staticmethod
+    def over(cells: Sequence[Settings], pairs: Sequence[tuple[int, int]], table: Table, device: Any) -> GridTrainer:
+        """See `Trainer.of`."""
+        one = Trainer.of(cells[0], table, device)
+        widest = replace(one.plan, estimator=grouped([cell.method.estimator for cell in cells]))
+        return GridTrainer(
+            one.settings, table, one.model, widest, one.rows, one.dtype, device, one.why, tuple(cells), tuple(pairs)
+        )
+
+    def block(self, seeds: Sequence[int], on_progress: Callable[[int], None] = lambda updates: None) -> Block:
+        """Train some pairs; the tables hold their true seeds, in the order of the pairs."""
+        pairs = [self.pairs[number] for number in seeds]
+        estimator = grouped([self.cells[cell].method.estimator for cell, _ in pairs])
+        own = replace(self.plan, estimator=estimator)
+        plain = Trainer(self.settings, self.table, self.model, own, self.rows, self.dtype, self.device, self.why)
+        return replace(plain.block([seed for _, seed in pairs], on_progress), seeds=tuple(seeds))
+
+    def split(self, block: Block) -> Iterator[tuple[int, Block]]:
+        """Each cell's own part of a finished block."""
+        owners = [self.pairs[number][0] for number in block.seeds]
+        lengths = {name: self._lengths(name, block) for name in block.tables}
+        for cell in dict.fromkeys(owners):
+            rows = [row for row, owner in enumerate(owners) if owner == cell]
+            begin, end, share = rows[0], rows[-1] + 1, len(rows) / len(owners)
+            yield (
+                cell,
+                Block(
+                    tuple(self.pairs[block.seeds[row]][1] for row in rows),
+                    {
+                        name: table.slice(sum(lengths[name][:begin]), sum(lengths[name][begin:end]))
+                        for name, table in block.tables.items()
+                    },
+                    {name: array[begin:end] for name, array in block.weights.items()},
+                    {kind: seconds * share for kind, seconds in block.seconds.items()},
+                ),
+            )
+
+    def _lengths(self, name: str, block: Block) -> list[int]:
+        """Rows of a table that belong to each pair: a diverged repetition's curves end where it diverged."""
+        count = len(block.seeds)
+        if name != "curves":
+            return [block.tables[name].num_rows // count] * count
+        steps = recorded_steps(self.settings.weight_updates, self.settings.record_every)
+        ends = block.tables["final"]["diverged_at"].to_pylist()
+        return [len(steps) if end is None else sum(step <= end for step in steps) for end in ends]
+
+
+@dataclass
+class Outcome:
+    """What became of the jobs of a unit.
+
+    Args:
+        computed: jobs computed here, with repetitions computed.
+        elsewhere: stored already.
+        locked: another process computes them.
+        failed: with what went wrong.
+    """
+
+    computed: list[tuple[Job, int]] = field(default_factory=list)
+    elsewhere: list[Job] = field(default_factory=list)
+    locked: list[Job] = field(default_factory=list)
+    failed: list[tuple[Job, Exception]] = field(default_factory=list)
+
+
+def attempt(unit: Sequence[Job], reporter: Reporter, pool: Pool | None = None) -> Outcome:
+    """Compute a unit's runs, but those that are stored or locked. Failures are told, not raised."""
+    return _one(unit[0], reporter, pool) if len(unit) == 1 else _together(unit, reporter)
+
+
+def _one(job: Job, reporter: Reporter, pool: Pool | None) -> Outcome:
+    settings = job.settings if pool is not None else replace(job.settings, source=Loaded(job.table))
+    try:
+        done = execute(settings, reporter, pool).computed
+    except Locked:
+        return Outcome(locked=[job])
+    except (RunError, UserError) as error:
+        return Outcome(failed=[(job, error)])
+    return Outcome(computed=[(job, done)]) if done else Outcome(elsewhere=[job])
+
+
+def _together(unit: Sequence[Job], reporter: Reporter) -> Outcome:
+    outcome = Outcome()
+    with ExitStack() as stack:
+        held: list[tuple[Job, Writer]] = []
+        for job in unit:
+            try:
+                writer = stack.enter_context(Writer(job.settings.results_dir, job.run_id, force=job.settings.force))
+            except Locked:
+                outcome.locked.append(job)
+                continue
+            except UserError as error:
+                outcome.failed.append((job, error))
+                continue
+            if writer.complete() is None:
+                held.append((job, writer))
+            else:
+                outcome.elsewhere.append(job)
+        if held:
+            _train_cells(held, reporter, outcome)
+    return outcome
+
+
+def _train_cells(held: Sequence[tuple[Job, Writer]], reporter: Reporter, outcome: Outcome) -> None:
+    """Train the missing repetitions of all cells, write each block to its cells, commit cells as they are finished."""
+    cells = [job.settings for job, _ in held]
+    finished = [writer.finished_seeds() for _, writer in held]
+    pairs = [(number, seed) for number, cell in enumerate(cells) for seed in cell.seeds if seed not in finished[number]]
+    remaining = [len(set(cell.seeds) - done) for cell, done in zip(cells, finished, strict=True)]
+    updates = cells[0].weight_updates
+    try:
+        trainer = GridTrainer.over(cells, pairs or [(0, cells[0].seed)], held[0][0].table, pick_device(cells[0].device))
+        chunk = trainer.chunk(max(len(pairs), 1))
+    except (RunError, UserError) as error:
+        outcome.failed += [(job, error) for job, _ in held]
+        return
+    blocks = [range(at, min(at + chunk.rows, len(pairs))) for at in range(0, len(pairs), chunk.rows)]
+    reporter.begin("", updates * sum(cell.repetitions for cell in cells), updates * sum(map(len, finished)))
+    open_cells = set(range(len(cells)))
+
+    def document(number: int) -> dict[str, Any]:
+        return experiment.describe(replace(trainer, settings=cells[number]), held[number][0].config_hash, chunk)
+
+    def commit(number: int) -> None:
+        job, writer = held[number]
+        writer.commit(job.settings.seeds, document(number))
+        open_cells.discard(number)
+        outcome.computed.append((job, job.settings.repetitions - len(finished[number])))
+
+    try:
+        for number in [number for number, count in enumerate(remaining) if not count]:
+            commit(number)
+        for block in Threads().run(trainer, blocks, chunk.workers, reporter):
+            for number, part in trainer.split(block):
+                held[number][1].write_block(part)
+                remaining[number] -= len(part.seeds)
+                if not remaining[number]:
+                    commit(number)
+    except (RunError, UserError) as error:
+        outcome.failed += [(held[number][0], error) for number in sorted(open_cells)]
+    except (RuntimeError, MemoryError) as error:
+        text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        for number in sorted(open_cells):
+            job, writer = held[number]
+            writer.fail(job.settings.seeds, document(number), text)
+            outcome.failed.append((job, RunError(f"{job.run_id} failed: {text}; finished blocks are kept")))
+
+
+# --- how much it will take ---
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a unit is expected to take here: wall time, memory, and the blocks it is divided into."""
+
+    seconds: float
+    bytes: int
+    shards: int
+
+
+class Calibration:
+    """Estimates from a few weight updates of each distinct program."""
+
+    def __init__(self) -> None:
+        self._rates: dict[str, float] = {}
+
+    def estimate(self, unit: Sequence[Job]) -> Estimate:
+        """Time and memory of a unit.
+
+        Raises:
+            UserError: it cannot run on this device.
+        """
+        cells, table = [job.settings for job in unit], unit[0].table
+        device = pick_device(cells[0].device)
+        pairs = [(number, seed) for number, cell in enumerate(cells) for seed in cell.seeds]
+        chunk = GridTrainer.over(cells, pairs, table, device).chunk(len(pairs)) if len(cells) > 1 else (
+            Trainer.of(cells[0], table, device).chunk(len(pairs))
+        )  # fmt: skip
+        rate = self._rate(unit[-1], chunk, device)
+        work = len(pairs) * cells[0].weight_updates
+        return Estimate(rate * work / max(chunk.workers, 1), chunk.bytes, math.ceil(len(pairs) / chunk.rows))
+
+    def _rate(self, job: Job, chunk: memory.Chunk, device: Any) -> float:
+        """Seconds of one thread for a weight update of a repetition."""
+        aside = ("seed", "repetitions", "hyperparameter_updates", "init", "results_dir", "chunk", "workers")
+        content = {key: value for key, value in job.settings.config.items() if key not in aside}
+        key = json.dumps([job.table.fingerprint, content, chunk.rows], sort_keys=True)
+        if key not in self._rates:
+            self._rates[key] = _measure(job, chunk, device)
+        return self._rates[key]
+
+
+def _measure(job: Job, chunk: memory.Chunk, device: Any) -> float:
+    interval = min(job.settings.update_interval, CALIBRATION_INTERVAL)
+    seeds = [job.settings.seed + row for row in range(min(chunk.rows, job.settings.repetitions))]
+    threads = torch.get_num_threads()
+    rate = 0.0
+    try:
+        for count in (1, max(2, math.ceil(20 / interval))):
+            short = replace(job.settings, update_interval=interval, hyperparameter_updates=count, save_weights=False)
+            trainer = Trainer.of(short, job.table, device)
+            torch.set_num_threads(trainer.threads(len(seeds), chunk.workers))
+            begin = time.perf_counter()
+            trainer.block(seeds)
+            seconds = time.perf_counter() - begin
+            rate = seconds / (len(seeds) * short.weight_updates)
+            if seconds > QUICK:
+                break
+    finally:
+        torch.set_num_threads(threads)
+    return rate
+
+
+# --- carrying it out ---
+
+
+@dataclass
+class Tally:
+    """What came of an experiment's pending runs: counts, and failures by run id."""
+
+    computed: int = 0
+    repetitions: int = 0
+    elsewhere: int = 0
+    failed: dict[str, Exception] = field(default_factory=dict)
+
+
+class Whole:
+    """One progress bar over everything: what single runs report is added up, what they say is left out."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self.reporter = reporter
+        self.counted = 0
+
+    def say(self, text: str) -> None:
+        """Nothing: the plan said it."""
+
+    def begin(self, label: str, total: int, done: int = 0) -> None:
+        """Count what an earlier call finished."""
+        self.advance(done)
+
+    def advance(self, units: int) -> None:
+        """Pass on."""
+        self.counted += units
+        self.reporter.advance(units)
+
+    def end(self) -> None:
+        """Nothing: there is more to come."""
+
+
+def carry_out(jobs: Sequence[Job], label: str, reporter: Reporter | None = None, pool: Pool | None = None) -> Tally:
+    """Compute the jobs, going on after failures, and coming back to runs that other processes were computing.
+
+    Args:
+        pool: where blocks are computed; cells are trained together only without one.
+    """
+    reporter = reporter or Silent()
+    queue = deque(units(jobs, together=pool is None))
+    tally, met = Tally(), 0
+    reporter.begin(label, sum(job.size for job in jobs))
+    try:
+        while queue:
+            unit, whole = queue.popleft(), Whole(reporter)
+            begin = time.perf_counter()
+            outcome = attempt(unit, whole, pool)
+            _count(tally, outcome, reporter, time.perf_counter() - begin)
+            locked = {job.run_id for job in outcome.locked}
+            reporter.advance(sum(job.size for job in unit if job.run_id not in locked) - whole.counted)
+            if outcome.locked:  # whoever holds it computes it: --force included, it is fresh then
+                queue.append(tuple(_without_force(job) for job in outcome.locked))
+            met = met + 1 if len(locked) == len(unit) else 0
+            if queue and met >= len(queue):
+                time.sleep(PATIENCE)
+    finally:
+        reporter.end()
+    return tally
+
+
+def _without_force(job: Job) -> Job:
+    return replace(job, settings=replace(job.settings, force=False))
+
+
+def _count(tally: Tally, outcome: Outcome, reporter: Reporter, seconds: float) -> None:
+    tally.computed += len(outcome.computed)
+    tally.repetitions += sum(count for _, count in outcome.computed)
+    tally.elsewhere += len(outcome.elsewhere)
+    for job, error in outcome.failed:
+        tally.failed[job.run_id] = error
+        reporter.say(f"failed: {' '.join(str(error).split())}")
+    if outcome.computed:
+        job, runs = outcome.computed[0][0], len(outcome.computed)
+        what = job.run_id if runs == 1 else f"{runs} cells of {job.settings.method.name} on {job.settings.dataset}"
+        reporter.say(f"done: {what} ({seconds:.1f} s)")
+
+
+# --- remembering what an experiment consists of ---
+
+
+@dataclass(frozen=True)
+class Record:
+    """``results/experiments/NAME.json``: the runs that an experiment was found to consist of, and from what."""
+
+    experiment: str
+    scale: str
+    overrides: tuple[str, ...]
+    key: str
+    run_ids: tuple[str, ...]
+    missing: tuple[str, ...]
+
+
+def fingerprint(name: str, scale: str, overrides: Sequence[str]) -> str:
+    """Hash of everything that `expand` reads: all yamls, the version, what was asked for."""
+    digest = hashlib.sha256(json.dumps([name, scale, list(overrides), __version__, experiment.NUMBERS]).encode())
+    folder = configs_folder()
+    for file in sorted(folder.rglob("*.yaml")):
+        digest.update(str(file.relative_to(folder)).encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()
+
+
+def _record_file(results_dir: Path, name: str, scale: str, overrides: Sequence[str]) -> Path:
+    own = "-" + hashlib.sha256(json.dumps(sorted(overrides)).encode()).hexdigest()[:8] if overrides else ""
+    return results_dir / "experiments" / f"{name}-{scale}{own}.json"
+
+
+def remember(results_dir: Path, expansion: Expansion, overrides: Sequence[str]) -> None:
+    """Write the record of an expansion.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    chosen = expansion.experiment
+    file = _record_file(results_dir, chosen.name, chosen.scale, overrides)
+    try:
+        write_json(
+            file,
+            {
+                "experiment": chosen.name, "scale": chosen.scale, "overrides": list(overrides),
+                "key": fingerprint(chosen.name, chosen.scale, overrides),
+                "run_ids": [job.run_id for job in expansion.jobs], "missing": list(expansion.missing),
+            },
+        )  # fmt: skip
+    except OSError as error:
+        raise UserError(f"cannot write {file}: {error.strerror or error}") from None
+
+
+def finished_record(results_dir: Path, name: str, scale: str, overrides: Sequence[str]) -> tuple[str, ...] | None:
+    """Run ids of an experiment that is known to be complete, without composing anything; None if it is not known.
+
+    What the yamls do not fix (one's own table or start file) is never taken from a record.
+    """
+    if any(override.startswith(("dataset=csv", "dataset.", "init.file=")) for override in overrides):
+        return None
+    file = _record_file(results_dir, name, scale, overrides)
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        known, run_ids, missing = content["key"], tuple(content["run_ids"]), content["missing"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if missing or known != fingerprint(name, scale, overrides):
+        return None
+    found = index.statuses(runs_folder(results_dir), run_ids)
+    return run_ids if run_ids and all(status == "complete" for status in found.values()) else None
+
+
+# --- figures and tables ---
+
+
+def stored_runs(results_dir: Path, run_ids: Iterable[str]) -> list[Run]:
+    """The complete ones among some runs."""
+    found = (read_run(runs_folder(results_dir) / run_id) for run_id in run_ids)
+    return [run for run in found if run is not None and run.status == "complete"]
+
+
+def draw(chosen: Experiment, runs: Sequence[Run], results_dir: Path, out: Path) -> Iterator[tuple[bool, str]]:
+    """Make the experiment's figures and tables from its own runs: (made, line) for each; no failure is fatal."""
+    for name in chosen.figures:
+        yield from _guarded(f"figure {name}", lambda name=name: _figure(name, runs, results_dir, out))  # type: ignore[misc]
+    for name in chosen.tables:
+        yield from _guarded(f"table {name}", lambda name=name: _made_table(name, runs, results_dir, out))  # type: ignore[misc]
+
+
+def _guarded(what: str, make: Callable[[], Iterable[tuple[bool, str]]]) -> Iterator[tuple[bool, str]]:
+    try:
+        yield from make()
+    except Exception as error:  # a figure that fails must not take the results of hours with it
+        yield False, f"{what}: not made ({' '.join(str(error).split()) or type(error).__name__})"
+
+
+def _figure(name: str, runs: Sequence[Run], results_dir: Path, out: Path) -> Iterator[tuple[bool, str]]:
+    from hpo_bench.figures.common.make import Request, make
+
+    for made in make([name], Request(str(results_dir), runs, out)):
+        if made.files:
+            yield True, f"{made.name}: {made.drawn} -> {made.files[0]}"
+        else:
+            yield False, f"figure {made.name}: not made (no run of this experiment fits)"
+
+
+def _made_table(name: str, runs: Sequence[Run], results_dir: Path, out: Path) -> Iterator[tuple[bool, str]]:
+    from hpo_bench.analysis import tables
+    from hpo_bench.analysis.render import FORMATS
+    from hpo_bench.store import atomic
+
+    kind = tables.TABLES.get(name)
+    stored = {run.dataset for run in runs}
+    datasets = [dataset for dataset in (kind.datasets if kind else ()) if dataset in stored] or sorted(stored)
+    made = tables.build(name, results_dir, datasets=datasets, where=_common(runs))
+    for suffix, form in (("md", "markdown"), ("tex", "latex")):
+        with atomic(out / f"{name}.{suffix}") as temporary:
+            temporary.write_text(FORMATS[form](made), encoding="utf-8")
+    yield True, f"table {name}: {', '.join(datasets)} -> {out / name}.md, .tex"
+
+
+def _common(runs: Sequence[Run]) -> dict[str, Any]:
+    """Settings that tell this scale's runs from those of another, where all runs share them."""
+    keys = ("hyperparameter_updates", "repetitions")
+    values = {key: {run.config[key] for run in runs} for key in keys}
+    return {key: found.pop() for key, found in values.items() if len(found) == 1}
+
+
+def gibibytes(count: int) -> str:
+    """Bytes for a reader."""
+    return f"{count / memory.GIB:.2f} GiB" if count >= memory.GIB / 10 else f"{count / 2**20:.0f} MiB"

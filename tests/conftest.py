@@ -1,0 +1,57 @@
+"""Shared by all tests: a cache of their own, the mirror, the reference traces, quick tests first."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: workers share the cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests last; those for a GPU are skipped where there is none."""
+    items.sort(key=lambda item: "slow" in item.keywords)
+    for item in items:
+        if "gpu" in item.keywords and not _has_gpu():
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+@pytest.fixture(scope="session")
+def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data cache that the tests of one worker share."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(session_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or writes the user's cache."""
+    monkeypatch.setenv("HPO_BENCH_DATA", str(session_cache))
+
+
+@pytest.fixture
+def mirror() -> Path:
+    """The folder with the public data files; skips where there is none."""
+    folder = os.environ.get("HPO_BENCH_DATA_MIRROR")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("HPO_BENCH_DATA_MIRROR is not set to a folder")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """The folder with all reference traces (`HPO_BENCH_GOLDEN`); skips where there is none."""
+    folder = Path(os.environ.get("HPO_BENCH_GOLDEN") or ROOT.parent / "shared" / "golden")
+    if not folder.is_dir():
+        pytest.skip("HPO_BENCH_GOLDEN is not set to a folder")
+    return folder

@@ -1,0 +1,283 @@
+"""One's own table: what is read, and that every mistake in it is named in one line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hpo_bench.datasets.base import Table
+from hpo_bench.datasets.csv import CSV, MINIMUM_ROWS, MOST_CLASSES
+from hpo_bench.datasets.preparation import fixed_order, standardise
+from hpo_bench.errors import UserError
+
+ROWS = 40
+Load = Callable[..., Table]
+
+
+def frame(**columns: Any) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    return pd.DataFrame({"a": rng.normal(size=ROWS), "b": rng.normal(size=ROWS), "y": rng.normal(size=ROWS), **columns})
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Load:
+    """Write a table and load it."""
+
+    def load(
+        table: pd.DataFrame | str | bytes, *, file: str = "table.csv", share: float = 0.2, **options: Any
+    ) -> Table:
+        path = tmp_path / file
+        if isinstance(table, pd.DataFrame):
+            table.to_csv(path, index=False)
+        else:
+            path.write_bytes(table.encode() if isinstance(table, str) else table)
+        return CSV(**{"name": "csv", "path": str(path), "target": "y", **options}).load(share)
+
+    return load
+
+
+def complains(load: Load, *table: Any, about: str, **options: Any) -> str:
+    with pytest.raises(UserError, match=about) as error:
+        load(*table, **options)
+    text = str(error.value)
+    assert "\n" not in text
+    return text
+
+
+def test_the_table_is_read_in_the_fixed_order_and_standardised(load: Load) -> None:
+    table = frame()
+    loaded = load(table)
+    assert (loaded.training, loaded.validation, loaded.test) == (29, 7, 4)
+    assert (loaded.name, loaded.task, loaded.outputs) == ("csv", "regression", 1)
+    order = fixed_order("csv", ROWS)
+    np.testing.assert_array_equal(loaded.inputs, standardise(table[["a", "b"]].to_numpy()[order], 36)[0])
+    np.testing.assert_array_equal(loaded.targets, standardise(table[["y"]].to_numpy()[order], 36)[0])
+    assert loaded.target_scale == pytest.approx(table["y"].to_numpy()[order][:36].std(ddof=1))
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|", " "])
+def test_the_separator_is_found(load: Load, separator: str) -> None:
+    text = frame().to_csv(index=False, sep=separator)
+    loaded, plain = load(text), load(frame())
+    np.testing.assert_array_equal(loaded.inputs, plain.inputs)
+    np.testing.assert_array_equal(loaded.targets, plain.targets)
+
+
+@pytest.mark.parametrize(("name", "separator"), [("semicolon", ";"), (";", ";"), ("tab", "\t"), ("space", " ")])
+def test_the_separator_can_be_given(load: Load, name: str, separator: str) -> None:
+    text = frame().rename(columns={"a": "a,a,a,a"}).to_csv(index=False, sep=separator)
+    assert load(text, separator=name).inputs.shape == (ROWS, 2)
+
+
+@pytest.mark.parametrize("file", ["table.parquet", "table.PQ"])
+def test_parquet_gives_the_same_numbers(load: Load, tmp_path: Path, file: str) -> None:
+    frame().to_parquet(tmp_path / "p")
+    loaded, plain = load((tmp_path / "p").read_bytes(), file=file), load(frame())
+    np.testing.assert_array_equal(loaded.inputs, plain.inputs)
+    np.testing.assert_array_equal(loaded.targets, plain.targets)
+
+
+def test_byte_order_marks_and_windows_line_ends_are_read(load: Load) -> None:
+    text = "\ufeff" + frame()[["y", "a", "b"]].to_csv(index=False, lineterminator="\r\n")
+    np.testing.assert_array_equal(load(text).inputs, load(frame()).inputs)
+
+
+def test_numbers_are_rounded_correctly(load: Load) -> None:
+    values = np.random.default_rng(1).uniform(-1e-3, 1e3, ROWS) / 3
+    order = fixed_order("csv", ROWS)
+    loaded = load(frame(a=values))
+    np.testing.assert_array_equal(loaded.inputs[:, 0], standardise(values[order, None], 36)[0][:, 0])
+
+
+def test_dropped_columns_do_not_matter(load: Load) -> None:
+    extra = frame(when=["monday"] * ROWS, key=np.nan)
+    for drop in (["when", "key"], ("key", "when")):
+        np.testing.assert_array_equal(load(extra, drop=drop).inputs, load(frame()).inputs)
+    np.testing.assert_array_equal(load(frame(when="monday"), drop="when").inputs, load(frame()).inputs)
+
+
+def test_a_column_that_is_called_by_a_number_is_found(load: Load) -> None:
+    table = frame().rename(columns={"y": "3", "a": "1"})
+    assert load(table, target=3, drop=[1]).inputs.shape == (ROWS, 1)
+
+
+@pytest.mark.parametrize(
+    ("target", "task", "outputs"),
+    [
+        (np.arange(ROWS) % MOST_CLASSES, "classification", MOST_CLASSES),
+        (np.arange(ROWS) % (MOST_CLASSES + 1), "regression", 1),
+        (np.arange(ROWS) % 3 - 1.0, "classification", 3),
+        (np.arange(ROWS) % 3 / 2, "regression", 1),
+        (np.arange(ROWS) % 2 == 0, "classification", 2),
+        ([["no", "yes", "perhaps"][row % 3] for row in range(ROWS)], "classification", 3),
+    ],
+)
+def test_auto_tells_classes_from_numbers(load: Load, target: Any, task: str, outputs: int) -> None:
+    loaded = load(frame(y=target))
+    assert (loaded.task, loaded.outputs) == (task, outputs)
+
+
+def test_classes_are_numbered_in_the_order_of_their_labels(load: Load) -> None:
+    labels = np.array([10, 9, -3, 100])[np.arange(ROWS) % 4]
+    order = fixed_order("csv", ROWS)
+    expected = np.searchsorted([-3, 9, 10, 100], labels)[order]
+    loaded = load(frame(y=labels))
+    assert loaded.targets.dtype == np.int64
+    np.testing.assert_array_equal(loaded.targets, expected)
+    words = np.array(["c", "b", "a", "d"])[np.arange(ROWS) % 4]
+    np.testing.assert_array_equal(load(frame(y=words)).targets, expected)
+
+
+def test_the_task_can_be_given(load: Load) -> None:
+    whole = frame(y=np.arange(ROWS) % 3)
+    assert load(whole, task="regression").task == "regression"
+    many = frame(y=np.arange(ROWS) % (MOST_CLASSES + 5))
+    assert load(many, task="classification").outputs == MOST_CLASSES + 5
+
+
+def test_the_fingerprint_follows_what_decides_the_numbers(load: Load) -> None:
+    plain = load(frame())
+    assert load(frame(), file="other.csv").fingerprint == plain.fingerprint
+    others = [
+        load(frame(a=1.0)),
+        load(frame(), share=0.5),
+        load(frame(), test_share=0.2),
+        load(frame(), target="a"),
+        load(frame(), drop=["a"]),
+    ]
+    assert len({plain.fingerprint, *(other.fingerprint for other in others)}) == 6
+
+
+def test_path_and_target_are_needed(tmp_path: Path) -> None:
+    for path, target in ((None, None), ("x.csv", None), (None, "y")):
+        with pytest.raises(UserError, match=r"^dataset=csv needs dataset\.path=FILE and dataset\.target=COLUMN$"):
+            CSV("csv", path, target).load(0.2)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"dataset\.path=nowhere/x\.csv: no such file \(working directory"):
+        CSV("csv", "nowhere/x.csv", "y").load(0.2)
+    with pytest.raises(UserError, match="cannot be read: Is a directory"):
+        CSV("csv", str(tmp_path), "y").load(0.2)
+
+
+def test_a_path_may_start_at_the_home_folder(load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    frame().to_csv(tmp_path / "home.csv", index=False)
+    np.testing.assert_array_equal(CSV("csv", "~/home.csv", "y").load(0.2).inputs, load(frame()).inputs)
+
+
+def test_a_misspelt_column_is_named_with_the_nearest(load: Load) -> None:
+    table = frame().rename(columns={"a": "price", "b": "weight"})
+    assert "did you mean price" in complains(load, table, target="prize", about=r"no column dataset\.target=prize")
+    assert "did you mean weight" in complains(load, table, drop=["wight"], about="no column 'wight'")
+
+
+def test_columns_that_leave_nothing_are_refused(load: Load) -> None:
+    complains(load, frame(), drop=["y"], about="drop names the target 'y'")
+    complains(load, frame(), drop=["a", "b"], about="no input column left besides the target 'y'")
+
+
+@pytest.mark.parametrize(("value", "kind"), [(np.nan, "missing"), (np.inf, "infinite"), (-np.inf, "infinite")])
+def test_values_that_are_not_finite_are_located_and_counted(load: Load, value: float, kind: str) -> None:
+    table = frame()
+    table.loc[[6, 11], "b"] = value
+    about = rf"{kind} value in column 'b', data row 7 \(2 missing or infinite in the inputs\)"
+    assert "dataset.drop" in complains(load, table, about=about)
+    table = frame()
+    table.loc[[6, 11], "y"] = value
+    complains(load, table, about=rf"{kind} value in column 'y', data row 7 \(2 missing or infinite in the target\)")
+
+
+def test_a_missing_label_is_located(load: Load) -> None:
+    labels = ["u", "v", None, "u"] * (ROWS // 4)
+    complains(load, frame(y=labels), about="missing value in column 'y', data row 3 .10 missing")
+
+
+def test_missing_values_of_nullable_columns_are_located(load: Load, tmp_path: Path) -> None:
+    table = frame(a=pd.array([1, None] * (ROWS // 2), dtype="Int64"))
+    table.to_parquet(tmp_path / "p")
+    complains(
+        load, (tmp_path / "p").read_bytes(), file="t.parquet", about="missing value in column 'a', data row 2 .20"
+    )
+
+
+def test_text_in_an_input_is_located_and_can_be_dropped(load: Load) -> None:
+    mostly = ["1.5"] * ROWS
+    mostly[4] = "?"
+    table = frame(b=mostly, colour=["red"] * ROWS)
+    text = complains(load, table, about=r"inputs not numeric: b, colour \(data row 5 of 'b' is '\?'\)")
+    assert "dataset.drop=[b,colour]" in text
+    assert load(table, drop=["b", "colour"]).inputs.shape == (ROWS, 1)
+
+
+def test_many_columns_of_text_are_counted(load: Load) -> None:
+    table = frame(**{f"t{number}": "x" for number in range(8)})
+    complains(load, table, about="t0, t1, t2, t3, t4 and 3 more")
+
+
+def test_a_target_of_numbers_with_one_word_is_not_taken_for_classes(load: Load) -> None:
+    target = [str(value) for value in frame()["y"]]
+    target[4] = "?"
+    assert "task=classification" in complains(
+        load, frame(y=target), about=r"target not numeric: y \(data row 5 of 'y' is '\?'\)"
+    )
+
+
+@pytest.mark.parametrize("target", [1.0, 3, "word"])
+def test_a_constant_target_is_refused(load: Load, target: Any) -> None:
+    complains(load, frame(y=target), about="target 'y' is the same in every row")
+
+
+def test_too_many_classes_are_refused(load: Load) -> None:
+    complains(load, frame(y=[f"name {row}" for row in range(ROWS)]), about="40 different values in 40 rows, too many")
+    complains(load, frame(), task="classification", about="40 different values in 40 rows, too many")
+
+
+def test_too_few_rows_are_refused(load: Load) -> None:
+    complains(load, frame()[: MINIMUM_ROWS - 1], about=f"has 9 rows; at least {MINIMUM_ROWS} are needed")
+    assert len(load(frame()[:MINIMUM_ROWS]).inputs) == MINIMUM_ROWS
+
+
+@pytest.mark.parametrize(
+    ("table", "file", "about"),
+    [
+        ("", "t.csv", "cannot be read as a table"),
+        (b"\xff\xfe\x00\x01", "t.csv", "is not UTF-8 text"),
+        (b"no parquet", "t.parquet", "cannot be read as a table"),
+        ("a,b,y\n" + "1,2,3,4\n" * ROWS, "t.csv", "the rows have more values than the header line has names"),
+        ("a,b,y\n" + "1,2,3\n" * 20 + "1,2,3,4\n", "t.csv", "line 22, saw 4"),
+    ],
+)
+def test_files_that_are_no_tables_are_named(load: Load, table: Any, file: str, about: str) -> None:
+    assert file in complains(load, table, file=file, about=about)
+
+
+@pytest.mark.parametrize(
+    ("options", "about"),
+    [
+        ({"task": "clasification"}, r"dataset\.task=clasification: did you mean classification"),
+        ({"separator": "comma,"}, r"dataset\.separator=comma,: allowed: auto, comma"),
+        ({"test_share": 0}, r"dataset\.test_share=0 is not allowed"),
+        ({"test_share": 0.99}, r"dataset\.test_share=0\.99 leaves fewer than two"),
+        ({"share": 1}, "validation_share=1 is not allowed"),
+        ({"share": 0.001}, r"validation_share=0\.001 leaves no validation row of 36"),
+    ],
+)
+def test_options_that_are_not_allowed_are_named(load: Load, options: dict[str, Any], about: str) -> None:
+    complains(load, frame(), about=about, **options)
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="needs a user whose files can be closed to him")
+def test_a_file_that_may_not_be_read_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("a,y\n")
+    path.chmod(0)
+    with pytest.raises(UserError, match="Permission denied"):
+        CSV("csv", str(path), "y").load(0.2)

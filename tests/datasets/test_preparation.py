@@ -1,0 +1,101 @@
+"""Laws of order, split, standardisation and fingerprint."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hpo_bench.datasets.preparation import fingerprint, fixed_order, holdout, make_table, split, standardise
+from hpo_bench.errors import UserError
+
+DIABETES = [10, 166, 310, 101, 139, 319, 1, 213]
+DIGITS = [685, 292, 980, 243, 1774, 211, 993, 8]
+shares = st.floats(min_value=0, max_value=1, exclude_min=True, exclude_max=True)
+
+
+@given(st.text(), st.integers(1, 300))
+def test_the_order_is_a_permutation_that_depends_on_the_name_alone(name: str, rows: int) -> None:
+    order = fixed_order(name, rows)
+    assert sorted(order) == list(range(rows))
+    assert (order == fixed_order(name, rows)).all()
+
+
+def test_the_order_never_changes() -> None:
+    assert fixed_order("diabetes", 442)[:8].tolist() == DIABETES
+    assert fixed_order("digits", 1797)[:8].tolist() == DIGITS
+
+
+@given(st.integers(2, 100_000), shares)
+def test_a_split_is_rounded_to_the_nearest_row_or_refused(rows: int, share: float) -> None:
+    if not 1 <= np.rint(rows * (1 - share)) <= rows - 1:
+        with pytest.raises(UserError, match=f"^validation_share={re.escape(str(share))} leaves no .* row of {rows}"):
+            split(rows, share)
+        return
+    training, validation = split(rows, share)
+    assert training + validation == rows
+    assert abs(training - rows * (1 - share)) <= 0.5
+
+
+@given(st.integers(3, 10_000), shares)
+def test_a_holdout_is_rounded_to_the_nearest_row_or_refused(rows: int, share: float) -> None:
+    if not 1 <= np.rint(rows * share) <= rows - 2:
+        with pytest.raises(UserError, match=f"^dataset.test_share={re.escape(str(share))} leaves .* of {rows};"):
+            holdout(rows, share)
+        return
+    assert abs(holdout(rows, share) - rows * share) <= 0.5
+
+
+@pytest.mark.parametrize("share", [0, 1, -0.1, 1.5, float("nan"), None, "half"])
+def test_a_share_outside_0_and_1_is_named(share: float) -> None:
+    with pytest.raises(UserError, match=f"^validation_share={share} .*between 0 and 1$"):
+        split(100, share)
+    with pytest.raises(UserError, match=f"^dataset.test_share={share} .*between 0 and 1$"):
+        holdout(100, share)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(3, 50), st.integers(2, 40))
+def test_standardised_rows_have_mean_0_and_unbiased_std_1(seed: int, rows: int, fitted: int) -> None:
+    values = np.random.default_rng(seed).normal(3, 7, (rows, 4))
+    fitted = min(fitted, rows)
+    standardised, scale = standardise(values, fitted)
+    np.testing.assert_allclose(standardised[:fitted].mean(axis=0), 0, atol=1e-12)
+    np.testing.assert_allclose(standardised[:fitted].std(axis=0, ddof=1), 1)
+    np.testing.assert_allclose(standardised * scale + values[:fitted].mean(axis=0), values)
+
+
+@pytest.mark.parametrize("constant", [0.0, 0.998, 288.0, 1e100, -1e-300])
+def test_a_constant_column_becomes_zeros_though_its_computed_std_may_not_be_zero(constant: float) -> None:
+    values = np.column_stack([np.arange(10_000.0), np.full(10_000, constant)])
+    standardised, scale = standardise(values, 9_000)
+    assert scale[1] == 1
+    assert (standardised[:, 1] == 0).all()
+
+
+def test_test_rows_do_not_take_part_in_standardisation() -> None:
+    values = np.random.default_rng(0).normal(size=(30, 3))
+    other = values.copy()
+    other[20:] *= 100
+    assert (standardise(values, 20)[0][:20] == standardise(other, 20)[0][:20]).all()
+    assert (standardise(values, 20)[1] == standardise(other, 20)[1]).all()
+
+
+def test_targets_decide_the_task() -> None:
+    inputs, labels = np.random.default_rng(0).normal(size=(9, 2)), np.arange(9) % 3
+    regression = make_table("x", inputs, labels.astype(np.float64), (5, 2, 2), "print")
+    assert (regression.task, regression.outputs, regression.targets.shape) == ("regression", 1, (9, 1))
+    assert regression.target_scale == pytest.approx(labels[:7].std(ddof=1))
+    classes = make_table("x", inputs, labels.astype(np.int64), (5, 2, 2), "print")
+    assert (classes.task, classes.outputs, classes.target_scale) == ("classification", 3, 1.0)
+    assert (classes.targets == labels).all()
+
+
+def test_every_part_of_the_content_changes_the_fingerprint() -> None:
+    content = {"files": ["a", "b"], "drop": [1], "parts": (3, 2, 1)}
+    changed = [{**content, "files": ["b", "a"]}, {**content, "drop": []}, {**content, "parts": (3, 1, 2)}]
+    prints = {fingerprint("x/1", content), fingerprint("x/2", content), *(fingerprint("x/1", one) for one in changed)}
+    assert len(prints) == 5
+    assert fingerprint("x/1", content) == fingerprint("x/1", dict(reversed(content.items())))

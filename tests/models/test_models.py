@@ -1,0 +1,117 @@
+"""Models: closed form against autograd, rows against single runs, initialisation against PyTorch's."""
+
+import numpy as np
+import pytest
+import torch
+
+from hpo_bench.models.mlp import MLP, Perceptron
+from tests.problems import make_table
+
+CPU = torch.device("cpu")
+
+
+def pair(dtype=torch.float64):
+    table = make_table(rows=50)
+    closed, plain = MLP((7,)).build(table, dtype, CPU), MLP((7,), closed_form=False).build(table, dtype, CPU)
+    assert type(closed) is not type(plain)
+    return table, closed, plain
+
+
+def batches(model, table, shared, dtype=torch.float64, rows=3):
+    inputs, targets = torch.from_numpy(table.inputs).to(dtype), torch.from_numpy(table.targets)
+    if targets.is_floating_point():
+        targets = targets.to(dtype)
+    if not shared:
+        order = torch.stack(
+            [torch.from_numpy(np.random.default_rng(r).permutation(len(inputs))[:20]) for r in range(rows)]
+        )
+        inputs, targets = inputs[order], targets[order]
+    return model.batch(inputs, targets, shared=shared, split="training")
+
+
+def initial(model, rows=3, dtype=torch.float64):
+    return torch.from_numpy(np.stack([model.initial_weights(np.random.default_rng(r)) for r in range(rows)])).to(dtype)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_closed_form_is_autograd(shared):
+    table, closed, plain = pair()
+    weights, vector = initial(closed), torch.randn(3, closed.layout.count, dtype=torch.float64)
+    ours, theirs = (m.linearise(weights, batches(m, table, shared), {}, True) for m in (closed, plain))
+    torch.testing.assert_close(ours.loss, theirs.loss, rtol=1e-13, atol=0)
+    torch.testing.assert_close(ours.gradient, theirs.gradient, rtol=1e-12, atol=1e-15)
+    for _ in range(2):  # a linearisation can be used again
+        torch.testing.assert_close(ours.hessian_product(vector), theirs.hessian_product(vector), rtol=1e-11, atol=1e-14)
+    loss, metric = closed.evaluate(weights, batches(closed, table, shared), {})
+    torch.testing.assert_close(loss, theirs.loss)
+    torch.testing.assert_close(metric, theirs.loss * table.target_scale**2)
+
+
+@pytest.mark.parametrize("task", ["regression", "classification"])
+@pytest.mark.parametrize("hidden", [(7,), (6, 5)])
+def test_the_hessian_product_is_the_derivative_of_the_gradient(task, hidden):
+    table = make_table(task)
+    model = MLP(hidden).build(table, torch.float64, CPU)
+    weights, batch, epsilon = initial(model), batches(model, table, True), 1e-6
+    vector = torch.randn(3, model.layout.count, dtype=torch.float64)
+    up, down = (model.linearise(weights + s * epsilon * vector, batch, {}, False).gradient for s in (1, -1))
+    product = model.linearise(weights, batch, {}, True).hessian_product(vector)
+    torch.testing.assert_close(product, (up - down) / (2 * epsilon), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("task", ["regression", "classification"])
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_row_alone_is_a_row_of_a_batch(task, shared, dtype):
+    table = make_table(task)
+    model = MLP((50,)).build(table, dtype, CPU)
+    weights, vector = initial(model, 5, dtype), torch.randn(5, model.layout.count, dtype=dtype)
+    batch = batches(model, table, shared, dtype, 5)
+    whole = model.linearise(weights, batch, {}, True)
+    for row in range(5):
+        pick = slice(row, row + 1)
+        own = (
+            batch
+            if shared
+            else type(batch)(batch.inputs[pick], batch.targets[pick], batch.count, False, "training", True)
+        )
+        alone = model.linearise(weights[pick], own, {}, True)
+        if task == "regression":  # the closed form is bitwise, whatever the batch
+            assert torch.equal(alone.gradient, whole.gradient[pick])
+            assert torch.equal(alone.hessian_product(vector[pick]), whole.hessian_product(vector)[pick])
+        tolerance = 1e-13 if dtype == torch.float64 else 1e-5
+        torch.testing.assert_close(alone.gradient, whole.gradient[pick], rtol=tolerance, atol=tolerance)
+        product = whole.hessian_product(vector)[pick]
+        torch.testing.assert_close(alone.hessian_product(vector[pick]), product, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("task", ["regression", "classification"])
+def test_a_diverged_row_leaves_the_others_as_they_are(task):
+    table = make_table(task)
+    model = MLP((7,)).build(table, torch.float64, CPU)
+    weights, batch = initial(model), batches(model, table, True)
+    clean = model.linearise(weights, batch, {}, True)
+    spoilt = weights.clone()
+    spoilt[1] = torch.nan
+    dirty = model.linearise(spoilt, batch, {}, True)
+    assert torch.equal(dirty.gradient[[0, 2]], clean.gradient[[0, 2]])
+    assert torch.equal(dirty.hessian_product(weights)[[0, 2]], clean.hessian_product(weights)[[0, 2]])
+    assert torch.isnan(model.evaluate(spoilt, batch, {})[1]).tolist() == [False, True, False]
+
+
+def test_initial_weights_are_distributed_as_pytorchs():
+    model = MLP((50,)).build(make_table(features=8), torch.float64, CPU)
+    ours = np.stack([model.initial_weights(np.random.default_rng(r)) for r in range(200)])
+    theirs = []
+    for seed in range(200):
+        torch.manual_seed(seed)
+        theirs.append(torch.cat([p.detach().ravel() for p in Perceptron([8, 50, 1]).parameters()]).numpy())
+    for name, array in model.layout.arrays(ours).items():
+        reference = model.layout.arrays(np.stack(theirs).astype(float))[name]
+        assert np.abs(array).max() == pytest.approx(np.abs(reference).max(), rel=0.02)
+        assert array.std() == pytest.approx(reference.std(), rel=0.15)
+
+
+def test_parameter_names_are_those_of_the_module():
+    closed = MLP((50,)).build(make_table(), torch.float64, CPU)
+    assert closed.layout.names == tuple(name for name, _ in Perceptron([4, 50, 1]).named_parameters())

@@ -1,0 +1,321 @@
+"""The configuration: defaults by method and dataset, precedence, checks, and its errors."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from omegaconf import OmegaConf
+
+from hpo_bench.config import HYPER, INIT, METHOD, SETTINGS, compose, parse
+from hpo_bench.datasets.catalogue import configs_folder, dataset_names
+from hpo_bench.errors import UserError
+
+METHODS = sorted(path.stem for path in (configs_folder() / "method").glob("*.yaml"))
+UCI = ("boston", "concrete", "energy", "kin8nm", "naval", "power", "wine", "yacht")
+SPLIT, JOINED = "train", "train_and_validation"
+ALL = ["weight_decay", "lr", "momentum"]
+
+# paper.md §3: tuned, rows that train the weights, T, i, K, reset of the weights; T·K = 4000 unless they are reset.
+PAPER = {
+    "random": ([], JOINED, 10, 5, 400, False),
+    "random_lr_schedule": ([], JOINED, 10, 5, 400, False),
+    "random_validation": ([], SPLIT, 10, 5, 400, False),
+    "lorraine": (["weight_decay"], SPLIT, 10, 5, 400, False),
+    "baydin": (["lr"], JOINED, 10, 5, 400, False),
+    "ours_wd_lr": (["weight_decay", "lr"], SPLIT, 10, 5, 400, False),
+    "ours_wd_lr_m": (ALL, SPLIT, 10, 5, 400, False),
+    "ours_wd_hdlr_m": (ALL, SPLIT, 10, 5, 400, False),
+    "diff_through_opt": (ALL, SPLIT, 10, 5, 400, False),
+    "long_diff_through_opt": (ALL, SPLIT, 200, 200, 30, True),
+}
+SMALL = [f"uci_{name}" for name in UCI] + ["diabetes", "digits", "csv"]
+
+
+def resolved(*overrides: str, config_dir: Path | None = None) -> dict[str, Any]:
+    content = OmegaConf.to_container(compose(overrides, config_dir), resolve=True)
+    assert isinstance(content, dict)
+    return content  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("method", PAPER)
+def test_every_pair_has_the_papers_defaults(method: str) -> None:
+    tuned, rows, interval, look_back, updates, reset = PAPER[method]
+    for dataset in SMALL:
+        config = resolved(f"method={method}", f"dataset={dataset}")
+        assert (config["method"]["name"], config["dataset"]["name"]) == (method, dataset)
+        assert config["tuned"] == tuned
+        assert config["method"]["data_for_weights"] == rows
+        assert (config["update_interval"], config["look_back"]) == (interval, look_back)
+        assert config["hyperparameter_updates"] == updates
+        assert config["hyper"] == {
+            "lr": 0.001 if method == "baydin" else 0.05, "betas": [0.9, 0.999], "clip_log10_lr": [-10, 0],
+        }  # fmt: skip
+        assert config["init"]["log10_lr"] == [-6, -1]
+        assert config["init"]["log10_weight_decay"] == [-7, -2]
+        assert config["init"]["momentum"] == [0, 1]
+        assert config["init"]["lr_multiplier"] == [0.95, 1.01]
+        assert config["method"]["reset_weights"] == reset
+        assert config["method"]["lr_schedule"] == (method == "random_lr_schedule")
+        assert config["method"]["full_validation"] == (method == "random_validation")
+        assert config["method"]["per_weight"] == (["lr"] if method == "ours_wd_hdlr_m" else [])
+        assert config["gradient_clip_norm"] is None
+        assert config["record_every"] == 1
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_pair_composes_into_its_method_and_dataset(method: str) -> None:
+    for dataset in sorted(set(dataset_names()) - set(SMALL if method in PAPER else ())):
+        config = resolved(f"method={method}", f"dataset={dataset}")
+        assert (config["method"]["name"], config["dataset"]["name"]) == (method, dataset)
+
+
+def test_every_pair_file_is_used() -> None:
+    for path in (configs_folder() / "method_dataset").glob("*.yaml"):
+        method, _, dataset = path.stem.partition("__")
+        assert method in METHODS
+        if dataset in dataset_names():
+            own = yaml.safe_load(path.read_text(encoding="utf-8"))
+            assert own.items() <= resolved(f"method={method}", f"dataset={dataset}").items()
+
+
+def test_the_datasets_have_the_papers_budgets() -> None:
+    assert {f"uci_{name}" for name in UCI} <= set(dataset_names())
+    for name in UCI:
+        config = resolved("method=random", f"dataset=uci_{name}")
+        assert config["batch_size"] is None
+        assert config["validation_share"] == pytest.approx(78 / 692 if name == "energy" else 0.2)
+
+
+def test_the_look_back_reaches_the_estimator() -> None:
+    for method in ("ours_wd_lr_m", "diff_through_opt"):
+        assert resolved(f"method={method}", "look_back=3")["method"]["estimator"]["look_back"] == 3
+    assert resolved("method=long_diff_through_opt", "update_interval=50")["method"]["estimator"]["look_back"] == 50
+
+
+@pytest.fixture
+def layers(tmp_path: Path) -> Path:
+    """A folder in which the dataset, the method and their pair each set keys that the next layer sets too."""
+    for group, name, keys in (
+        ("dataset", "mine", {"update_interval": 2, "look_back": 2, "hyperparameter_updates": 2, "seed": 2}),
+        ("method", "mine", {"update_interval": 3, "look_back": 3, "hyperparameter_updates": 3}),
+        ("method_dataset", "mine__mine", {"update_interval": 4, "look_back": 4}),
+    ):
+        (tmp_path / group).mkdir()
+        head = "# @package _global_\n"
+        (tmp_path / group / f"{name}.yaml").write_text(head + yaml.safe_dump(keys), encoding="utf-8")
+    for group, base in (("dataset", "diabetes"), ("method", "random")):
+        own = tmp_path / group / "mine.yaml"
+        own.write_text(own.read_text() + (configs_folder() / group / f"{base}.yaml").read_text().replace("hyper", "#"))
+    return tmp_path
+
+
+def test_command_line_over_pair_over_method_over_dataset_over_base(layers: Path) -> None:
+    both = ("method=mine", "dataset=mine")
+    config = resolved(*both, "update_interval=5", config_dir=layers)
+    keys = ("update_interval", "look_back", "hyperparameter_updates", "seed", "repetitions")
+    assert [config[key] for key in keys] == [5, 4, 3, 2, 1]
+    assert resolved("method=mine", config_dir=layers)["look_back"] == 3
+    assert resolved("dataset=mine", config_dir=layers)["look_back"] == 2
+    assert resolved(*reversed(both), config_dir=layers) == resolved(*both, config_dir=layers)
+
+
+def test_a_dataset_can_choose_its_model_and_the_command_line_another(tmp_path: Path) -> None:
+    (tmp_path / "dataset").mkdir()
+    (tmp_path / "model").mkdir()
+    own = (configs_folder() / "dataset" / "diabetes.yaml").read_text(encoding="utf-8")
+    (tmp_path / "dataset" / "wide.yaml").write_text(own + "defaults: [override /model: wide]\n", encoding="utf-8")
+    (tmp_path / "model" / "wide.yaml").write_text("# @package _global_\nmodel: {_target_: a.b, width: 9}\n")
+    assert resolved("dataset=wide", config_dir=tmp_path)["model"] == {"_target_": "a.b", "width": 9}
+    assert resolved("dataset=wide", "model=mlp", config_dir=tmp_path)["model"] == resolved()["model"]
+
+
+def test_methods_can_be_told_apart_in_figures() -> None:
+    methods = [resolved(f"method={name}")["method"] for name in METHODS]
+    for key in ("label", "colour", "order"):
+        assert max(Counter(method[key] for method in methods).values()) == 1, key
+
+
+def test_the_known_keys_are_those_of_the_yamls() -> None:
+    config = resolved()
+    assert set(config) == set(SETTINGS)
+    assert set(config["hyper"]) == set(HYPER)
+    assert set(config["init"]) == set(INIT)
+    for name in METHODS:
+        assert set(resolved(f"method={name}")["method"]) == set(METHOD)
+
+
+# --- parse ---
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_becomes_settings(method: str) -> None:
+    config = resolved(f"method={method}")
+    settings = parse(compose([f"method={method}"]))
+    assert (settings.method.name, list(settings.method.tuned)) == (method, config["tuned"])
+    assert settings.method.data_for_weights == config["method"]["data_for_weights"]
+    assert (settings.method.estimator is None) == (config["tuned"] == [])
+    assert (settings.method.optimiser is None) == (settings.method.estimator is None)
+
+
+@pytest.mark.parametrize("dataset", [name for name in dataset_names() if name != "csv"])
+def test_every_dataset_becomes_settings(dataset: str) -> None:
+    settings = parse(compose([f"dataset={dataset}"]))
+    assert settings.dataset == dataset
+    assert settings.config["dataset"]["source"]["_target_"].endswith(type(settings.source).__name__)
+
+
+def test_values_arrive_as_given() -> None:
+    overrides = [
+        "seed=7", "repetitions=3", "update_interval=4", "look_back=6", "hyperparameter_updates=9", "batch_size=32",
+        "validation_share=0.25", "data_order=sequential", "gradient_clip_norm=0.25", "record_every=2", "device=cpu",
+        "precision=float64", "chunk=5", "workers=2", "save_weights=true", "save_hypergradients=true",
+        "results_dir=there", "tuned=[lr]", "data_for_weights=train_and_validation", "hyper.clip_log10_lr=[-8,-1]",
+        "init.log10_lr=[-3,-3]", "init.momentum=[0.5,0.6]",
+    ]  # fmt: skip
+    settings = parse(compose(overrides), force=True)
+    assert (settings.seed, settings.repetitions, settings.seeds) == (7, 3, range(7, 10))
+    assert (settings.update_interval, settings.look_back, settings.hyperparameter_updates) == (4, 6, 9)
+    assert (settings.batch_size, settings.validation_share, settings.data_order) == (32, 0.25, "sequential")
+    assert (settings.gradient_clip_norm, settings.record_every) == (0.25, 2)
+    assert (settings.device, settings.precision, settings.chunk, settings.workers) == ("cpu", "float64", 5, 2)
+    assert (settings.save_weights, settings.save_hypergradients, settings.force) == (True, True, True)
+    assert settings.results_dir == Path("there")
+    assert settings.method.tuned == ("lr",)
+    assert settings.method.data_for_weights == "train_and_validation"
+    assert settings.method.estimator.look_back == 6
+    assert settings.clip_log10_lr == (-8, -1)
+    assert (settings.start.log10_lr, settings.start.momentum) == ((-3, -3), (0.5, 0.6))
+    assert settings.config == resolved(*overrides)
+
+
+def test_words_for_none() -> None:
+    settings = parse(compose(["hyper.clip_log10_lr=null", "chunk=auto", "workers=auto", "batch_size=null"]))
+    assert (settings.clip_log10_lr, settings.chunk, settings.workers, settings.batch_size) == (None, None, None, None)
+
+
+WRONG = {
+    "seed=-1": "whole number, 0 or more",
+    "seed=1.5": "whole number, 0 or more",
+    "seed=true": "whole number, 0 or more",
+    f"seed={2**63}": "too large",
+    "repetitions=0": "whole number, 1 or more",
+    "repetitions=many": "whole number, 1 or more",
+    "update_interval=0": "whole number, 1 or more",
+    "look_back=0": "whole number, 1 or more",
+    "hyperparameter_updates=0": "whole number, 1 or more",
+    "record_every=0": "whole number, 1 or more",
+    "batch_size=0": "null or a whole number",
+    "batch_size=all": "null or a whole number",
+    "chunk=0": "auto or a whole number",
+    "chunk=atuo": "auto or a whole number",
+    "workers=-2": "auto or a whole number",
+    "validation_share=0": "above 0 and below 1",
+    "validation_share=1": "above 0 and below 1",
+    "validation_share=a_lot": "must be a number",
+    "gradient_clip_norm=0": "above 0",
+    "gradient_clip_norm=nan": "must be a number",
+    "hyper.lr=-1": "at least 0",
+    "hyper.lr=abc": "must be a number",
+    "hyper.lr=inf": "must be a number",
+    "hyper.betas=[0.9,1]": "at least 0 and below 1",
+    "hyper.betas=[0.9]": "pair of numbers",
+    "hyper.betas=0.9": "pair of numbers",
+    "hyper.clip_log10_lr=[0,-10]": "low at most high",
+    "hyper.clip_log10_lr=3": "pair [low,high]",
+    "hyper=3": "is a section",
+    "init.log10_lr=[-1,-6]": "low at most high",
+    "init.log10_weight_decay=[a,b]": "must be a number",
+    "init.momentum=[0,1.5]": "within [0,1]",
+    "init.lr_multiplier=[-1,1]": "low at most high",
+    "init.file=no_such.npz": "no such file",
+    "data_order=shufled": "did you mean shuffled",
+    "precision=float16": "float32",
+    "device=gpu": "auto, cpu, cuda, cuda:N",
+    "device=cuda:x": "auto, cpu, cuda, cuda:N",
+    "data_for_weights=trian": "did you mean train",
+    "tuned=[lr,momntum]": "did you mean momentum",
+    "tuned=[lr,lr]": "twice",
+    "tuned=lr": "must be a list",
+    "tuned=[]": "at least one of lr",
+    "save_weights=1": "true or false",
+    "results_dir=''": "not empty",
+    "model._target_=hpo_bench.no_such.Thing": "hpo_bench.no_such",
+    "method.estimator._target_=hpo_bench.hypergradients.neumann.Neuman": "Neuman",
+    "+model.foo=3": "unexpected keyword argument 'foo'",
+    "+foo=1": "no such setting",
+    "+hyper.foo=1": "hyper.foo: no such setting",
+    "+method.lable=x": "did you mean label",
+    "~seed": "seed: is missing",
+    "~hyper.clip_log10_lr": "hyper.clip_log10_lr: is missing",
+    "method.optimiser=null": "both method.estimator and method.optimiser",
+    "dataset.name=null": "dataset.name=null",
+}
+
+
+@pytest.mark.parametrize("override", WRONG)
+def test_a_wrong_value_is_one_line_with_the_key_and_what_is_allowed(override: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse(compose([override]))
+    text = str(caught.value)
+    assert WRONG[override] in text
+    assert override.lstrip("+~").partition("=")[0].partition(".")[0] in text
+    assert "\n" not in text
+
+
+def test_random_tunes_nothing() -> None:
+    with pytest.raises(UserError, match=r"tuned=\[lr\]: method=random tunes nothing"):
+        parse(compose(["method=random", "tuned=[lr]"]))
+
+
+def test_a_value_that_must_be_given() -> None:
+    with pytest.raises(UserError, match=r"dataset\.label: must be given"):
+        parse(compose(["dataset.label=???"]))
+
+
+UNKNOWN = {
+    "method=ours_wd_lrm": ("method=ours_wd_lrm: no such method", "did you mean ours_wd_lr_m"),
+    "dataset=uci_enrgy": ("dataset=uci_enrgy: no such dataset", "did you mean uci_energy"),
+    "model=mpl": ("model=mpl: no such model", "mlp"),
+    "methd=random": ("methd: no such setting", "did you mean method"),
+    "sead=1": ("sead: no such setting", "did you mean seed"),
+    "lr=1": ("lr: no such setting", "did you mean hyper.lr"),
+    "hyper.beta=1": ("hyper.beta: no such setting", "did you mean betas"),
+    "hyperr.lr=1": ("hyperr.lr: no such setting", "did you mean hyper"),
+    "hydra/launcher=nothing": ("hydra/launcher=nothing: no such launcher", "basic"),
+    "method=random,baydin": ("method=random,baydin names several values", "-m"),
+    "seed=range(0,3)": ("seed=range(0,3) names several values", "-m"),
+    "seed": ("cannot read 'seed' as key=value", ""),
+    "tuned=[lr": ("cannot read 'tuned=[lr' as key=value", ""),
+    "~nothing": ("Could not delete from config. 'nothing'", "does not exist"),
+    "model=null": ("Config group override", "must be a string"),
+}
+
+
+@pytest.mark.parametrize("override", UNKNOWN)
+def test_what_does_not_compose_is_one_line_with_the_nearest_names(override: str) -> None:
+    with pytest.raises(UserError) as caught:
+        compose([override])
+    assert str(caught.value).startswith(UNKNOWN[override][0])
+    assert UNKNOWN[override][1] in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_nearest_names_include_those_of_a_further_folder(layers: Path) -> None:
+    (layers / "method" / "broken.yaml").write_text("a: [", encoding="utf-8")
+    (layers / "dataset" / "mine.yaml").write_text("dataset: {name: mine, favourite: 1}\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"did you mean favourite"):
+        compose(["dataset.favorite=2"], layers)
+    with pytest.raises(UserError, match=r"method=min: no such method; did you mean mine"):
+        compose(["method=min"], layers)
+
+
+def test_a_yaml_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "method").mkdir()
+    (tmp_path / "method" / "broken.yaml").write_text("a: [1,\nb: 2", encoding="utf-8")
+    with pytest.raises(UserError, match=r"broken\.yaml") as caught:
+        compose(["method=broken"], tmp_path)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,221 @@
+"""Live trackers: what they are told, that they cost nothing when off, and that no run is lost to one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hpo_bench import tracking
+from hpo_bench.config import compose, parse
+from hpo_bench.errors import RunError, UserError
+from hpo_bench.experiment import execute, identify
+from hpo_bench.progress import Silent
+from hpo_bench.settings import TRACKERS
+from hpo_bench.store import read_table
+from tests.event_files import scalars
+from tests.make_store import make_run
+from tests.problems import make_settings
+
+
+class Saying(Silent):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+class Noting:
+    """A backend that keeps what it is told."""
+
+    def __init__(self, results_dir, run_id, config) -> None:
+        self.run_id, self.logged, self.closed = run_id, {}, []
+
+    def log(self, axis, points) -> None:
+        for step, values in points:
+            self.logged.setdefault(axis, {})[step] = values
+
+    def close(self, complete) -> None:
+        self.closed.append(complete)
+
+
+@pytest.fixture
+def noting(monkeypatch):
+    """The backends that are made."""
+    made: list[Noting] = []
+
+    def make(*arguments):
+        made.append(Noting(*arguments))
+        return made[-1]
+
+    monkeypatch.setitem(tracking.BACKENDS, "tensorboard", make)
+    monkeypatch.setattr(tracking, "find_spec", lambda name: name)
+    return made
+
+
+# --- what is shown ---
+
+
+def test_summaries_are_failure_aware(tmp_path):
+    metric = np.array([[4.0, 1.0], [4.0, 2.0], [4.0, np.nan], [4.0, np.nan]])
+    run = make_run(
+        tmp_path, "random", "uci_energy", metric, lr=np.array([[0.1, 0.1], [0.3, 0.3], [9.0] * 2, [9.0] * 2])
+    )
+    summary = tracking.summarise(read_table(run, "curves"), read_table(run, "final"))
+    assert summary.index.tolist() == [0, 10]
+    assert summary["n_ok"].tolist() == [4, 2]
+    assert summary["test_metric/median"].tolist() == [4.0, np.inf]
+    assert summary["test_metric/q25"].tolist() == [4.0, 1.0]
+    assert summary["test_metric/q75"].tolist() == [4.0, np.inf]
+    assert summary["lr/median"].tolist() == pytest.approx([4.65, 0.2])
+    assert [set(values) for _, values in tracking.finite_points(summary)][1].isdisjoint(
+        {"test_metric/median", "test_metric/q75"}
+    )
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 40), st.integers(2, 60))
+def test_thinned_curves_keep_both_ends(rows, points):
+    curves = pd.DataFrame({"seed": 0, "step": np.arange(rows) * 3} | dict.fromkeys(
+        (*tracking.LOSSES, "lr", "weight_decay", "momentum"), 1.0))  # fmt: skip
+    final = pd.DataFrame({"seed": [0], "diverged_at": [np.nan]})
+    steps = tracking.summarise(curves, final, points).index
+    assert (steps[0], steps[-1]) == (0, 3 * (rows - 1))
+    assert len(steps) == min(rows, points)
+
+
+def test_columns_that_a_run_does_not_have_are_not_shown(tmp_path):
+    run = execute(make_settings(tmp_path, "random")).run
+    summary = tracking.summarise(read_table(run, "curves"), read_table(run, "final"))
+    assert not any(name.startswith("validation_loss") for name in summary.columns)
+    assert "train_loss/median" in summary.columns
+
+
+# --- while a run is computed ---
+
+
+def test_a_tracker_is_told_of_every_block_and_of_the_whole(tmp_path, noting):
+    settings = make_settings(tmp_path, repetitions=5, chunk=2, workers=1, tracker="tensorboard")
+    run = execute(settings).run
+    (backend,) = noting
+    assert (backend.run_id, backend.closed) == (run.run_id, [True])
+    assert list(backend.logged["finished"]) == [2, 4, 5]
+    final, curves = read_table(run, "final"), read_table(run, "curves")
+    assert backend.logged["finished"][5]["n_ok"] == 5
+    assert backend.logged["finished"][5]["test_metric/median"] == final.test_metric.median()
+    assert list(backend.logged["curves"]) == list(range(51))
+    for step, own in curves.groupby("step"):
+        assert backend.logged["curves"][step]["lr/median"] == pytest.approx(own.lr.median(), rel=1e-12)
+
+
+def test_a_resumed_or_finished_run_is_told_as_a_whole_once(tmp_path, noting):
+    settings = make_settings(tmp_path, repetitions=3, tracker="tensorboard")
+    execute(settings)
+    execute(settings)
+    assert len(noting) == 1
+
+
+def test_a_tracker_decides_no_numbers(tmp_path, noting):
+    one = execute(make_settings(tmp_path / "with", tracker="tensorboard")).run
+    other = execute(make_settings(tmp_path / "without")).run
+    parsed = [parse(compose([f"tracker={name}"])) for name in ("null", "wandb")]
+    assert parsed[0].config["tracker"] != parsed[1].config["tracker"]
+    assert len({identify(each, each.source.load(each.validation_share)) for each in parsed}) == 1
+    pd.testing.assert_frame_equal(
+        read_table(one, "curves").drop(columns="elapsed_s"), read_table(other, "curves").drop(columns="elapsed_s")
+    )
+
+
+@pytest.mark.parametrize("when", ["log", "close"])
+def test_a_tracker_that_fails_costs_no_run(tmp_path, noting, monkeypatch, when):
+    def fail(*_: object) -> None:
+        raise OSError("no space\nleft")
+
+    monkeypatch.setattr(Noting, when, fail)
+    reporter = Saying()
+    outcome = execute(make_settings(tmp_path, tracker="tensorboard", chunk=1), reporter)
+    assert outcome.run.status == "complete"
+    failures = [line for line in reporter.lines if "tracker" in line]
+    assert failures == ["tracker=tensorboard failed (no space left); the run goes on without it"]
+
+
+def test_a_failed_run_is_closed_as_failed(tmp_path, noting, monkeypatch):
+    def fail(*_: object) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr("hpo_bench.experiment.Trainer.block", fail)
+    with pytest.raises(RunError):
+        execute(make_settings(tmp_path, tracker="tensorboard"))
+    assert noting[0].closed == [False]
+
+
+def test_mistakes_are_told_before_anything_is_computed(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match=r"tracker=tensorbord: did you mean tensorboard"):
+        parse(compose(["tracker=tensorbord"]))
+    monkeypatch.setattr(tracking, "find_spec", lambda name: None)
+    for name, module in TRACKERS.items():
+        text = rf"tracker={name}: {module} is not installed; pip install 'hpo-bench\[{name}\]'"
+        with pytest.raises(UserError, match=text):
+            execute(make_settings(tmp_path, tracker=name))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_no_tracker_is_imported_when_none_is_asked_for(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from hpo_bench.experiment import execute\n"
+        f"from tests.problems import make_settings; execute(make_settings(Path({str(tmp_path)!r})))\n"
+        f"print([name for name in {sorted(TRACKERS.values())} if name in sys.modules])"
+    )
+    root = Path(__file__).resolve().parent.parent
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# --- the real ones, where they are installed ---
+
+
+def test_tensorboard_event_files_are_written_and_read(tmp_path):
+    pytest.importorskip("tensorboardX", reason="tensorboardX is not installed (pip install 'hpo-bench[tensorboard]')")
+    run = execute(make_settings(tmp_path, repetitions=4, chunk=2, workers=1, tracker="tensorboard")).run
+    written = scalars(tmp_path / "tensorboard" / run.run_id)
+    curves = read_table(run, "curves").groupby("step")
+    assert [step for step, _ in written["finished/n_ok"]] == [2, 4]
+    np.testing.assert_allclose(
+        [value for _, value in written["curves/test_metric/median"]], curves.test_metric.median(), rtol=1e-6
+    )
+
+
+def test_mlflow_keeps_the_curves(tmp_path, monkeypatch):
+    pytest.importorskip("mlflow", reason="mlflow is not installed (pip install 'hpo-bench[mlflow]')")
+    from mlflow.tracking import MlflowClient
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    run = execute(make_settings(tmp_path, tracker="mlflow")).run
+    client = MlflowClient((tmp_path / "mlruns").as_uri())
+    (tracked,) = client.search_runs([client.get_experiment_by_name("hpo-bench").experiment_id])
+    assert (tracked.info.run_name, tracked.info.status) == (run.run_id, "FINISHED")
+    assert tracked.data.params["dataset.name"] == run.dataset
+    history = client.get_metric_history(tracked.info.run_id, "curves/test_metric/median")
+    medians = read_table(run, "curves").groupby("step").test_metric.median()
+    assert {metric.step: metric.value for metric in history} == medians.to_dict()
+
+
+def test_wandb_is_offline_and_keeps_the_curves(tmp_path, monkeypatch):
+    pytest.importorskip("wandb", reason="wandb is not installed (pip install 'hpo-bench[wandb]')")
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    reporter = Saying()
+    run = execute(make_settings(tmp_path, tracker="wandb"), reporter).run
+    assert not [line for line in reporter.lines if "failed" in line]
+    (folder,) = (tmp_path / "wandb").glob("offline-run-*")
+    content = b"".join(path.read_bytes() for path in folder.glob("*.wandb"))
+    assert run.run_id.encode() in content
+    assert b"curves/test_metric/median" in content
