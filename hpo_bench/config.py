@@ -29,14 +29,14 @@ INIT = tuple(Start.__dataclass_fields__)
 SETTINGS = (
     "seed", "repetitions", "update_interval", "look_back", "hyperparameter_updates", "tuned", "hyper", "init",
     "data_for_weights", "validation_share", "batch_size", "data_order", "gradient_clip_norm", "record_every",
-    "save_weights", "save_hypergradients", "results_dir", "device", "precision", "chunk", "workers", "tracker",
-    "model", "dataset", "method",
+    "save_weights", "save_hypergradients", "results_dir", "device", "precision", "chunk", "workers",
+    "checkpoint_every", "tracker", "model", "dataset", "method",
 )  # fmt: skip
 LAUNCHER_EXTRAS = {"joblib": "joblib", "submitit_local": "submitit", "submitit_slurm": "submitit"}
 METHOD_FLAGS = ("full_validation", "lr_schedule", "reset_weights")
 METHOD = (
     "name", "label", "colour", "line_style", "order", "estimator", "optimiser", "per_weight", "data_for_weights",
-    *METHOD_FLAGS,
+    "rule", "search", *METHOD_FLAGS,
 )  # fmt: skip
 DATA_FOR_WEIGHTS = ("train", "train_and_validation")
 Value = TypeVar("Value")
@@ -86,6 +86,7 @@ def parse(cfg: DictConfig, *, force: bool = False) -> Settings:
         source=_component("dataset.source", dataset["source"]),
         model=_component("model", config["model"]),
         force=force,
+        checkpoint_every=_or_none(_seconds, "checkpoint_every", config["checkpoint_every"]),
         tracker=_or_none(_tracker, "tracker", config["tracker"]),
         config=config,
     )
@@ -131,6 +132,10 @@ def _or_none(check: Callable[[str, Any], Value], key: str, value: Any) -> Value 
     return None if value is None else check(key, value)
 
 
+def _seconds(key: str, value: Any) -> float:
+    return checks.number_within(key, value, 0, math.inf, closed=(True, False))
+
+
 def _tracker(key: str, value: Any) -> str:
     return checks.choice(key, value, tuple(TRACKERS))
 
@@ -150,6 +155,8 @@ def _method(config: Mapping[str, Any]) -> Method:
     name = checks.text("method.name", section["name"])
     if (section["estimator"] is None) != (section["optimiser"] is None):
         raise UserError(f"method={name}: give both method.estimator and method.optimiser, or neither (null)")
+    if section.get("rule") is not None and section["estimator"] is not None:
+        raise UserError(f"method={name}: hypergradients are known for SGD with momentum alone; leave out method.rule")
     asked = checks.choice("data_for_weights", config["data_for_weights"], ("method", *DATA_FOR_WEIGHTS))
     own = checks.choice("method.data_for_weights", section.get("data_for_weights", "train"), DATA_FOR_WEIGHTS)
     return Method(
@@ -157,6 +164,8 @@ def _method(config: Mapping[str, Any]) -> Method:
         tuned=_tuned(name, config["tuned"], section["estimator"]),
         estimator=_or_none(_component, "method.estimator", section["estimator"]),
         optimiser=_or_none(_component, "method.optimiser", section["optimiser"]),
+        rule=_or_none(_component, "method.rule", section.get("rule")),
+        search=_or_none(_component, "method.search", section.get("search")),
         per_weight=checks.words("method.per_weight", section.get("per_weight", []), HYPERPARAMETERS),
         data_for_weights=cast("DataForWeights", own if asked == "method" else asked),
         **{key: checks.flag(f"method.{key}", section.get(key, False)) for key in METHOD_FLAGS},

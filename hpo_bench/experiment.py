@@ -7,10 +7,9 @@ import json
 import platform
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,9 +19,10 @@ import pyarrow as pa
 import torch
 
 from hpo_bench import __version__, tracking
+from hpo_bench.checkpoint import Checkpoint, Checkpoints
 from hpo_bench.core import memory, start
 from hpo_bench.core.batches import Rows, Stream
-from hpo_bench.core.loop import Plan, Problem, Result, train
+from hpo_bench.core.loop import MOMENTUM_SGD, Plan, Problem, Snapshot, beginning, train
 from hpo_bench.core.loop import Start as StartTensors
 from hpo_bench.core.recorder import QUANTILES, Recorder, recorded_steps
 from hpo_bench.datasets.base import Table
@@ -35,7 +35,7 @@ from hpo_bench.store import CURVE_COLUMNS, FINAL_COLUMNS, Block, Run, Writer
 
 NUMBERS = 1  # raised by every change that moves a result (CHANGELOG, "Numbers"): part of each run's hash
 PRESENTATION = {"label", "colour", "line_style", "order"}
-PLACE = {"results_dir", "device", "chunk", "workers", "tracker", "seed", "repetitions"}
+PLACE = {"results_dir", "device", "chunk", "workers", "tracker", "checkpoint_every", "seed", "repetitions"}
 MANY_THREADS_BYTES = 64 << 20  # activations of a block from which one block is worth all cores
 
 
@@ -69,13 +69,15 @@ def execute(settings: Settings, reporter: Reporter | None = None, pool: Pool | N
             reporter.say(f"{name}: already complete, nothing to compute (--force computes it again)")
             return Outcome(run, 0)
         trainer = Trainer.of(settings, table, device)
+        if settings.checkpoint_every is not None:
+            trainer = replace(trainer, checkpoints=Checkpoints(writer.blocks, settings.checkpoint_every))
         finished = writer.finished_seeds()
         missing = [seed for seed in settings.seeds if seed not in finished]
         chunk = trainer.chunk(len(missing))
         document = describe(trainer, config_hash, chunk)
-        blocks = [missing[at : at + chunk.rows] for at in range(0, len(missing), chunk.rows)]
+        blocks, begun = _blocks(trainer, missing, chunk.rows)
         if blocks:
-            reporter.say(f"{name}: {_plan_line(chunk, len(missing), len(blocks), device, len(finished))}")
+            reporter.say(f"{name}: {_plan_line(chunk, len(missing), len(blocks), device, len(finished), begun)}")
             if trainer.why is not None:
                 reporter.say(f"{name}: hypergradients in {trainer.why}")
         updates = settings.weight_updates
@@ -87,6 +89,8 @@ def execute(settings: Settings, reporter: Reporter | None = None, pool: Pool | N
             ):
                 for block in pool.run(trainer, blocks, chunk.workers, reporter):
                     writer.write_block(block)
+                    if trainer.checkpoints is not None:
+                        trainer.checkpoints.of(block.seeds).drop()
                     tracked.finished(block)
                 run = writer.commit(settings.seeds, document)
                 tracked.complete(run)
@@ -99,13 +103,26 @@ def execute(settings: Settings, reporter: Reporter | None = None, pool: Pool | N
         return Outcome(run, len(missing))
 
 
-def _plan_line(chunk: memory.Chunk, missing: int, blocks: int, device: torch.device, finished: int) -> str:
+def _blocks(trainer: Trainer, missing: Sequence[int], rows: int) -> tuple[list[Sequence[int]], int]:
+    """Seeds of each block, those with a checkpoint first, and how many these are."""
+    begun: list[Sequence[int]] = []
+    if trainer.checkpoints is not None:
+        begun += trainer.checkpoints.begun(missing, trainer.settings.chunk)
+    known = {seed for seeds in begun for seed in seeds}
+    rest = [seed for seed in missing if seed not in known]
+    return [*begun, *(rest[at : at + rows] for at in range(0, len(rest), rows))], len(begun)
+
+
+def _plan_line(
+    chunk: memory.Chunk, missing: int, blocks: int, device: torch.device, finished: int, begun: int = 0
+) -> str:
     size = f"{chunk.bytes / 2**20:.0f} MiB" if chunk.bytes < memory.GIB else f"{chunk.bytes / memory.GIB:.1f} GiB"
     text = (
         f"{missing} repetition{'s' * (missing > 1)} on {device} in {blocks} block{'s' * (blocks > 1)} "
         f"of up to {chunk.rows} ({chunk.reason}), {chunk.workers} at a time, about {size}"
     )
-    return f"{text}; {finished} finished earlier" if finished else text
+    text += f"; {finished} finished earlier" * bool(finished)
+    return text + f"; {begun} go{'es' * (begun == 1)} on from a checkpoint" * bool(begun)
 
 
 def describe(trainer: Trainer, config_hash: str, chunk: memory.Chunk) -> dict[str, Any]:
@@ -137,25 +154,46 @@ class Threads:
     def run(
         self, trainer: Trainer, blocks: Sequence[Sequence[int]], workers: int, reporter: Reporter
     ) -> Iterator[Block]:
-        """See `Pool.run`; a block that fails stops the others at their next hyperparameter update."""
+        """See `Pool.run`; a block that fails stops the others at their next hyperparameter update.
+
+        A block for which there is not enough memory is computed in halves.
+        """
         stop = threading.Event()
         threads = torch.get_num_threads()
 
-        def work(seeds: Sequence[int]) -> Block:
-            torch.set_num_threads(trainer.threads(len(seeds), workers))
+        def attempt(seeds: Sequence[int]) -> Block:
+            done = 0
 
             def on_progress(count: int) -> None:
+                nonlocal done
+                done += count * len(seeds)
                 reporter.advance(count * len(seeds))
                 if stop.is_set():
-                    raise _Stopped
+                    raise Stopped
 
-            return trainer.block(seeds, on_progress)
+            try:
+                return trainer.block(seeds, on_progress)
+            except (MemoryError, RuntimeError):
+                reporter.advance(-done)
+                raise
+
+        def work(seeds: Sequence[int]) -> list[Block]:
+            torch.set_num_threads(trainer.threads(len(seeds), workers))
+            try:
+                return [attempt(seeds)]
+            except (MemoryError, RuntimeError) as error:
+                if len(seeds) == 1 or not memory.is_exhausted(error):
+                    raise
+            half = -(-len(seeds) // 2)
+            reporter.say(f"not enough memory for {len(seeds)} repetitions at once: going on with {half}")
+            memory.give_back(trainer.device)
+            return [*work(seeds[:half]), *work(seeds[half:])]
 
         with ThreadPoolExecutor(max(workers, 1)) as pool:
             futures = [pool.submit(work, seeds) for seeds in blocks]
             try:
                 for future in as_completed(futures):
-                    yield future.result()
+                    yield from future.result()
             finally:
                 stop.set()
                 for future in futures:
@@ -163,13 +201,18 @@ class Threads:
                 torch.set_num_threads(threads)
 
 
-class _Stopped(Exception):
+class Stopped(Exception):
     """Another block failed, or the user pressed Ctrl-C."""
 
 
 @dataclass(frozen=True)
 class Trainer:
-    """One run's dataset, model and plan, ready to train any of its repetitions; ``why`` its estimator was chosen."""
+    """One run's dataset, model and plan, ready to train any of its repetitions.
+
+    Args:
+        why: its estimator was chosen.
+        checkpoints: where blocks leave theirs, or None.
+    """
 
     settings: Settings
     table: Table
@@ -179,6 +222,7 @@ class Trainer:
     dtype: torch.dtype
     device: torch.device
     why: str | None = None
+    checkpoints: Checkpoints | None = None
 
     @staticmethod
     def of(settings: Settings, table: Table, device: torch.device) -> Trainer:
@@ -200,7 +244,7 @@ class Trainer:
         estimator, why = _chosen(settings, model, len(rows[method.data_for_weights]))
         plan = Plan(
             estimator, method.optimiser, method.tuned, settings.update_interval, settings.weight_updates,
-            settings.clip_log10_lr, method.reset_weights,
+            settings.clip_log10_lr, method.reset_weights, method.rule or MOMENTUM_SGD,
         )  # fmt: skip
         return Trainer(settings, table, model, plan, rows, dtype, device, why)
 
@@ -257,8 +301,9 @@ class Trainer:
         columns = len(CURVE_COLUMNS) + (len(QUANTILES) if self.settings.method.per_weight else 0)
         steps = len(recorded_steps(self.settings.weight_updates, self.settings.record_every))
         record = 3 * columns * steps * self.dtype.itemsize + self.settings.weight_updates * self.dtype.itemsize
-        rows = max(self._batch_rows(), *(len(self.rows[name]) for name in ("test", "validation")))
-        need = self.model.row_bytes(rows, self.plan.kept) + record
+        seen = max(len(self.rows[name]) for name in ("test", "validation"))
+        batch = max(self._batch_rows(), min(self.settings.batch_size or seen, len(self.rows["validation"])))
+        need = self.model.row_bytes(batch, self.plan.kept) + self.model.evaluation_bytes(seen) + record
         working_set = self.model.working_set(self._batch_rows())
         return memory.choose(repetitions, need, working_set, self.device, self.settings.chunk, self.settings.workers)
 
@@ -267,35 +312,63 @@ class Trainer:
         large = workers == 1 and rows * self.model.working_set(self._batch_rows()) >= MANY_THREADS_BYTES
         return memory.cores() if large else 1
 
+    def recorder(self, rows: int) -> Recorder:
+        """For a training of some repetitions."""
+        settings = self.settings
+        kept = settings.weight_updates // self.plan.interval if settings.save_hypergradients else 0
+        per_weight = "lr" in settings.method.per_weight
+        like = torch.empty(0, dtype=self.dtype, device=self.device)
+        return Recorder(rows, settings.weight_updates, settings.record_every, per_weight, like, kept)
+
     def block(self, seeds: Sequence[int], on_progress: Callable[[int], None] = lambda updates: None) -> Block:
-        """Train some repetitions as one tensor program."""
-        begin = time.perf_counter()
-        settings, first = self.settings, self.start(seeds)
-        recorder = Recorder(
-            len(seeds),
-            settings.weight_updates,
-            settings.record_every,
-            "lr" in settings.method.per_weight,
-            first.weights,
-        )
-        result = train(
-            self.problem(seeds), self.plan, first, recorder,
-            keep_hypergradients=settings.save_hypergradients, on_progress=on_progress,
+        """Train some repetitions as one tensor program, from their checkpoint if there is one; or search for each."""
+        if self.settings.method.search is not None:
+            return self.settings.method.search.block(self, seeds, on_progress)
+        recorder = self.recorder(len(seeds))
+        problem, first = self.problem(seeds), self.start(seeds)
+        checkpoint = None if self.checkpoints is None else self.checkpoints.of(seeds)
+        snapshot = None
+        if checkpoint is not None:
+            snapshot = checkpoint.load(beginning(problem, self.plan, first), recorder)
+        if snapshot is not None:
+            on_progress(snapshot.number)
+        end = train(
+            problem, self.plan, first, recorder, snapshot=snapshot,
+            on_interval=_saving(checkpoint, recorder, self.plan.update_interval, on_progress),
         )  # fmt: skip
-        curves, diverged_at = recorder.curves(), recorder.diverged_at()
-        seconds = time.perf_counter() - begin
+        curves, diverged_at, seconds = recorder.curves(), recorder.diverged_at(), recorder.seconds
         tables = {
             "final": final_table(seeds, first, recorder.steps, curves, diverged_at, seconds / len(seeds)),
             "curves": curves_table(seeds, recorder.steps, curves, diverged_at, recorder.elapsed),
         }
-        if settings.save_hypergradients:
-            tables["hypergradients"] = hypergradients_table(seeds, result)
+        if self.settings.save_hypergradients:
+            tables["hypergradients"] = hypergradients_table(seeds, recorder.hypergradients())
         weights = {}
-        if settings.save_weights:
-            arrays = self.model.layout.arrays(result.state.weights.cpu().numpy())
+        if self.settings.save_weights:
+            arrays = self.model.layout.arrays(self.plan.rule.evaluated(end.state).cpu().numpy())
             weights = {f"wT/{name}": array for name, array in arrays.items()}
-        times = {"train": seconds - result.evaluate_seconds, "evaluate": result.evaluate_seconds, "total": seconds}
-        return Block(tuple(seeds), tables, weights, times)
+        evaluate = recorder.evaluate_seconds
+        return Block(
+            tuple(seeds), tables, weights, {"train": seconds - evaluate, "evaluate": evaluate, "total": seconds}
+        )
+
+
+def _saving(
+    checkpoint: Checkpoint | None, recorder: Recorder, interval: int, on_progress: Callable[[int], None]
+) -> Callable[[Snapshot], None]:
+    """What is done after every T weight updates: tell of it, and write the checkpoint if it is time, or the end."""
+
+    def on_interval(snapshot: Snapshot) -> None:
+        try:
+            on_progress(interval)
+        except Stopped:
+            if checkpoint is not None:
+                checkpoint.save(snapshot, recorder)
+            raise
+        if checkpoint is not None and checkpoint.due():
+            checkpoint.save(snapshot, recorder)
+
+    return on_interval
 
 
 def _chosen(settings: Settings, model: Model, training: int) -> tuple[Estimator | None, str | None]:
@@ -399,21 +472,22 @@ def curves_table(
     return pa.table(columns)
 
 
-def hypergradients_table(seeds: Sequence[int], result: Result) -> pa.Table:
+def hypergradients_table(seeds: Sequence[int], kept: Mapping[str, np.ndarray]) -> pa.Table:
     """One row per repetition and hyperparameter update, raw space.
 
     Per-weight hyperparameters: the sum of the hypergradients (that of a common shift) and the mean step.
+
+    Args:
+        kept: see `Recorder.hypergradients`.
     """
-    names = list(result.hypergradients)
-    updates = len(result.hypergradients[names[0]]) if names else 0
+    updates = max((len(values) for values in kept.values()), default=0)
     columns: dict[str, pa.Array] = {
         "seed": pa.array(np.repeat(np.asarray(seeds, np.int64), updates)),
         "hyper_step": pa.array(np.tile(np.arange(updates), len(seeds))),
     }
-    for name in names:
+    for name, values in kept.items():
         for index, kind in enumerate(("hypergradient", "step")):
-            stacked = torch.stack([pair[index] for pair in result.hypergradients[name]]) if updates else torch.empty(0)
-            columns[f"{kind}_{name}"] = pa.array(stacked.cpu().numpy().T.ravel())
+            columns[f"{kind}_{name}"] = pa.array(values[:, index].T.ravel())
     return pa.table(columns)
 
 

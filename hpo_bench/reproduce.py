@@ -168,7 +168,16 @@ class GridTrainer(Trainer):
         one = Trainer.of(cells[0], table, device)
         widest = replace(one.plan, estimator=grouped([cell.method.estimator for cell in cells]))
         return GridTrainer(
-            one.settings, table, one.model, widest, one.rows, one.dtype, device, one.why, tuple(cells), tuple(pairs)
+            one.settings,
+            table,
+            one.model,
+            widest,
+            one.rows,
+            one.dtype,
+            device,
+            one.why,
+            cells=tuple(cells),
+            pairs=tuple(pairs),
         )
 
     def block(self, seeds: Sequence[int], on_progress: Callable[[int], None] = lambda updates: None) -> Block:

@@ -26,6 +26,9 @@ class Method:
         full_validation: log the loss of the whole validation set instead of one validation batch.
         lr_schedule: multiply the learning rate by the repetition's multiplier after every T weight updates.
         reset_weights: put the weights back to their initial values after every hyperparameter update but the last.
+        rule: how the weights are updated (`hpo_bench.core.update.Rule`); None for SGD with momentum, the only one that
+            hypergradients are known for.
+        search: trains many times for each repetition (`hpo_bench.search`); None for one training.
     """
 
     name: str
@@ -37,6 +40,8 @@ class Method:
     full_validation: bool = False
     lr_schedule: bool = False
     reset_weights: bool = False
+    rule: Any = None
+    search: Any = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,7 @@ class Settings:
         gradient_clip_norm: bound on the norm of the training-loss gradient of each repetition, or None.
         record_every: weight updates between rows of the curves.
         chunk: repetitions trained at once, or None to choose by the device's memory.
+        checkpoint_every: seconds between checkpoints of a block in training, or None for none.
         tracker: where curves are shown as well (`hpo_bench.tracking`), or None.
         workers: blocks computed side by side, or None for one a CPU core.
         model: builds the model (`hpo_bench.models`): called with the dataset's `Table` and the precision.
@@ -99,6 +105,7 @@ class Settings:
     save_weights: bool
     save_hypergradients: bool
     force: bool = False
+    checkpoint_every: float | None = None
     tracker: str | None = None
     config: dict[str, Any] = field(default_factory=dict, repr=False)
 

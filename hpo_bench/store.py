@@ -236,7 +236,7 @@ class Writer:
         if self.force:
             for name in ("run.json", *(f"{table}.parquet" for table in TABLES), "final_weights.npz"):
                 (self.path / name).unlink(missing_ok=True)
-            shutil.rmtree(self.path / "blocks", ignore_errors=True)
+            shutil.rmtree(self.blocks, ignore_errors=True)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -246,6 +246,11 @@ class Writer:
             self._lock.close()
         with contextlib.suppress(OSError):  # nothing was computed: leave no empty folder behind
             self.path.rmdir()
+
+    @property
+    def blocks(self) -> Path:
+        """Folder of what is finished, and in the making, of a run that is not complete."""
+        return self.path / "blocks"
 
     def complete(self) -> Run | None:
         """The run if it is already complete."""
@@ -270,7 +275,7 @@ class Writer:
 
     def write_block(self, block: Block) -> None:
         """Store a finished block; ``block.json`` is its commit mark."""
-        folder = self.path / "blocks" / f"block-{block.seeds[0]}-{block.seeds[-1]}"
+        folder = self.blocks / f"block-{block.seeds[0]}-{block.seeds[-1]}"
         with _disk_errors(self.path):
             for name, table in block.tables.items():
                 write_table(folder / f"{name}.parquet", table)
@@ -316,7 +321,7 @@ class Writer:
 
     def drop_blocks(self) -> None:
         """Remove what the commit made needless."""
-        shutil.rmtree(self.path / "blocks", ignore_errors=True)
+        shutil.rmtree(self.blocks, ignore_errors=True)
 
     def fail(self, seeds: Iterable[int], document: Mapping[str, Any], error: str) -> None:
         """Mark the run as failed; its finished blocks stay, so a later call computes only the rest."""

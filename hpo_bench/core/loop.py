@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,10 +17,11 @@ from hpo_bench.core.batches import Stream
 from hpo_bench.core.hyperparameters import Hyperparameters
 from hpo_bench.core.optimisers import Optimiser
 from hpo_bench.core.recorder import Recorder
-from hpo_bench.core.update import State, advance
+from hpo_bench.core.update import MomentumSGD, Rule, State
 from hpo_bench.hypergradients.base import Accumulator, Estimator, accumulator
 from hpo_bench.models.base import Batch, Model
 
+MOMENTUM_SGD = MomentumSGD()
 RANDOM_LR_BOUNDS = (-10.0, 0.0)  # of log10 lr under a schedule: lr in [1e-10, 1]
 
 
@@ -46,7 +48,7 @@ class Problem:
 class Plan:
     """How hyperparameters move during the training (`hpo_bench.settings.Method`, with T, K and the clamp).
 
-    Estimator and optimiser are both there or both None.
+    Estimator and optimiser are both there or both None; an estimator needs `MomentumSGD`.
     """
 
     estimator: Estimator | None
@@ -56,6 +58,7 @@ class Plan:
     weight_updates: int
     clip_log10_lr: tuple[float, float] | None
     reset_weights: bool = False
+    rule: Rule = MOMENTUM_SGD
 
     @property
     def interval(self) -> int:
@@ -93,42 +96,52 @@ class Start:
     log10_multiplier: Tensor | None = None
 
 
-@dataclass
-class Result:
-    """What a training leaves besides the recorder's columns.
+@dataclass(frozen=True)
+class Snapshot:
+    """A training between two weight updates, from which it goes on as if it had never stopped.
 
     Args:
-        state, raw: at the end.
-        hypergradients: by hyperparameter, a list over the hyper updates of (hypergradient (R,), step taken (R,)).
-        evaluate_seconds: host time spent on test and full-validation losses.
+        number: weight updates made.
+        state: weights, buffers and what the model carries.
+        raw: raw hyperparameters, (R, 1) or (R, P) each.
+        memory: of the hyperparameter optimiser, rows first; None without one.
     """
 
+    number: int
     state: State
     raw: Mapping[str, Tensor]
-    hypergradients: dict[str, list[tuple[Tensor, Tensor]]] = field(default_factory=dict)
-    evaluate_seconds: float = 0.0
+    memory: Any
+
+
+def beginning(problem: Problem, plan: Plan, start: Start) -> Snapshot:
+    """Before the first weight update."""
+    state = State(start.weights, plan.rule.init(start.weights), problem.model.initial_carried(len(start.weights)))
+    memory = None if plan.optimiser is None else plan.optimiser.init({name: start.raw[name] for name in plan.tuned})
+    return Snapshot(0, state, dict(start.raw), memory)
 
 
 @torch.no_grad()
 def train(
-    problem: Problem, plan: Plan, start: Start, recorder: Recorder, *, keep_hypergradients: bool = False,
-    on_progress: Callable[[int], None] = lambda updates: None,
-) -> Result:  # fmt: skip
+    problem: Problem, plan: Plan, start: Start, recorder: Recorder, *, snapshot: Snapshot | None = None,
+    until: int | None = None, on_interval: Callable[[Snapshot], None] = lambda snapshot: None,
+) -> Snapshot:  # fmt: skip
     """Train; row s of the record holds the state before update s, the last row that after the final update.
 
     Args:
-        on_progress: called with the number of weight updates made since the last call.
+        snapshot: where to begin: after a whole number of intervals of T (and of the estimator's); None for the start.
+        until: number of weight updates after which to stop, likewise whole intervals; None for the end. Row ``until``
+            is recorded by whoever goes on from there, or here if it is the end.
+        on_interval: called with each snapshot after T weight updates.
     """
     model, total, interval = problem.model, plan.weight_updates, plan.interval
-    raw = dict(start.raw)
+    now = snapshot or beginning(problem, plan, start)
+    state, raw, memory = now.state, dict(now.raw), now.memory
     hyper = Hyperparameters.of(raw)
-    memory = None if plan.optimiser is None else plan.optimiser.init({name: raw[name] for name in plan.tuned})
-    state = State(start.weights, torch.zeros_like(start.weights), model.initial_carried(len(start.weights)))
     accumulator, window_size = plan.accumulator, plan.window
     window = None if accumulator is None else accumulator.begin(plan.tuned)
-    result = Result(state, raw)
+    last = total if until is None else until
 
-    for number in range(total + 1):
+    for number in range(now.number, last + (last == total)):
         final = number == total
         batch = problem.training.batch(number)
         due, tunes = recorder.due(number), accumulator is not None and (number + 1) % interval == 0
@@ -140,21 +153,20 @@ def train(
         state_after = State(state.weights, state.buffer, linearisation.carried)
         recorder.watch(number, state, linearisation.loss, hyper)
         if second is not None and (model.carries_state or due):
-            second_loss, carried = model.loss(state.weights, second, state_after.carried)
+            second_loss, carried = model.loss(plan.rule.evaluated(state), second, state_after.carried)
             state_after = State(state.weights, state.buffer, carried)
         if due:
             values = {"train_loss": linearisation.loss}
             if second is not None:
                 values["validation_loss"] = second_loss
-            recorder.record(number, {**values, **_evaluate(problem, state_after, result)})
+            recorder.record(number, {**values, **_evaluate(problem, plan.rule, state_after, recorder)})
         if final:
             break
 
-        state, step = advance(state_after, linearisation, hyper, problem.gradient_clip_norm)
+        state, step = plan.rule.advance(state_after, linearisation, hyper, problem.gradient_clip_norm)
         if accumulator is not None and differentiable:
+            assert step is not None
             window = accumulator.accumulate(window, step)
-        if (number + 1) % plan.update_interval == 0:
-            on_progress(plan.update_interval)
         if tunes and accumulator is not None and plan.optimiser is not None:
             assert second is not None
             gradient = model.linearise(state.weights, second, state.carried, False)
@@ -163,18 +175,16 @@ def train(
             window = accumulator.begin(plan.tuned)
             changes, memory = plan.optimiser.update(hypergradients, memory)
             moved = _move(raw, changes, plan.clip_log10_lr)
-            if keep_hypergradients:
-                for name, value in hypergradients.items():
-                    taken = (moved[name] - raw[name]).mean(-1)
-                    result.hypergradients.setdefault(name, []).append((value.sum(-1), taken))
+            recorder.hyper_update(number // interval, hypergradients, raw, moved)
             raw, hyper = moved, Hyperparameters.of(moved)
             if plan.reset_weights and number + 1 < total:
                 state = State(start.weights, state.buffer, state.carried)
         elif (number + 1) % plan.update_interval == 0 and start.log10_multiplier is not None:
             raw = _move(raw, {"lr": start.log10_multiplier}, RANDOM_LR_BOUNDS)
             hyper = Hyperparameters.of(raw)
-    result.state, result.raw = state, raw
-    return result
+        if (number + 1) % plan.update_interval == 0:
+            on_interval(Snapshot(number + 1, state, raw, memory))
+    return Snapshot(last, state, raw, memory)
 
 
 def _move(
@@ -187,11 +197,12 @@ def _move(
     return moved
 
 
-def _evaluate(problem: Problem, state: State, result: Result) -> dict[str, Tensor]:
+def _evaluate(problem: Problem, rule: Rule, state: State, recorder: Recorder) -> dict[str, Tensor]:
     begin = time.perf_counter()
-    loss, metric = problem.model.evaluate(state.weights, problem.test, state.carried)
+    weights = rule.evaluated(state)
+    loss, metric = problem.model.evaluate(weights, problem.test, state.carried)
     values = {"test_loss": loss, "test_metric": metric}
     if problem.full_validation is not None:
-        values["validation_loss"], _ = problem.model.evaluate(state.weights, problem.full_validation, state.carried)
-    result.evaluate_seconds += time.perf_counter() - begin
+        values["validation_loss"], _ = problem.model.evaluate(weights, problem.full_validation, state.carried)
+    recorder.evaluate_seconds += time.perf_counter() - begin
     return values

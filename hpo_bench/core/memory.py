@@ -93,3 +93,17 @@ def _even(repetitions: int, rows: int, workers: int) -> int:
     blocks = -(-repetitions // rows)
     blocks = -(-blocks // workers) * workers
     return max(1, -(-repetitions // blocks))
+
+
+def is_exhausted(error: BaseException) -> bool:
+    """Whether an error says that memory has run out."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error)
+    return any(sign in text for sign in ("not enough memory", "t allocate memory", "out of memory"))
+
+
+def give_back(device: torch.device) -> None:
+    """Let go of memory that torch only keeps in store."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

@@ -30,9 +30,16 @@ class Recorder:
         every: weight updates between recorded steps.
         per_weight_lr: record quantiles over the weights beside the median.
         like: gives dtype and device.
+        hyper_updates: hyperparameter updates whose hypergradients and steps are kept; 0 keeps none.
+
+    Attributes:
+        elapsed: seconds at which each recorded step was reached.
+        evaluate_seconds: host time spent on test and full-validation losses.
     """
 
-    def __init__(self, rows: int, updates: int, every: int, per_weight_lr: bool, like: Tensor) -> None:
+    def __init__(
+        self, rows: int, updates: int, every: int, per_weight_lr: bool, like: Tensor, hyper_updates: int = 0
+    ) -> None:
         self.steps = recorded_steps(updates, every)
         self._index = {step: index for index, step in enumerate(self.steps)}
         self._rows, self._like = rows, like
@@ -42,6 +49,9 @@ class Recorder:
         self._hyper: Hyperparameters | None = None
         self._hyper_columns: dict[str, Tensor] = {}
         self._hyper_finite = like.new_zeros(rows)
+        self._hyper_updates = hyper_updates
+        self._hypergradients: dict[str, Tensor] = {}
+        self.evaluate_seconds = 0.0
         self.elapsed = np.zeros(len(self.steps))
         self._begin = time.perf_counter()
 
@@ -72,6 +82,55 @@ class Recorder:
                 self._columns[name] = self._like.new_full((len(self.steps), self._rows), torch.nan)
             self._columns[name][index] = value
         self.elapsed[index] = time.perf_counter() - self._begin
+
+    def hyper_update(
+        self,
+        index: int,
+        hypergradients: Mapping[str, Tensor],
+        before: Mapping[str, Tensor],
+        after: Mapping[str, Tensor],
+    ) -> None:
+        """Keep hypergradients and the steps taken; of per-weight ones the sum and the mean."""
+        if not self._hyper_updates:
+            return
+        for name, value in hypergradients.items():
+            if name not in self._hypergradients:
+                self._hypergradients[name] = self._like.new_full((self._hyper_updates, 2, self._rows), torch.nan)
+            self._hypergradients[name][index, 0] = value.sum(-1)
+            self._hypergradients[name][index, 1] = (after[name] - before[name]).mean(-1)
+
+    def hypergradients(self) -> dict[str, np.ndarray]:
+        """By hyperparameter, (hyper updates, 2, R): hypergradient and step taken."""
+        return {name: values.cpu().numpy() for name, values in self._hypergradients.items()}
+
+    def contents(self) -> dict[str, np.ndarray]:
+        """All that was written down so far, to `restore` it later."""
+        numbers = np.array([self.evaluate_seconds, time.perf_counter() - self._begin])
+        return {
+            "finite": self._finite.cpu().numpy(), "elapsed": self.elapsed, "seconds": numbers,
+            **{f"column/{name}": values for name, values in self.curves().items()},
+            **{f"hypergradient/{name}": values for name, values in self.hypergradients().items()},
+        }  # fmt: skip
+
+    def restore(self, contents: Mapping[str, np.ndarray]) -> None:
+        """Go on from `contents` of a recorder made with the same arguments.
+
+        Raises:
+            KeyError, ValueError, RuntimeError: they are of another.
+        """
+        self._finite.copy_(torch.from_numpy(contents["finite"]))
+        self.elapsed[:] = contents["elapsed"]
+        self.evaluate_seconds, before = (float(value) for value in contents["seconds"])
+        self._begin = time.perf_counter() - before
+        for kind, target in (("column/", self._columns), ("hypergradient/", self._hypergradients)):
+            for name, values in contents.items():
+                if name.startswith(kind):
+                    target[name.removeprefix(kind)] = torch.from_numpy(values).to(self._like)
+
+    @property
+    def seconds(self) -> float:
+        """Time since the beginning, interruptions left out."""
+        return time.perf_counter() - self._begin
 
     def curves(self) -> dict[str, np.ndarray]:
         """Recorded columns on the host, (recorded steps, R) each."""

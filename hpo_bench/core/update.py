@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -27,12 +27,12 @@ class State:
 
     Args:
         weights: (R, P).
-        buffer: momentum buffer, (R, P).
+        buffer: momentum buffer, (R, P), or whatever else the `Rule` carries, rows first.
         carried: what the model carries besides (batch-norm statistics, LSTM states), rows first; opaque to the loop.
     """
 
     weights: Tensor
-    buffer: Tensor
+    buffer: Any
     carried: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -163,3 +163,40 @@ def advance(
     weights = torch.addcmul(state.weights, hyperparameters.lr, buffer, value=-1)
     step = Step(state.weights, state.buffer, buffer, linearisation, clip, hyperparameters)
     return State(weights, buffer, state.carried), step
+
+
+class Rule(Protocol):
+    """How weights are updated from gradients. Hypergradients need the `Step` that only `MomentumSGD` gives."""
+
+    def init(self, weights: Tensor) -> Any:
+        """`State.buffer` before the first update of ``weights`` (R, P)."""
+        ...
+
+    def advance(
+        self, state: State, linearisation: Linearisation, hyperparameters: Hyperparameters, clip_norm: float | None
+    ) -> tuple[State, Step | None]:
+        """Make one weight update; `State.carried` stays as it is."""
+        ...
+
+    def evaluated(self, state: State) -> Tensor:
+        """The weights (R, P) whose validation and test losses count: the trained ones, or an average of them."""
+        ...
+
+
+@dataclass(frozen=True)
+class MomentumSGD:
+    """SGD with momentum and weight decay: `advance`."""
+
+    def init(self, weights: Tensor) -> Tensor:
+        """A buffer of zeros."""
+        return torch.zeros_like(weights)
+
+    def advance(
+        self, state: State, linearisation: Linearisation, hyperparameters: Hyperparameters, clip_norm: float | None
+    ) -> tuple[State, Step | None]:
+        """See `advance`."""
+        return advance(state, linearisation, hyperparameters, clip_norm)
+
+    def evaluated(self, state: State) -> Tensor:
+        """The trained weights."""
+        return state.weights

@@ -1,0 +1,148 @@
+"""Blocks in the middle of their training, on disk: a killed run goes on from its last checkpoint, to the same numbers.
+
+A checkpoint lies beside the finished blocks of its run, as ``blocks/checkpoint-FIRST-LAST.npz``. Streams of batches are
+functions of the update's number, so a `Snapshot` and what the recorder wrote down are all that it holds.
+"""
+
+from __future__ import annotations
+
+import time
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from hpo_bench.core import tree
+from hpo_bench.core.loop import Snapshot
+from hpo_bench.core.recorder import Recorder
+from hpo_bench.store import atomic
+
+UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, EOFError, zipfile.BadZipFile)
+
+
+def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays by name, atomically."""
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+
+
+def read(path: Path) -> dict[str, np.ndarray] | None:
+    """What `write` wrote; None where there is nothing, or nothing that can be read."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except UNREADABLE:
+        return None
+
+
+def packed(value: Any, prefix: str) -> dict[str, np.ndarray]:
+    """Leaves of a structure as arrays ``PREFIX/NUMBER``."""
+    found = tree.leaves(value)
+    return {f"{prefix}/{index:04d}": _array(leaf) for index, leaf in enumerate(found)}
+
+
+def unpacked(template: Any, arrays: Mapping[str, np.ndarray], prefix: str) -> Any:
+    """The structure like ``template`` that was `packed` under ``prefix``.
+
+    Raises:
+        ValueError: it was another structure.
+    """
+    stored = [array for name, array in sorted(arrays.items()) if name.startswith(f"{prefix}/")]
+    leaves = tree.leaves(template)
+    if len(stored) != len(leaves):
+        raise ValueError(f"{len(stored)} leaves stored, {len(leaves)} expected")
+    return tree.rebuilt(template, [_leaf(array, like) for array, like in zip(stored, leaves, strict=True)])
+
+
+def _array(leaf: Any) -> np.ndarray:
+    return leaf.detach().cpu().numpy() if isinstance(leaf, torch.Tensor) else np.asarray(leaf)
+
+
+def _leaf(array: np.ndarray, like: Any) -> Any:
+    if not isinstance(like, torch.Tensor):
+        return type(like)(array.item())
+    if array.shape != tuple(like.shape):
+        raise ValueError(f"shape {array.shape} stored, {tuple(like.shape)} expected")
+    return torch.from_numpy(array).to(like)
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """Where the blocks of one run leave their checkpoints.
+
+    Args:
+        folder: of the run's blocks.
+        every: seconds between two of a block; 0 for one after every hyperparameter update.
+    """
+
+    folder: Path
+    every: float
+
+    def path(self, seeds: Sequence[int]) -> Path:
+        """File of one block."""
+        return self.folder / f"checkpoint-{seeds[0]}-{seeds[-1]}.npz"
+
+    def of(self, seeds: Sequence[int]) -> Checkpoint:
+        """That of one block."""
+        return Checkpoint(self.path(seeds), tuple(seeds), self.every)
+
+    def begun(self, missing: Iterable[int], largest: int | None) -> list[tuple[int, ...]]:
+        """Seeds of the blocks that were interrupted, of at most ``largest`` repetitions; each seed once."""
+        left, found = set(missing), []
+        for path in sorted(self.folder.glob("checkpoint-*.npz")):
+            seeds = _seeds(path)
+            if seeds and left.issuperset(seeds) and len(seeds) <= (largest or len(seeds)):
+                found.append(seeds)
+                left.difference_update(seeds)
+        return found
+
+
+def _seeds(path: Path) -> tuple[int, ...]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return tuple(int(seed) for seed in archive["seeds"])
+    except UNREADABLE:
+        return ()
+
+
+class Checkpoint:
+    """The checkpoint of one block; one that cannot be read or written costs time, no result."""
+
+    def __init__(self, path: Path, seeds: tuple[int, ...], every: float) -> None:
+        self.path, self.seeds, self.every = path, seeds, every
+        self._last = time.monotonic()
+
+    def due(self) -> bool:
+        """Whether the last one is old enough."""
+        return time.monotonic() - self._last >= self.every
+
+    def save(self, snapshot: Snapshot, recorder: Recorder) -> None:
+        """Write it.
+
+        Raises:
+            OSError: the disk is full.
+        """
+        recorded = {f"recorder/{name}": array for name, array in recorder.contents().items()}
+        write(self.path, {"seeds": np.array(self.seeds), **packed(snapshot, "snapshot"), **recorded})
+        self._last = time.monotonic()
+
+    def load(self, template: Snapshot, recorder: Recorder) -> Snapshot | None:
+        """Where to go on, with the recorder brought there; None to begin at the beginning."""
+        arrays = read(self.path)
+        if arrays is None or tuple(arrays.get("seeds", ())) != self.seeds:
+            return None
+        recorded = {name.removeprefix("recorder/"): array for name, array in arrays.items() if "recorder/" in name}
+        try:
+            snapshot: Snapshot = unpacked(template, arrays, "snapshot")
+            recorder.restore(recorded)
+        except UNREADABLE:
+            return None
+        return snapshot
+
+    def drop(self) -> None:
+        """The block is finished."""
+        self.path.unlink(missing_ok=True)
