@@ -1,0 +1,107 @@
+"""Kernels in C, compiled for this machine's processor on first use; without a compiler everything runs on torch alone.
+
+They are worth it where a model is so small that its activations fit a core's first cache: torch then spends its time in
+passes over memory. ``HPO_BENCH_NATIVE=0`` leaves them out. The library is kept in the cache folder.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from hpo_bench.datasets.sources import cache_folder
+
+SOURCE = "relu_regression_both.c"
+FLAGS = ("-O3", "-ffp-contract=fast", "-shared", "-fPIC")
+TUNINGS = (("-march=native",), ("-mcpu=native",), ())
+COMPILERS = ("cc", "gcc", "clang")
+SECONDS = 120
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """The compiled library, or why there is none.
+
+    Args:
+        library: None without one.
+        why: a sentence for ``hpo-bench doctor``.
+        seconds: that it took to compile in this process; 0 where it was there.
+    """
+
+    library: ctypes.CDLL | None
+    why: str
+    seconds: float = 0.0
+
+
+@cache
+def kernels() -> Kernels:
+    """Load the library, compiling it if need be; never raises."""
+    if os.environ.get("HPO_BENCH_NATIVE", "1") == "0":
+        return Kernels(None, "left out, HPO_BENCH_NATIVE=0")
+    compiler = next(filter(None, map(shutil.which, filter(None, (os.environ.get("CC"), *COMPILERS)))), None)
+    if compiler is None:
+        return Kernels(None, "none: no C compiler (cc, gcc, clang) was found, torch does all the work")
+    begin = time.perf_counter()
+    for folder in (cache_folder() / "native", Path(tempfile.gettempdir()) / f"hpo-bench-{_user()}"):
+        try:
+            file = folder / f"kernels-{_key(compiler)}.so"
+            fresh = not file.is_file()
+            if fresh:
+                _compile(compiler, file)
+            seconds = time.perf_counter() - begin if fresh else 0.0
+            return Kernels(ctypes.CDLL(str(file)), f"compiled by {compiler}", seconds)
+        except (OSError, subprocess.SubprocessError) as error:
+            reason = str(error).splitlines()[0]
+    return Kernels(None, f"none: {compiler} failed ({reason}), torch does all the work")
+
+
+def _user() -> str:
+    return str(os.getuid()) if hasattr(os, "getuid") else "user"
+
+
+def _sources() -> list[Path]:
+    return sorted(Path(__file__).parent.glob("*.c"))
+
+
+def _key(compiler: str) -> str:
+    """Changes with the source, the compiler and the processor."""
+    version = subprocess.run([compiler, "--version"], capture_output=True, timeout=SECONDS, check=True).stdout
+    parts = [source.read_bytes() for source in _sources()]
+    return hashlib.sha256(b"\0".join([*parts, version, _processor().encode(), repr(FLAGS).encode()])).hexdigest()[:16]
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}"
+    return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
+
+
+def _compile(compiler: str, file: Path) -> None:
+    """Compile to ``file``, atomically: other processes may do the same.
+
+    Raises:
+        OSError, subprocess.SubprocessError: it did not work.
+    """
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if file.parent.stat().st_uid != os.getuid():
+        raise OSError(f"{file.parent} belongs to somebody else")
+    with tempfile.TemporaryDirectory(dir=file.parent) as folder:
+        made = Path(folder) / "kernels.so"
+        for tuning in TUNINGS:
+            command = [compiler, *FLAGS, *tuning, "-o", str(made), str(Path(__file__).parent / SOURCE)]
+            done = subprocess.run(command, capture_output=True, timeout=SECONDS)
+            if done.returncode == 0:
+                os.replace(made, file)
+                return
+    raise OSError(done.stderr.decode(errors="replace").strip() or f"exit code {done.returncode}")
