@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from hpo_bench.datasets.catalogue import Dataset
     from hpo_bench.datasets.sources import RemoteFile
 
@@ -45,26 +47,47 @@ def download(
     force: Annotated[bool, typer.Option("--force", help="Download again what is already there.")] = False,
 ) -> None:
     """Download datasets into the cache and check them."""
-    from hpo_bench.datasets.sources import fetch
     from hpo_bench.errors import UserError
 
     if bool(names) == all_:
         raise UserError("hpo-bench data download needs either dataset names or --all")
+    failed = False
+    done: set[Path] = set()
     for dataset in _datasets(names):
-        for file in dataset.source.files:
-            typer.echo(f"ok  {fetch(dataset.name, file, force=force)}")
+        try:
+            _fetch(dataset, done, force)
+        except UserError as error:
+            if names:
+                raise
+            typer.echo(f"bad  {error}")
+            failed = True
         if names and not dataset.source.files:
             typer.echo(f"ok  {dataset.name}: nothing to download")
+    if failed:
+        raise typer.Exit(2)
+
+
+def _fetch(dataset: Dataset, done: set[Path], force: bool) -> None:
+    """Fetch a dataset's files, but for those ``done``, which it shares with another, and say so."""
+    from hpo_bench.datasets.sources import cached_path, fetch
+
+    for file in dataset.source.files:
+        if cached_path(dataset.name, file) not in done:
+            typer.echo(f"ok  {fetch(dataset.name, file, force=force)}")
+            done.add(cached_path(dataset.name, file))
 
 
 @app.command()
 def verify(names: Names = None) -> None:
     """Check the SHA-256 of downloaded files; of the datasets named, every file must be there. Exit code 2 if not."""
     bad = 0
+    told: set[str] = set()
     for dataset in _datasets(names):
         for file in dataset.source.files:
             line, good = _verified(dataset.name, file, required=bool(names))
-            typer.echo(line)
+            if line not in told:  # two datasets may share a file
+                typer.echo(line)
+            told.add(line)
             bad += not good
         if names and not dataset.source.files:
             typer.echo(f"ok       {dataset.name}: no downloaded files")
@@ -74,11 +97,11 @@ def verify(names: Names = None) -> None:
 
 def _verified(dataset: str, file: RemoteFile, *, required: bool) -> tuple[str, bool]:
     """One line about a file, and whether that is fine."""
-    from hpo_bench.datasets.sources import cached_path, check
+    from hpo_bench.datasets.sources import cached_path, check, packaged
     from hpo_bench.errors import UserError
 
     try:
-        path = check(dataset, file)
+        path = check(dataset, file) or packaged(file)
     except UserError as error:
         return f"bad      {error}", False
     if path is not None:
@@ -88,15 +111,16 @@ def _verified(dataset: str, file: RemoteFile, *, required: bool) -> tuple[str, b
 
 def _presence(dataset: Dataset) -> str:
     """Whether the files are there, by their size alone (`verify` reads them)."""
-    from hpo_bench.datasets.sources import cached_path
+    from hpo_bench.datasets.sources import cached_path, damaged, present
 
-    paths = {cached_path(dataset.name, file): file.size for file in dataset.source.files}
-    if not paths:
+    files = dataset.source.files
+    if not files:
         return "bundled" if dataset.summary.rows else "-"
-    sizes = {path: path.stat().st_size for path in paths if path.is_file()}
-    if any(sizes[path] != paths[path] for path in sizes):
+    if any(damaged(dataset.name, file) for file in files):
         return "damaged"
-    return "cached" if len(sizes) == len(paths) else "missing"
+    if not all(present(dataset.name, file) for file in files):
+        return "missing"
+    return "cached" if any(cached_path(dataset.name, file).is_file() for file in files) else "packaged"
 
 
 def _datasets(names: list[str] | None) -> list[Dataset]:

@@ -49,8 +49,10 @@ def _table(kind: str) -> Table:
 
 
 def _datasets() -> Rows:
+    from omegaconf import OmegaConf
+
     for name, content in _yamls("dataset"):
-        dataset = content["dataset"]
+        dataset = OmegaConf.create(content).dataset  # a label may depend on other keys
         files = "embedded" if dataset.get("offline") else "downloaded on first use"
         yield name, dataset["label"], dataset["task"], dataset["metric_label"], "your file" if name == "csv" else files
 

@@ -14,7 +14,10 @@ import torch
 from torch import Tensor
 
 from hpo_bench.core.seeds import permutation
+from hpo_bench.datasets.base import Table
 from hpo_bench.models.base import Batch, Model, Split
+
+BLOCK = 1 << 22  # numbers that are standardised at a time
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,23 @@ class Rows:
     def batch(self, model: Model) -> Batch:
         """All rows, shared by the repetitions."""
         return model.batch(self.inputs, self.targets, shared=True, split=self.split)
+
+
+def inputs_on(table: Table, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The inputs (N, …) of a dataset on the device; tokens stay int64.
+
+    Inputs that come with `Table.centre` are standardised here, in float64 by blocks of `BLOCK` numbers: besides the
+    result no more than a few blocks exist.
+    """
+    values = torch.from_numpy(table.inputs)
+    if table.centre is None or table.scale is None:
+        return values.to(device=device, dtype=dtype if values.is_floating_point() else values.dtype)
+    centre, scale = torch.from_numpy(table.centre).to(device), torch.from_numpy(table.scale).to(device)
+    result = torch.empty(values.shape, dtype=dtype, device=device)
+    rows = max(1, BLOCK * len(values) // max(values.numel(), 1))
+    for part in (slice(at, at + rows) for at in range(0, len(values), rows)):
+        result[part] = (values[part].to(device).to(torch.float64) - centre) / scale
+    return result
 
 
 class Stream:
@@ -70,7 +90,8 @@ class Stream:
                 self._fixed[index] = self._make(self.rows.inputs[part], self.rows.targets[part], True, index == 0)
             return self._fixed[index]
         chosen = self._permutations(passes)[:, index * self.size : (index + 1) * self.size]
-        return self._make(self.rows.inputs[chosen], self.rows.targets[chosen], False, index == 0)
+        inputs, targets = (_take(values, chosen) for values in (self.rows.inputs, self.rows.targets))
+        return self._make(inputs, targets, False, index == 0)
 
     def _make(self, inputs: Tensor, targets: Tensor, shared: bool, first: bool) -> Batch:
         return self.model.batch(inputs, targets, shared=shared, split=self.rows.split, first=first)
@@ -81,3 +102,8 @@ class Stream:
             orders = [permutation(seed, self.dataset, self.name, len(self.rows), passes) for seed in self.seeds]
             self._order = passes, torch.from_numpy(np.stack(orders)).to(self.rows.inputs.device)
         return self._order[1]
+
+
+def _take(values: Tensor, chosen: Tensor) -> Tensor:
+    """values[chosen] for row numbers (R, B): whole rows are copied, at twice the speed of general indexing."""
+    return values.index_select(0, chosen.flatten()).unflatten(0, chosen.shape)

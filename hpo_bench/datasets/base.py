@@ -1,4 +1,4 @@
-"""What a dataset is once loaded: standardised arrays in float64, rows ordered training, validation, test."""
+"""What a dataset is once loaded: arrays whose rows are ordered training, validation, test."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-Task = Literal["regression", "classification"]
+Task = Literal["regression", "classification", "language"]
 
 
 @dataclass(frozen=True)
@@ -17,14 +17,18 @@ class Table:
     Args:
         name: the dataset's id; seeds derive from it.
         task: what the targets are.
-        inputs: (N, …) float64, standardised by the training and validation rows; training rows first, then
-            validation, then test.
-        targets: (N, 1) float64, standardised likewise (regression) or (N,) int64 class numbers (classification).
+        inputs: (N, …); training rows first, then validation, then test. Floating-point numbers, standardised by the
+            training and validation rows; or numbers still to be standardised (see ``centre``); or int64 tokens.
+        targets: (N, 1) float64, standardised likewise (regression), (N,) int64 class numbers (classification), or
+            (N, …) int64 tokens, the next of those in ``inputs`` (language; a row is a time step of parallel sequences).
         training, validation, test: how many rows each part has; they sum to N.
-        outputs: width of the model's last layer: 1, or the number of classes.
+        outputs: width of the model's last layer: 1, the number of classes, or that of words.
         target_scale: standard deviation that a standardised target is multiplied by to be in its own unit again
-            (1 for classification); a squared error is multiplied by its square.
+            (1 without standardised targets); a squared error is multiplied by its square.
         fingerprint: SHA-256 over everything that decides these numbers (files, options).
+        centre, scale: float64, broadcast against one row of ``inputs`` where these are kept in their small type (uint8
+            images): (inputs - centre) / scale is computed in float64 when they are moved to the device
+            (`hpo_bench.core.batches.inputs_on`). Both None for inputs that are used as they are.
     """
 
     name: str
@@ -37,6 +41,8 @@ class Table:
     outputs: int
     target_scale: float
     fingerprint: str
+    centre: np.ndarray | None = None
+    scale: np.ndarray | None = None
 
 
 class Source(Protocol):

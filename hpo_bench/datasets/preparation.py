@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from hpo_bench.datasets.base import Table, Task
 from hpo_bench.errors import UserError
+
+BLOCK = 1 << 21  # numbers that are converted to float64 at a time
 
 
 def fixed_order(name: str, rows: int) -> np.ndarray:
@@ -78,6 +80,51 @@ def standardise(values: np.ndarray, fitted: int) -> tuple[np.ndarray, np.ndarray
     scale = np.where(constant, 1.0, known.std(axis=0, ddof=1))
     centre = np.where(constant, known[0], known.mean(axis=0))
     return (values - centre) / scale, scale
+
+
+def moments(values: np.ndarray, fitted: int, shared: tuple[int, ...] = ()) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and unbiased std of the entries of the first ``fitted`` rows, without a float64 copy of them all.
+
+    Args:
+        values: (N, …) uint8 or floating-point. Of uint8, both follow from sums of integers: only the last operations
+            round.
+        shared: axes of one row (0 is its first) whose entries have one mean and std in common, as the pixels of an
+            image's channel.
+
+    Returns:
+        Centre and scale, float64, broadcastable against one row; the scale of what is constant is 1.
+    """
+    axes = (0, *(axis + 1 for axis in shared))
+    known = values[:fitted]
+    centre, scale = (_integer_moments if values.dtype == np.uint8 else _float_moments)(known, axes)
+    constant = known.max(axis=axes, keepdims=True)[0] == known.min(axis=axes, keepdims=True)[0]
+    return np.where(constant, known.min(axis=axes, keepdims=True)[0], centre), np.where(constant, 1.0, scale)
+
+
+def _integer_moments(known: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    total: Any = 0
+    squares: Any = 0
+    for block in _blocks(known):  # sums below 2**53: exact in float64
+        exact = block.astype(np.float64)
+        total = total + exact.sum(axis=axes, keepdims=True)[0]
+        squares = squares + np.square(exact, out=exact).sum(axis=axes, keepdims=True)[0]
+    count = int(np.prod([known.shape[axis] for axis in axes]))
+    total, squares = total.astype(np.int64).astype(object), squares.astype(np.int64).astype(object)  # Python's integers
+    variance = (count * squares - total * total) / (count * (count - 1))
+    return (total / count).astype(np.float64), np.sqrt(variance.astype(np.float64))
+
+
+def _float_moments(known: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    count = int(np.prod([known.shape[axis] for axis in axes]))
+    centre = sum(block.sum(axis=axes, keepdims=True, dtype=np.float64)[0] for block in _blocks(known)) / count
+    squares = sum(np.square(block - centre).sum(axis=axes, keepdims=True)[0] for block in _blocks(known))
+    return np.asarray(centre), np.sqrt(squares / (count - 1))
+
+
+def _blocks(values: np.ndarray) -> Iterator[np.ndarray]:
+    """Rows by blocks of about `BLOCK` numbers."""
+    rows = max(1, BLOCK * len(values) // max(values.size, 1))
+    return (values[at : at + rows] for at in range(0, len(values), rows))
 
 
 def make_table(

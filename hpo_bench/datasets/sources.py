@@ -3,12 +3,15 @@
     $HPO_BENCH_DATA/<dataset>/<upstream file name>           the cache (else $XDG_CACHE_HOME or ~/.cache, /hpo-bench)
     $HPO_BENCH_DATA_MIRROR/<dataset>/<upstream file name>    a folder or URL that is asked before the public sources
 
+Some files also come with packages of Linux distributions; these are read where they lie.
+
 A download goes to ``<file>.part`` and is renamed once its checksum is right; one that was cut off goes on from there.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gzip
 import hashlib
 import http.client
 import os
@@ -17,6 +20,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -44,16 +48,25 @@ class RemoteFile:
         urls: where it is published, tried in this order.
         sha256: of its content (hex).
         size: in bytes.
+        folder: its folder in the cache and on a mirror, where that is not named after the dataset (shared files).
+        packaged: where packages of Linux distributions put it, gzip-compressed.
+        unpacked_sha256: of its decompressed content (hex), by which a packaged copy is known: packages rewrite the
+            header of gzip files.
     """
 
     name: str
     urls: Sequence[str]
     sha256: str
     size: int
+    folder: str | None = None
+    packaged: Sequence[str] = ()
+    unpacked_sha256: str | None = None
 
     @property
     def origin(self) -> str:
         """Who publishes it: the host, and for GitHub the repository."""
+        if not self.urls:
+            return "a mirror"
         url = urllib.parse.urlsplit(self.urls[0])
         if url.hostname == "raw.githubusercontent.com":
             return "github.com/" + "/".join(url.path.split("/")[1:3])
@@ -90,7 +103,35 @@ def cache_folder() -> Path:
 
 def cached_path(dataset: str, file: RemoteFile, cache: Path | None = None) -> Path:
     """Where ``file`` is kept, whether it is there yet or not."""
-    return (cache if cache is not None else cache_folder()) / dataset / file.name
+    return (cache if cache is not None else cache_folder()) / (file.folder or dataset) / file.name
+
+
+def present(dataset: str, file: RemoteFile) -> Path | None:
+    """The copy of ``file`` that would be used, in the cache or of a package; unchecked, without reading it."""
+    places = (cached_path(dataset, file), *map(Path, file.packaged))
+    return next((path for path in places if path.is_file()), None)
+
+
+def damaged(dataset: str, file: RemoteFile) -> bool:
+    """Whether the cached copy of ``file`` has another size than it should have; `check` reads it."""
+    path = cached_path(dataset, file)
+    return path.is_file() and path.stat().st_size != file.size
+
+
+def packaged(file: RemoteFile) -> Path | None:
+    """The copy of ``file`` that a package of the system brought, None where there is none or it is another one.
+
+    Costs decompressing it.
+    """
+    return next((path for path in map(Path, file.packaged) if _unpacked_sha256(path) == file.unpacked_sha256), None)
+
+
+def _unpacked_sha256(path: Path) -> str:
+    try:
+        with gzip.open(path) as content:
+            return hashlib.file_digest(content, "sha256").hexdigest()
+    except (OSError, EOFError, zlib.error):
+        return ""
 
 
 def sha256(path: Path) -> str:
@@ -129,7 +170,7 @@ def fetch(
     progress: Progress | None = None,
     force: bool = False,
 ) -> Path:
-    """The local path of ``file``, downloaded if it is not in the cache yet.
+    """The local path of ``file``, downloaded if it is neither in the cache nor brought by a package of the system.
 
     Args:
         dataset: id of the dataset, the folder in cache and mirror.
@@ -141,7 +182,7 @@ def fetch(
     Raises:
         UserError: damaged copy in the cache, wrong checksum, file nowhere to be had, or cache not writable.
     """
-    if not force and (path := check(dataset, file, cache)) is not None:
+    if not force and (path := check(dataset, file, cache) or packaged(file)) is not None:
         return path
     target = cached_path(dataset, file, cache)
     places = _places(dataset, file, os.environ.get("HPO_BENCH_DATA_MIRROR", "") if mirror is None else mirror)
@@ -162,13 +203,13 @@ def _places(dataset: str, file: RemoteFile, mirror: str) -> list[Path | str]:
 
 
 def _on_mirror(mirror: str, dataset: str, file: RemoteFile) -> Path | str:
-    url = urllib.parse.urlsplit(mirror)
+    url, name = urllib.parse.urlsplit(mirror), file.folder or dataset
     if url.scheme in ("http", "https"):
-        return f"{mirror.rstrip('/')}/{urllib.parse.quote(dataset)}/{urllib.parse.quote(file.name)}"
+        return f"{mirror.rstrip('/')}/{urllib.parse.quote(name)}/{urllib.parse.quote(file.name)}"
     folder = Path(urllib.request.url2pathname(url.path)) if url.scheme == "file" else Path(mirror).expanduser()
     if not folder.is_dir():
         raise UserError(f"HPO_BENCH_DATA_MIRROR={mirror} is neither a folder nor a URL (http, https or file)")
-    return folder / dataset / file.name
+    return folder / name / file.name
 
 
 @contextlib.contextmanager
@@ -217,10 +258,11 @@ def _first_available(
             failures.append(f"{_short(place)}: {failure}")
         else:
             return
-    goal = part.parent / file.name
+    goal, name = part.parent / file.name, f"{file.folder or dataset}/{file.name}"
+    reasons = "; ".join(failures) or "it has no public source"
     raise UserError(
-        f"cannot download {dataset}/{file.name} ({'; '.join(failures)}). Without network: set HPO_BENCH_DATA_MIRROR "
-        f"to a folder or URL that has {dataset}/{file.name}, or copy the file to {goal}, or use a dataset that needs "
+        f"cannot download {name} ({reasons}). Without network: set HPO_BENCH_DATA_MIRROR "
+        f"to a folder or URL that has {name}, or copy the file to {goal}, or use a dataset that needs "
         "no download (dataset=diabetes, dataset=digits)"
     )
 

@@ -42,26 +42,37 @@ class Kernels:
     seconds: float = 0.0
 
 
+def left_out() -> bool:
+    """Whether the user does not want them."""
+    return os.environ.get("HPO_BENCH_NATIVE", "1") == "0"
+
+
+def compiler() -> str | None:
+    """Path of the C compiler that would be used; None without one, or where kernels are left out."""
+    names = () if left_out() else filter(None, (os.environ.get("CC"), *COMPILERS))
+    return next(filter(None, map(shutil.which, names)), None)
+
+
 @cache
 def kernels() -> Kernels:
     """Load the library, compiling it if need be; never raises."""
-    if os.environ.get("HPO_BENCH_NATIVE", "1") == "0":
+    if left_out():
         return Kernels(None, "left out, HPO_BENCH_NATIVE=0")
-    compiler = next(filter(None, map(shutil.which, filter(None, (os.environ.get("CC"), *COMPILERS)))), None)
-    if compiler is None:
+    command = compiler()
+    if command is None:
         return Kernels(None, "none: no C compiler (cc, gcc, clang) was found, torch does all the work")
     begin = time.perf_counter()
     for folder in (cache_folder() / "native", Path(tempfile.gettempdir()) / f"hpo-bench-{_user()}"):
         try:
-            file = folder / f"kernels-{_key(compiler)}.so"
+            file = folder / f"kernels-{_key(command)}.so"
             fresh = not file.is_file()
             if fresh:
-                _compile(compiler, file)
+                _compile(command, file)
             seconds = time.perf_counter() - begin if fresh else 0.0
-            return Kernels(ctypes.CDLL(str(file)), f"compiled by {compiler}", seconds)
+            return Kernels(ctypes.CDLL(str(file)), f"compiled by {command}", seconds)
         except (OSError, subprocess.SubprocessError) as error:
             reason = str(error).splitlines()[0]
-    return Kernels(None, f"none: {compiler} failed ({reason}), torch does all the work")
+    return Kernels(None, f"none: {command} failed ({reason}), torch does all the work")
 
 
 def _user() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import subprocess
 import sys
@@ -152,6 +153,48 @@ def test_a_damaged_file_stops_the_download_and_force_mends_it(data: Command, wor
         data("download", "first")
     assert data("download", "first", "--force")[0] == 0
     assert data("verify", "first")[0] == 0
+
+
+@pytest.fixture
+def third(world: Path) -> Path:
+    """A dataset ``third`` that has the files of ``first``."""
+    folder = world / "configs" / "dataset"
+    text = (folder / "first.yaml").read_text(encoding="utf-8").replace("name: first", "name: third")
+    (folder / "third.yaml").write_text(text.replace("size:", "folder: first, size:"), encoding="utf-8")
+    return world
+
+
+def test_files_that_two_datasets_share_are_fetched_and_told_once(data: Command, third: Path) -> None:
+    code, lines = data("download", "--all", "--force")
+    assert (code, len(lines)) == (0, 4)
+    assert {path.name for path in (third / "cache").iterdir()} == {"first", "second"}
+    _, lines = data("list")
+    assert row(lines, "third")[-1] == "cached"
+    assert len(data("verify")[1]) == 4
+    assert len(data("verify", "third")[1]) == 2
+
+
+def test_download_all_goes_on_where_one_cannot_be_had(data: Command, world: Path) -> None:
+    (world / "mirror" / "first" / "data.txt").write_bytes(b"another")
+    code, lines = data("download", "--all")
+    assert (code, [line.split()[0] for line in lines]) == (2, ["bad", "ok", "ok"])
+    assert {path.name for path in (world / "cache" / "second").iterdir()} >= {"data.txt", "order.txt"}
+
+
+def test_a_copy_that_a_package_brought_needs_no_download(data: Command, world: Path) -> None:
+    (world / "data.gz").write_bytes(gzip.compress(b"content"))
+    file = world / "configs" / "dataset" / "first.yaml"
+    unpacked = f"packaged: [{world / 'data.gz'}], unpacked_sha256: {hashlib.sha256(b'content').hexdigest()}, size:"
+    file.write_text(file.read_text(encoding="utf-8").replace("size:", unpacked), encoding="utf-8")
+    assert row(data("list")[1], "first")[-1] == "packaged"
+    for command in ("verify", "download"):
+        code, lines = data(command, "first")
+        assert (code, [line.split() for line in lines]) == (0, [["ok", str(world / "data.gz")]] * len(lines))
+    assert not (world / "cache").exists()
+    (world / "data.gz").write_bytes(gzip.compress(b"another"))
+    assert data("verify", "first")[0] == 2
+    data("download", "first")
+    assert row(data("list")[1], "first")[-1] == "cached"
 
 
 def test_help_needs_none_of_the_slow_libraries() -> None:

@@ -16,7 +16,8 @@ NAMES = dataset_names()
 
 def test_the_paper_s_sets_and_those_without_download_are_there() -> None:
     uci = {f"uci_{name}" for name in ["boston", "concrete", "energy", "kin8nm", "naval", "power", "wine", "yacht"]}
-    assert uci | {"diabetes", "digits", "csv"} <= set(NAMES)
+    larger = {"fashion_mnist", "fashion_mnist_batchnorm", "cifar10", "penn_treebank"}
+    assert uci | larger | {"diabetes", "digits", "csv"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -26,7 +27,7 @@ def test_a_yaml_says_all_that_others_need(name: str) -> None:
     content = OmegaConf.load(path)
     dataset = content.dataset
     assert dataset.name == name
-    assert dataset.task in ("regression", "classification") or name == "csv"
+    assert dataset.task in ("regression", "classification", "language") or name == "csv"
     assert {"label", "metric", "metric_label", "metric_scale", "offline"} <= set(dataset)
     assert {"hyperparameter_updates", "validation_share", "batch_size", "record_every"} <= set(content)
 
@@ -55,8 +56,11 @@ def test_what_uci_sets_are_checked_against_belongs_to_them(name: str) -> None:
 
 
 def test_no_two_files_share_a_checksum() -> None:
-    sums = [file.sha256 for name in NAMES for file in read_dataset(name).source.files]
-    assert len(sums) == len(set(sums))
+    files = {
+        (file.folder or name, file.name, file.sha256) for name in NAMES for file in read_dataset(name).source.files
+    }
+    assert len({place for *place, _ in files for place in ["/".join(place)]}) == len(files)
+    assert len({digest for *_, digest in files}) == len(files)
 
 
 def test_an_unknown_name_is_one_line_with_the_nearest() -> None:

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import re
+from fractions import Fraction
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpo_bench.datasets.preparation import fingerprint, fixed_order, holdout, make_table, split, standardise
+from hpo_bench.datasets.preparation import (
+    fingerprint,
+    fixed_order,
+    holdout,
+    make_table,
+    moments,
+    split,
+    standardise,
+)
 from hpo_bench.errors import UserError
 
 DIABETES = [10, 166, 310, 101, 139, 319, 1, 213]
@@ -81,6 +91,30 @@ def test_test_rows_do_not_take_part_in_standardisation() -> None:
     other[20:] *= 100
     assert (standardise(values, 20)[0][:20] == standardise(other, 20)[0][:20]).all()
     assert (standardise(values, 20)[1] == standardise(other, 20)[1]).all()
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.float32, np.float64])
+@pytest.mark.parametrize("shared", [(), (1, 2), (0, 1, 2)])
+def test_moments_are_those_of_the_known_rows_in_float64(
+    monkeypatch: pytest.MonkeyPatch, kind: type, shared: tuple[int, ...]
+) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (23, 3, 4, 5)).astype(kind)
+    whole = moments(values, 20, shared)
+    monkeypatch.setattr("hpo_bench.datasets.preparation.BLOCK", 100)
+    axes = (0, *(axis + 1 for axis in shared))
+    known = values[:20].astype(np.float64)
+    for centre, scale in (whole, moments(values, 20, shared)):
+        np.testing.assert_allclose(centre, known.mean(axis=axes, keepdims=True)[0], rtol=1e-13)
+        np.testing.assert_allclose(scale, known.std(axis=axes, ddof=1, keepdims=True)[0], rtol=1e-12)
+        assert centre.dtype == scale.dtype == np.float64
+
+
+def test_moments_of_bytes_round_only_at_the_end() -> None:
+    """From exact sums: 7 rows of 0 and one of 255, and 8 of one value."""
+    values = np.array([[0, 77]] * 7 + [[255, 77]], np.uint8)
+    centre, scale = moments(values, 8)
+    assert centre.tolist() == [255 / 8, 77]
+    assert scale.tolist() == [math.sqrt(Fraction(8 * 255**2 - 255**2, 8 * 7)), 1]
 
 
 def test_targets_decide_the_task() -> None:

@@ -1,0 +1,54 @@
+"""What the sets of images share: rows as published, kept as uint8, standardised on their way to the device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hpo_bench.datasets.base import Table
+from hpo_bench.datasets.preparation import fingerprint, split
+from hpo_bench.errors import UserError
+
+CLASSES = 10
+
+
+def image_table(
+    name: str,
+    images: np.ndarray,
+    labels: np.ndarray,
+    parts: tuple[int, int, int],
+    moments: tuple[np.ndarray, np.ndarray],
+    loader: str,
+    content: Mapping[str, Any],
+) -> Table:
+    """A classification table of images in their final order: training, validation, test.
+
+    Args:
+        images: (N, …) uint8.
+        labels: (N,) int64, from 0 to `CLASSES` - 1.
+        parts: training, validation and test rows.
+        moments: centre and scale of a row, float64.
+        loader, content: what decides the numbers, for the `fingerprint`.
+    """
+    digest = fingerprint(loader, {**content, "parts": parts})
+    return Table(name, "classification", images, labels, *parts, CLASSES, 1.0, digest, *moments)
+
+
+def parts_of(known: int, test: int, validation_share: float) -> tuple[int, int, int]:
+    """Training, validation and test rows."""
+    return (*split(known, validation_share), test)
+
+
+def checked_labels(path: Path, labels: np.ndarray) -> np.ndarray:
+    """The labels (N,) as int64.
+
+    Raises:
+        UserError: one that is no class.
+    """
+    wrong = labels[(labels < 0) | (labels >= CLASSES)]
+    if len(wrong):
+        raise UserError(f"{path}: {wrong[0]} is no class, allowed: 0 to {CLASSES - 1}")
+    return labels.astype(np.int64)

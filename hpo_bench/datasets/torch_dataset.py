@@ -1,0 +1,230 @@
+"""One's own data as a map-style ``torch.utils.data.Dataset``, read once into arrays. Does not import torch itself."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from hpo_bench.datasets.base import Table
+from hpo_bench.datasets.preparation import fingerprint, fixed_order, holdout, moments, split, standardise
+from hpo_bench.datasets.sources import RemoteFile, Summary
+from hpo_bench.errors import UserError, nearest
+
+LOADER = "torch/1"
+MINIMUM_ITEMS = 10
+STANDARDISE = ("entry", "channel", "none")
+Shared = tuple[int, ...]
+
+
+class MapStyle(Protocol):
+    """What is asked of a dataset: items by number, each a pair of an input and a target."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+@dataclass(frozen=True)
+class FromTorch:
+    """Items of ``training`` in the order of `fixed_order`, the last of them for validation; ``test`` as it is.
+
+    Inputs are arrays or tensors of one shape; whole or boolean targets are class numbers, others are regressed. Every
+    item is read once, so random augmentation is frozen; inputs keep their own type (uint8, float32 or float64).
+
+    Args:
+        name: id of the dataset; seeds derive from it.
+        training: items for training and validation.
+        test: items for the test; None holds out the last rint(items·test_share) of ``training``, in `fixed_order`.
+        test_share: see ``test``.
+        standardise: inputs by mean and unbiased std of the training and validation items: of each ``entry``, of each
+            ``channel`` (the first axis of an item), or ``none``; then int64 inputs are tokens.
+    """
+
+    name: str
+    training: MapStyle
+    test: MapStyle | None = None
+    test_share: float = 0.1
+    standardise: str = "entry"
+
+    @property
+    def files(self) -> tuple[RemoteFile, ...]:
+        """Nothing has to be downloaded."""
+        return ()
+
+    def summary(self, validation_share: float) -> Summary:
+        """Nothing is known before the items are read."""
+        return Summary(None, None, None, "your Dataset")
+
+    def load(self, validation_share: float) -> Table:
+        """Read and check all items.
+
+        Raises:
+            UserError: not map-style, an item that cannot be read, is no pair, has another shape or type than the first,
+                holds NaN or infinity; negative classes; too few items; a bad share.
+        """
+        if self.standardise not in STANDARDISE:
+            raise UserError(f"dataset.source.standardise={self.standardise}: {nearest(self.standardise, STANDARDISE)}")
+        inputs, targets = _read("dataset.source.training", self.training)
+        order = fixed_order(self.name, len(inputs))
+        inputs, targets = inputs[order], targets[order]
+        if self.test is None:
+            test = holdout(len(inputs), self.test_share)
+        else:
+            more = _read("dataset.source.test", self.test)
+            inputs, targets, test = (
+                _joined(inputs, more[0], "inputs"),
+                _joined(targets, more[1], "targets"),
+                len(more[0]),
+            )
+        parts = (*split(len(inputs) - test, validation_share), test)
+        digest = fingerprint(
+            LOADER, {"sha256": _digest(inputs, targets), "standardise": self.standardise, "parts": parts}
+        )
+        return _table(self.name, inputs, targets, parts, digest, self.standardise)
+
+
+def _table(
+    name: str, inputs: np.ndarray, targets: np.ndarray, parts: tuple[int, int, int], digest: str, how: str
+) -> Table:
+    known = parts[0] + parts[1]
+    centre, scale = _moments(inputs, known, how)
+    if targets.dtype == np.int64:
+        outputs = _classes(targets, known)
+        return Table(name, "classification", inputs, targets, *parts, outputs, 1.0, digest, centre, scale)
+    standardised, target_scale = standardise(targets[:, None], known)
+    if (targets[:known] == targets[0]).all():
+        raise UserError("dataset.source.training: the target is the same in every item, so there is nothing to learn")
+    return Table(name, "regression", inputs, standardised, *parts, 1, float(target_scale[0]), digest, centre, scale)
+
+
+def _moments(inputs: np.ndarray, known: int, how: str) -> tuple[np.ndarray | None, np.ndarray | None]:
+    if how == "none":
+        return (np.zeros(1), np.ones(1)) if inputs.dtype == np.uint8 else (None, None)
+    if inputs.dtype == np.int64:
+        raise UserError(
+            "dataset.source.training: inputs are whole numbers of more than 8 bits; make them floating-point, or set "
+            "dataset.source.standardise=none if they are tokens"
+        )
+    return moments(inputs, known, tuple(range(1, inputs.ndim - 1)) if how == "channel" else ())
+
+
+def _classes(targets: np.ndarray, known: int) -> int:
+    """How many classes there are.
+
+    Raises:
+        UserError: a negative one, only one, or too many to be classes.
+    """
+    low, count = int(targets.min()), int(targets[:known].max()) + 1
+    if low < 0:
+        raise UserError(f"dataset.source: class {low} is not allowed, classes count from 0")
+    if int(targets.max()) >= count:
+        raise UserError(
+            f"dataset.source.test: class {targets.max()} is not among those of the other items, 0 to {count - 1}"
+        )
+    if not 2 <= count <= max(known // 2, 2):
+        raise UserError(
+            f"dataset.source.training: {count} classes in {known} items; whole targets are class numbers, "
+            "make them floating-point for regression"
+        )
+    return count
+
+
+def _joined(first: np.ndarray, more: np.ndarray, what: str) -> np.ndarray:
+    if (first.shape[1:], first.dtype) != (more.shape[1:], more.dtype):
+        raise UserError(
+            f"dataset.source.test has {what} of {more.dtype} {more.shape[1:]}, "
+            f"dataset.source.training of {first.dtype} {first.shape[1:]}"
+        )
+    return np.concatenate([first, more])
+
+
+def _digest(inputs: np.ndarray, targets: np.ndarray) -> str:
+    digest = hashlib.sha256(f"{inputs.dtype} {inputs.shape} {targets.dtype}".encode())
+    for array in (inputs, targets):
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def _read(key: str, dataset: MapStyle) -> tuple[np.ndarray, np.ndarray]:
+    """All inputs (N, …) and targets (N,), int64 for classes and float64 otherwise."""
+    count = _length(key, dataset)
+    first_input, first_target = _pair(key, dataset, 0)
+    inputs = np.empty((count, *first_input.shape), first_input.dtype)
+    targets = np.empty(count, first_target.dtype)
+    for number in range(count):
+        values, target = _pair(key, dataset, number)
+        for one, first, what in ((values, first_input, "input"), (target, first_target, "target")):
+            if (one.shape, one.dtype) != (first.shape, first.dtype):
+                raise UserError(
+                    f"{key}: the {what} of item {number} is {one.dtype} {one.shape}, "
+                    f"that of item 0 {first.dtype} {first.shape}; all must be alike"
+                )
+        inputs[number], targets[number] = values, target
+    _finite(key, inputs, "input")
+    _finite(key, targets, "target")
+    return inputs, targets
+
+
+def _length(key: str, dataset: MapStyle) -> int:
+    try:
+        count = len(dataset)
+    except (TypeError, NotImplementedError):
+        raise UserError(f"{key}: {type(dataset).__name__} has no length; a map-style Dataset is needed") from None
+    if count < (MINIMUM_ITEMS if key.endswith("training") else 1):
+        raise UserError(f"{key} has {count} items; at least {MINIMUM_ITEMS} (for the test 1) are needed")
+    return count
+
+
+def _pair(key: str, dataset: MapStyle, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """One item as an input of at least one dimension and a target without any."""
+    try:
+        item = dataset[number]
+    except Exception as error:  # the user's code
+        raise UserError(f"{key}: item {number} cannot be read: {type(error).__name__}: {_line(error)}") from None
+    if not isinstance(item, (tuple, list)) or len(item) != 2:
+        raise UserError(f"{key}: item {number} is {type(item).__name__}, not a pair (input, target)")
+    values = _numbers(key, number, "input", item[0], _kept)
+    target = _numbers(key, number, "target", item[1], _widened)
+    if target.size != 1:
+        raise UserError(f"{key}: the target of item {number} is of shape {target.shape}; one number is needed")
+    return np.atleast_1d(values), target.reshape(())
+
+
+def _numbers(key: str, number: int, what: str, value: Any, kept: Callable[[np.dtype], type | None]) -> np.ndarray:
+    try:
+        array = np.asarray(value)
+    except Exception as error:  # tensors on a GPU or with gradients, lists of unequal length
+        raise UserError(f"{key}: the {what} of item {number} is no array: {_line(error)}") from None
+    dtype = kept(array.dtype)
+    if dtype is None:
+        raise UserError(f"{key}: the {what} of item {number} is {array.dtype}, not real numbers")
+    return array.astype(dtype, copy=False)
+
+
+def _kept(dtype: np.dtype) -> type | None:
+    """Type that inputs are kept in: their own where it is uint8, float32 or float64."""
+    if dtype == np.uint8 or dtype.kind == "b":
+        return np.uint8
+    if dtype.kind == "f":
+        return np.float64 if dtype.itemsize > 4 else np.float32
+    return np.int64 if dtype.kind in "iu" else None
+
+
+def _widened(dtype: np.dtype) -> type | None:
+    return {"b": np.int64, "i": np.int64, "u": np.int64, "f": np.float64}.get(dtype.kind)
+
+
+def _finite(key: str, values: np.ndarray, what: str) -> None:
+    if values.dtype.kind != "f":
+        return
+    for number, value in enumerate(values):
+        if not np.isfinite(value).all():
+            raise UserError(f"{key}: the {what} of item {number} holds NaN or infinity")
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
