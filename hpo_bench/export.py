@@ -140,8 +140,13 @@ def schedule(run: Run, seed: int | None = None) -> pd.DataFrame:
         until the next row.
 
     Raises:
-        UserError: no such seed, all diverged, or the recorded steps leave changes out.
+        UserError: no such seed, all diverged, the weights were not updated by SGD, or the recorded steps leave changes
+            out.
     """
+    rule = run.config["method"].get("rule")
+    if rule:
+        raise UserError(f"{run.run_id}: a schedule is for torch.optim.SGD; this method's weights are updated by "
+                        f"{rule['_target_'].rpartition('.')[2]}")  # fmt: skip
     interval, every = int(run.config["update_interval"]), int(run.config["record_every"])
     if interval % every:
         raise UserError(

@@ -25,6 +25,7 @@ COMMANDS = {
     "plot": "plot:plot",
     "table": "table:table",
     "report": "report:report",
+    "compare": "compare:compare",
     "audit": "audit:audit",
     "bench": "bench:app",
     "merge": "merge:merge",

@@ -151,7 +151,7 @@ def train(
         differentiable = interval - number % interval <= window_size
         linearisation = model.linearise(state.weights, batch, state.carried, differentiable and not final)
         state_after = State(state.weights, state.buffer, linearisation.carried)
-        recorder.watch(number, state, linearisation.loss, hyper)
+        recorder.watch(number, state, linearisation.loss, plan.rule.in_force(state, hyper))
         if second is not None and (model.carries_state or due):
             second_loss, carried = model.loss(plan.rule.evaluated(state), second, state_after.carried)
             state_after = State(state.weights, state.buffer, carried)
@@ -174,20 +174,20 @@ def train(
             hypergradients = accumulator.finish(window, gradient.gradient)
             window = accumulator.begin(plan.tuned)
             changes, memory = plan.optimiser.update(hypergradients, memory)
-            moved = _move(raw, changes, plan.clip_log10_lr)
+            moved = move(raw, changes, plan.clip_log10_lr)
             recorder.hyper_update(number // interval, hypergradients, raw, moved)
             raw, hyper = moved, Hyperparameters.of(moved)
             if plan.reset_weights and number + 1 < total:
                 state = State(start.weights, state.buffer, state.carried)
         elif (number + 1) % plan.update_interval == 0 and start.log10_multiplier is not None:
-            raw = _move(raw, {"lr": start.log10_multiplier}, RANDOM_LR_BOUNDS)
+            raw = move(raw, {"lr": start.log10_multiplier}, RANDOM_LR_BOUNDS)
             hyper = Hyperparameters.of(raw)
         if (number + 1) % plan.update_interval == 0:
             on_interval(Snapshot(number + 1, state, raw, memory))
     return Snapshot(last, state, raw, memory)
 
 
-def _move(
+def move(
     raw: Mapping[str, Tensor], changes: Mapping[str, Tensor], bounds: tuple[float, float] | None
 ) -> dict[str, Tensor]:
     """Add the changes and clamp log10 lr (element by element; NaN stays NaN)."""

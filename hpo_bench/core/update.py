@@ -158,8 +158,8 @@ def advance(
     """Make one weight update, without dampening or Nesterov (PyTorch's SGD); `State.carried` stays as it is."""
     clip = None if clip_norm is None else Clip.of(linearisation.gradient, clip_norm)
     gradient = linearisation.gradient if clip is None else clip.clipped
-    gradient = torch.addcmul(gradient, hyperparameters.weight_decay, state.weights)
-    buffer = torch.addcmul(gradient, hyperparameters.momentum, state.buffer)
+    decayed = torch.addcmul(gradient, hyperparameters.weight_decay, state.weights)
+    buffer = decayed.addcmul_(hyperparameters.momentum, state.buffer)
     weights = torch.addcmul(state.weights, hyperparameters.lr, buffer, value=-1)
     step = Step(state.weights, state.buffer, buffer, linearisation, clip, hyperparameters)
     return State(weights, buffer, state.carried), step
@@ -182,6 +182,10 @@ class Rule(Protocol):
         """The weights (R, P) whose validation and test losses count: the trained ones, or an average of them."""
         ...
 
+    def in_force(self, state: State, hyperparameters: Hyperparameters) -> Hyperparameters:
+        """What the curves show as hyperparameters: those given, or what the rule puts in their place."""
+        ...
+
 
 @dataclass(frozen=True)
 class MomentumSGD:
@@ -200,3 +204,7 @@ class MomentumSGD:
     def evaluated(self, state: State) -> Tensor:
         """The trained weights."""
         return state.weights
+
+    def in_force(self, state: State, hyperparameters: Hyperparameters) -> Hyperparameters:
+        """Those given."""
+        return hyperparameters

@@ -14,6 +14,7 @@ from hpo_bench import export as exporting
 from hpo_bench.cli import app
 from hpo_bench.errors import UserError
 from hpo_bench.experiment import Trainer, execute, pick_device
+from hpo_bench.models.mlp import Perceptron
 from hpo_bench.settings import TRACKERS
 from hpo_bench.store import CURVE_COLUMNS, FINAL_COLUMNS, Writer, read_table
 from tests.event_files import scalars
@@ -145,20 +146,25 @@ def test_a_schedule_replayed_with_torch_is_the_training_that_was_stored(tmp_path
     assert list(schedule.columns) == ["lr", "weight_decay", "momentum"]
     assert schedule.index[0] == 0
     trainer = Trainer.of(settings, settings.source.load(0.25), pick_device("cpu"))
-    weights = torch.nn.Parameter(trainer.start([1]).weights[0].clone())
-    optimiser = torch.optim.SGD([weights], lr=1.0)
-    batch = trainer.rows[settings.method.data_for_weights].batch(trainer.model)
+    module = Perceptron([4, 7, 1]).double()
+    module.load_state_dict(trainer.model.layout.views(trainer.start([1]).weights[0]))
+    optimiser = torch.optim.SGD(module.parameters(), lr=1.0)
+
+    def loss(rows: str) -> torch.Tensor:
+        return torch.nn.functional.mse_loss(module(trainer.rows[rows].inputs), trainer.rows[rows].targets)
+
     losses = []
     for step in range(settings.weight_updates):
         if step in schedule.index:
             optimiser.param_groups[0].update(schedule.loc[step].to_dict())
-        loss, _ = trainer.model.loss(weights[None], batch, {})
-        losses.append(loss.item())
         optimiser.zero_grad()
-        loss.sum().backward()
+        value = loss(settings.method.data_for_weights)
+        value.backward()
         optimiser.step()
-    stored = read_table(run, "curves").query("seed == 1 and step < @settings.weight_updates").train_loss
-    np.testing.assert_allclose(losses, stored, rtol=1e-10)
+        losses.append(value.item())
+    losses.append(loss(settings.method.data_for_weights).item())
+    np.testing.assert_allclose(losses, read_table(run, "curves").query("seed == 1").train_loss, rtol=1e-10)
+    assert loss("test").item() == pytest.approx(read_table(run, "final").query("seed == 1").test_loss.item(), rel=1e-10)
 
 
 def test_a_median_schedule_leaves_out_what_diverged(tmp_path):
@@ -179,5 +185,11 @@ def test_a_median_schedule_leaves_out_what_diverged(tmp_path):
 def test_a_schedule_that_cannot_be_told_is_refused(tmp_path):
     sparse = make_run(tmp_path, "ours_wd_lr", ENERGY, [0.5], record_every=30)
     lost = make_run(tmp_path, "random", ENERGY, [np.nan])
-    for run, text in ((sparse, "record_every=30 leaves out changes"), (lost, "all repetitions diverged")):
+    rule = {"_target_": "hpo_bench.rules.adam.AdamW"}
+    other = make_run(tmp_path, "random_adam", ENERGY, [0.5], config={"method.rule": rule})
+    for run, text in (
+        (sparse, "record_every=30 leaves out changes"),
+        (lost, "all repetitions diverged"),
+        (other, "a schedule is for torch.optim.SGD; this method's weights are updated by AdamW"),
+    ):
         assert text in refused("--schedule", run.run_id, "--results", tmp_path, "--out", tmp_path / "out")

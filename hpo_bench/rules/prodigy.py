@@ -1,0 +1,99 @@
+"""Prodigy (Mishchenko and Defazio 2023): Adam that estimates its step size from the distance travelled."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from hpo_bench.core.hyperparameters import Hyperparameters
+from hpo_bench.core.update import Linearisation, State
+from hpo_bench.rules.base import clipped_gradient, column
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What Prodigy carries.
+
+    Args:
+        first, second: Adam's moments of d·g, (R, P).
+        sum: s, moving sum of the gradients, (R, P).
+        initial: weights before the first update, (R, P).
+        step_size: d, (R, 1).
+        numerator: of the estimate of d, (R, 1).
+    """
+
+    first: Tensor
+    second: Tensor
+    sum: Tensor
+    initial: Tensor
+    step_size: Tensor
+    numerator: Tensor
+
+
+@dataclass(frozen=True)
+class Prodigy:
+    """With d the step size so far, β₃ = √β₂, decoupled weight decay and the defaults of the library ``prodigyopt``:
+
+        r ← β₃r + d²/d₀·⟨g, w₀ - w⟩;   s ← β₃s + d²/d₀·g;   m ← β₁m + (1-β₁)d·g;   v ← β₂v + (1-β₂)d²g²
+        w ← w - d·wd·w - d·m / (√v + d'ε),   d' = max(d, r / ‖s‖₁)
+
+    A row whose gradients were all zero so far stays where it is. Of the hyperparameters only the weight decay is used:
+    it regularises, which no estimate of a step size replaces. Costs one gradient an update and four buffers of the
+    weights' size.
+
+    Args:
+        betas, eps: of Adam.
+        first_step_size: d₀.
+    """
+
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    first_step_size: float = 1e-6
+
+    def init(self, weights: Tensor) -> Estimate:
+        """d = d₀, all else zero."""
+        zero = torch.zeros_like(weights)
+        return Estimate(zero, zero, zero, weights, column(weights, self.first_step_size), column(weights, 0.0))
+
+    def advance(
+        self, state: State, linearisation: Linearisation, hyperparameters: Hyperparameters, clip_norm: float | None
+    ) -> tuple[State, None]:
+        """One update of all rows."""
+        before: Estimate = state.buffer
+        weights, gradient, d = state.weights, clipped_gradient(linearisation, clip_norm), before.step_size
+        after, moved = self._estimate(before, gradient, weights)
+        root = after.second.sqrt() + after.step_size * self.eps
+        new = weights * (1 - d * hyperparameters.weight_decay) - d * (after.first / root)
+        return State(torch.where(moved, new, weights), after, state.carried), None
+
+    def _estimate(self, before: Estimate, gradient: Tensor, weights: Tensor) -> tuple[Estimate, Tensor]:
+        """Moments and step size with one gradient more, and which rows have had one that is not zero, (R, 1)."""
+        (beta1, beta2), beta3, d = self.betas, math.sqrt(self.betas[1]), before.step_size
+        weight = d / self.first_step_size * d
+        travelled = (gradient * (before.initial - weights)).sum(-1, keepdim=True)
+        numerator = beta3 * before.numerator + weight * travelled
+        total = beta3 * before.sum + weight * gradient
+        norm = total.abs().sum(-1, keepdim=True)
+        moved = norm != 0
+        after = replace(
+            before,
+            first=beta1 * before.first + (1 - beta1) * (d * gradient),
+            second=beta2 * before.second + (1 - beta2) * (d * gradient) * (d * gradient),
+            sum=total,
+            step_size=torch.where(moved, torch.maximum(d, numerator / norm), d),
+            numerator=torch.where(moved, numerator, before.numerator),
+        )
+        return after, moved
+
+    def evaluated(self, state: State) -> Tensor:
+        """The trained weights."""
+        return state.weights
+
+    def in_force(self, state: State, hyperparameters: Hyperparameters) -> Hyperparameters:
+        """Learning rate: the step size d; momentum: β₁."""
+        d = state.buffer.step_size
+        shown = {**hyperparameters.natural, "lr": d, "momentum": torch.full_like(d, self.betas[0])}
+        return replace(hyperparameters, natural=shown)

@@ -1,0 +1,236 @@
+"""Rules against the libraries that people take them from, and their rows against single runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from hpo_bench.checkpoint import packed, unpacked
+from hpo_bench.core.hyperparameters import Hyperparameters
+from hpo_bench.core.tree import leaves
+from hpo_bench.core.update import Rule, State
+from hpo_bench.experiment import execute
+from hpo_bench.rules.adam import AdamW
+from hpo_bench.rules.prodigy import Prodigy
+from hpo_bench.rules.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
+from hpo_bench.settings import Method
+from hpo_bench.store import read_table
+from tests.problems import make_raw, make_settings, random_quadratic
+
+RULES: dict[str, Rule] = {
+    "adam": AdamW(),
+    "schedule_free_sgd": ScheduleFreeSGD(),
+    "schedule_free_adamw": ScheduleFreeAdamW(),
+    "prodigy": Prodigy(),
+}
+STEPS = 40
+# Prodigy begins 1e-6 from where it started and divides by that distance: six digits of rounding more.
+TOLERANCE = {name: 1e-9 if name == "prodigy" else 1e-11 for name in RULES}
+
+
+def walk(rule: Rule, training: Any, weights: Tensor, raw: dict[str, Tensor], steps: int = STEPS,
+         clip: float | None = None) -> list[State]:  # fmt: skip
+    """The states before each update and after the last."""
+    hyper = Hyperparameters.of(raw)
+    states = [State(weights, rule.init(weights))]
+    for _ in range(steps):
+        after, step = rule.advance(states[-1], training(states[-1].weights), hyper, clip)
+        assert step is None
+        states.append(after)
+    return states
+
+
+@dataclass
+class Library:
+    """One row trained by a library: weights where the gradient is taken, and those that count."""
+
+    optimiser: Any
+    parameters: list[torch.nn.Parameter]
+    averages: bool = False
+
+    def run(self, training: Any, weights: Tensor, row: int, clip: float | None) -> tuple[list[Tensor], list[Tensor]]:
+        at, counted = [], []
+        for _ in range(STEPS):
+            stacked = weights.clone()
+            stacked[row] = torch.cat([part.detach() for part in self.parameters])
+            gradient = training(stacked).gradient[row]
+            for part, own in zip(
+                self.parameters, gradient.split([part.numel() for part in self.parameters]), strict=True
+            ):
+                part.grad = own.clone()
+            if clip is not None:
+                torch.nn.utils.clip_grad_norm_(self.parameters, clip)
+            self.optimiser.step()
+            at.append(torch.cat([part.detach() for part in self.parameters]).clone())
+            if self.averages:
+                self.optimiser.eval()
+            counted.append(torch.cat([part.detach() for part in self.parameters]).clone())
+            if self.averages:
+                self.optimiser.train()
+        return at, counted
+
+
+def library(name: str, weights: Tensor, hyper: Hyperparameters, row: int) -> Library:
+    """The library's optimiser for one row, its weights in two parameters."""
+    lr, decay, beta = (getattr(hyper, key)[row].item() for key in ("lr", "weight_decay", "momentum"))
+    parts = [torch.nn.Parameter(part.clone()) for part in weights[row].split([1, weights.shape[1] - 1])]
+    if name == "adam":
+        return Library(torch.optim.AdamW(parts, lr, (beta, 0.999), weight_decay=decay), parts)
+    if name == "prodigy":
+        prodigyopt = pytest.importorskip("prodigyopt", reason="prodigyopt is not installed: pip install -e .[dev]")
+        return Library(prodigyopt.Prodigy(parts, weight_decay=decay), parts)
+    schedulefree = pytest.importorskip("schedulefree", reason="schedulefree is not installed: pip install -e .[dev]")
+    if name == "schedule_free_sgd":
+        optimiser = schedulefree.SGDScheduleFree(parts, lr, beta, decay)
+    else:
+        optimiser = schedulefree.AdamWScheduleFree(parts, lr, (beta, 0.999), weight_decay=decay)
+    optimiser.train()
+    return Library(optimiser, parts, averages=True)
+
+
+@pytest.mark.parametrize("clip", [None, 0.3])
+@pytest.mark.parametrize("name", RULES)
+def test_a_row_follows_the_library(name: str, clip: float | None) -> None:
+    training, _, weights = random_quadratic()
+    raw = make_raw()
+    states = walk(RULES[name], training, weights, raw, clip=clip)
+    for row in range(len(weights)):
+        at, counted = library(name, weights, Hyperparameters.of(raw), row).run(training, weights, row, clip)
+        close = {"rtol": TOLERANCE[name], "atol": TOLERANCE[name]}
+        for step, state in enumerate(states[1:]):
+            torch.testing.assert_close(state.weights[row], at[step], **close)
+            torch.testing.assert_close(RULES[name].evaluated(state)[row], counted[step], **close)
+        assert (at[-1] - weights[row]).abs().max() > 1e-3, "it was to move"
+
+
+def test_prodigys_step_size_is_the_librarys_and_is_what_the_curves_show() -> None:
+    training, _, weights = random_quadratic()
+    raw = make_raw()
+    states = walk(RULES["prodigy"], training, weights, raw)
+    hyper = Hyperparameters.of(raw)
+    shown = RULES["prodigy"].in_force(states[-1], hyper)
+    for row in range(len(weights)):
+        reference = library("prodigy", weights, hyper, row)
+        reference.run(training, weights, row, None)
+        assert shown.lr[row].item() == pytest.approx(reference.optimiser.param_groups[0]["d"], rel=1e-9)
+        assert shown.lr[row] > 1e-4  # d₀ is 1e-6
+    assert (shown.momentum == 0.9).all()
+    assert torch.equal(shown.weight_decay, hyper.weight_decay)
+
+
+def test_prodigy_ignores_the_drawn_learning_rate_and_momentum() -> None:
+    training, _, weights = random_quadratic()
+    raw = make_raw()
+    other = {**raw, "lr": raw["lr"] + 1, "momentum": raw["momentum"] - 1}
+    ours, theirs = (walk(RULES["prodigy"], training, weights, each)[-1].weights for each in (raw, other))
+    assert torch.equal(ours, theirs)
+
+
+def test_prodigy_waits_for_a_gradient_row_by_row() -> None:
+    flat = Hyperparameters.of(make_raw())
+    rule, (training, _, weights) = RULES["prodigy"], random_quadratic()
+    linearisation = training(weights)
+    linearisation.gradient[1] = 0
+    state, _ = rule.advance(State(weights, rule.init(weights)), linearisation, flat, None)
+    assert torch.equal(state.weights[1], weights[1])
+    assert (state.weights[[0, 2]] != weights[[0, 2]]).all()
+    assert all(torch.isfinite(leaf).all() for leaf in leaves(state.buffer))
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_row_is_a_single_run_and_does_not_see_a_diverging_one(name: str) -> None:
+    training, _, weights = random_quadratic()
+    raw = make_raw()
+    whole = walk(RULES[name], training, weights, raw)[-1]
+    spoilt = weights.clone()
+    spoilt[1] = torch.nan
+    beside = walk(RULES[name], training, spoilt, raw)[-1]
+    assert torch.isnan(beside.weights[1]).all()
+    for row in (0, 2):
+        for ours, theirs in zip(leaves(whole), leaves(beside), strict=True):
+            assert torch.equal(ours[row], theirs[row])
+    single = random_quadratic()[2]
+    for row in range(3):
+
+        def alone(own: Tensor, row: int = row) -> Any:
+            stacked = single.clone()
+            stacked[row] = own[0]
+            made = training(stacked)
+            return type(made)(made.loss[[row]], made.gradient[[row]], made.hessian_product)
+
+        one = walk(RULES[name], alone, weights[[row]], {key: value[[row]] for key, value in raw.items()})[-1]
+        assert torch.equal(one.weights[0], whole.weights[row])
+
+
+@pytest.mark.parametrize("name", ["adam", "schedule_free_sgd", "schedule_free_adamw"])
+def test_momentum_may_be_zero(name: str) -> None:
+    training, _, weights = random_quadratic()
+    raw = {**make_raw(), "momentum": torch.full((3, 1), -torch.inf, dtype=torch.float64)}
+    state = walk(RULES[name], training, weights, raw)[-1]
+    assert torch.isfinite(RULES[name].evaluated(state)).all()
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_what_a_rule_carries_has_rows_first_and_goes_through_a_checkpoint(name: str) -> None:
+    training, _, weights = random_quadratic()
+    *_, state = walk(RULES[name], training, weights, make_raw(), 5)
+    assert fields(state.buffer)
+    assert all(leaf.shape[0] == len(weights) for leaf in leaves(state.buffer))
+    back = unpacked(State(weights, RULES[name].init(weights)), packed(state, "state"), "state")
+    assert all(torch.equal(a, b) for a, b in zip(leaves(back), leaves(state), strict=True))
+    assert type(back.buffer) is type(state.buffer)
+
+
+# --- as methods ---
+
+
+def method(name: str) -> Method:
+    return Method(name, None, None, (), (), "train_and_validation", rule=RULES[name])
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_stored_numbers_are_those_of_the_weights_that_count(name: str, tmp_path: Any) -> None:
+    settings = make_settings(tmp_path, method(name), save_weights=True, hyperparameter_updates=8)
+    run = execute(settings).run
+    final = read_table(run, "final")
+    assert (final.status == "ok").all()
+    assert final.validation_loss.isna().all()
+    table = settings.source.load(0.25)
+    inputs, targets = (torch.from_numpy(array[-table.test :]) for array in (table.inputs, table.targets))
+    with np.load(run.path / "final_weights.npz") as archive:
+        parts = {key: torch.from_numpy(archive[key]) for key in archive.files}
+    hidden = torch.relu(inputs @ parts["wT/layers.0.weight"].mT + parts["wT/layers.0.bias"][:, None])
+    outputs = hidden @ parts["wT/layers.2.weight"].mT + parts["wT/layers.2.bias"][:, None]
+    losses = ((outputs - targets) ** 2).mean((1, 2))
+    np.testing.assert_allclose(final.test_loss, losses, rtol=1e-10)
+
+
+def test_a_training_with_a_rule_goes_on_from_a_checkpoint(tmp_path: Any) -> None:
+    from hpo_bench.core.loop import train
+    from hpo_bench.experiment import Trainer, pick_device
+
+    settings = make_settings(tmp_path, method("schedule_free_adamw"))
+    trainer = Trainer.of(settings, settings.source.load(0.25), pick_device("cpu"))
+    problem, first, seeds = trainer.problem([0, 1]), trainer.start([0, 1]), 2
+    whole = train(problem, trainer.plan, first, trainer.recorder(seeds))
+    recorder = trainer.recorder(seeds)
+    half = train(problem, trainer.plan, first, recorder, until=20)
+    back = unpacked(half, packed(half, "snapshot"), "snapshot")
+    end = train(problem, trainer.plan, first, recorder, snapshot=back)
+    assert all(torch.equal(a, b) for a, b in zip(leaves(end.state), leaves(whole.state), strict=True))
+
+
+def test_prodigys_curves_show_its_step_size(tmp_path: Any) -> None:
+    run = execute(make_settings(tmp_path, method("prodigy"))).run
+    curves = read_table(run, "curves")
+    assert curves[curves.step == 0].lr.to_numpy() == pytest.approx(1e-6)
+    assert curves.groupby("seed").lr.is_monotonic_increasing.all()
+    assert curves.lr.max() > 1e-4
+    assert (curves.momentum == 0.9).all()
+    final = read_table(run, "final")
+    assert final.weight_decay.to_numpy() == pytest.approx(final.initial_weight_decay)
