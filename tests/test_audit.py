@@ -79,6 +79,9 @@ class Linear:
     def row_bytes(self, batch_rows, window):
         return 1000
 
+    def evaluation_bytes(self, rows):
+        return 1000
+
     def working_set(self, batch_rows):
         return 1000
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from hpo_bench.bench.sequential import Parts, train
-from hpo_bench.errors import UserError
+from hpo_bench.bench.runtime import NEVER
+from hpo_bench.bench.sequential import Parts, batches, train
 from hpo_bench.experiment import Trainer
 from hpo_bench.hypergradients.neumann import Neumann
 from hpo_bench.hypergradients.unroll import Unroll
@@ -48,58 +48,75 @@ class Comparison:
 def compare(settings: Settings, *, updates: int, rounds: int, rows: int | None = None) -> Comparison:
     """Train ``updates`` weight updates with both, ``rounds`` times in turns, in one thread.
 
-    Args:
-        settings: full-batch regression with a method that the reference knows (no tuning, Neumann or unrolled).
-        rows: repetitions at once in the engine; None for as many as ``chunk=auto`` would take.
+    Both record at every update where all rows make a batch; with smaller batches neither does, and evaluating whole
+    sets is left out.
 
-    Raises:
-        UserError: a dataset that the reference does not know.
+    Args:
+        settings: with a method that the reference knows (no tuning, Neumann or unrolled) and one hidden layer.
+        rows: repetitions at once in the engine; None for as many as ``chunk=auto`` would take.
     """
     table = settings.source.load(settings.validation_share)
-    if table.task != "regression" or settings.batch_size is not None:
-        raise UserError(f"dataset={settings.dataset}: the reference trains full batches of regression sets only")
-    interval = settings.update_interval
-    short = replace(settings, hyperparameter_updates=updates // interval, workers=1, chunk=rows, device="cpu")
+    interval, full = settings.update_interval, settings.batch_size is None
+    short = replace(
+        settings, hyperparameter_updates=updates // interval, workers=1, chunk=rows, device="cpu",
+        record_every=1 if full else NEVER,
+    )  # fmt: skip
     trainer = Trainer.of(short, table, torch.device("cpu"))
     count = trainer.chunk(rows or 200).rows
     seeds = range(settings.seed, settings.seed + count)
-    start = trainer.start(seeds)
-    weights = [view[0].clone() for view in trainer.model.layout.views(start.weights).values()]
-    raw = {name: value[0, 0] for name, value in start.raw.items()}
-    estimator = settings.method.estimator
-    assert estimator is None or isinstance(estimator, Neumann | Unroll)
-    parts = Parts.of(table, trainer.dtype, settings.method.data_for_weights != "train")
-    hidden = trainer.model.layout.shapes[0][0]
+    work = sequential_work(trainer, record_every=1 if full else 0)
 
-    def engine() -> None:
-        trainer.block(seeds)
-
-    def sequential() -> None:
-        train(parts, weights, raw, updates=updates, interval=interval, estimator=estimator, hidden=hidden)
+    def engine() -> float:
+        seconds = trainer.block(seeds).seconds
+        return (seconds["total"] if full else seconds["train"]) / count
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        _seconds(engine), _seconds(sequential)
-        pairs = [(_seconds(engine) / count, _seconds(sequential)) for _ in range(rounds)]
+        engine(), _seconds(work)
+        pairs = [(engine(), _seconds(work)) for _ in range(rounds)]
     finally:
         torch.set_num_threads(threads)
     fast, slow = (tuple(1e3 * pair[side] / updates for pair in pairs) for side in (0, 1))
     return Comparison(settings.dataset, settings.method.name, count, fast, slow, product_flops(trainer))
 
 
+def sequential_work(trainer: Trainer, record_every: int) -> Callable[[], object]:
+    """What the reference does for the first repetition of a run."""
+    settings, seed = trainer.settings, trainer.settings.seed
+    start = trainer.start([seed])
+    weights = [view[0].clone() for view in trainer.model.layout.views(start.weights).values()]
+    raw = {name: value[0, 0] for name, value in start.raw.items()}
+    estimator = settings.method.estimator
+    assert estimator is None or isinstance(estimator, Neumann | Unroll)
+    parts = Parts.of(trainer.table, trainer.dtype, settings.method.data_for_weights != "train")
+
+    def work() -> None:
+        training, validation = (
+            batches(part, settings.batch_size, settings.dataset, name, seed)
+            for part, name in ((parts.training, "training"), (parts.validation, "validation"))
+        )
+        train(
+            parts, weights, raw, updates=settings.weight_updates, interval=settings.update_interval,
+            estimator=estimator, record_every=record_every, training=training, validation=validation,
+        )  # fmt: skip
+
+    return work
+
+
 def product_flops(trainer: Trainer) -> float:
     """Operations of one update's matrix products in the closed form: the arithmetic that cannot be saved.
 
-    A forward pass is one product H × (d+1) × B and one 1 × H × B, a gradient adds a second large product, a
-    Hessian-vector product is two; test and validation losses are forward passes.
+    A forward pass is one product H × (d+1) × B and one C × H × B, a gradient adds a second large product, a
+    Hessian-vector product is two; test and validation losses are forward passes, counted where all rows make a batch.
     """
-    hidden, features = trainer.model.layout.shapes[0]
-    rows = {name: len(part) for name, part in trainer.rows.items()}
-    method, window = trainer.settings.method, trainer.plan.window
-    large, small = 2 * hidden * (features + 1), 2 * hidden
+    (hidden, features), outputs = trainer.model.layout.shapes[0], trainer.table.outputs
+    settings, window = trainer.settings, trainer.plan.window
+    method, full = settings.method, settings.batch_size is None
+    rows = {name: min(len(part), settings.batch_size or len(part)) for name, part in trainer.rows.items()}
+    large, small = 2 * hidden * (features + 1), 2 * hidden * outputs
     training = rows[method.data_for_weights]
-    seen = rows["test"] + (rows["validation"] if method.data_for_weights == "train" else 0)
+    seen = rows["test"] + (rows["validation"] if method.data_for_weights == "train" else 0) if full else 0
     total: float = training * (2 * large + small) + seen * (large + small)
     if method.estimator is not None:
         terms = method.estimator.look_back if window == 1 else window
@@ -107,7 +124,7 @@ def product_flops(trainer: Trainer) -> float:
     return total
 
 
-def _seconds(work: Callable[[], None]) -> float:
+def _seconds(work: Callable[[], object]) -> float:
     begin = time.perf_counter()
     work()
     return time.perf_counter() - begin

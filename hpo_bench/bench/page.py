@@ -21,7 +21,8 @@ def page(
         f"Measured {datetime.date.today().isoformat()} with one thread: {described}.",
         "",
         "Milliseconds per weight update and repetition. *sequential* trains one repetition at a time with autograd "
-        "(`hpo_bench/bench/sequential.py`), *engine* trains `rows` at once; both record everything at every update. "
+        "(`hpo_bench/bench/sequential.py`), *engine* trains `rows` at once; both record everything at every "
+        "update, or nothing where batches are smaller than the training set (test evaluation is left out then). "
         "Rounds are taken in turns, ratios are formed round by round: median (lowest to highest).",
         "",
         "| dataset | method | updates | rows | engine, ms | sequential, ms | ratio | GFLOP/s of products |",

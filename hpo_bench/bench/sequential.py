@@ -7,43 +7,78 @@ loop that a careful researcher would write. Tests hold it equal to the engine.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hpo_bench.core.batches import inputs_on
+from hpo_bench.core.seeds import permutation
 from hpo_bench.datasets.base import Table
 from hpo_bench.hypergradients.neumann import Neumann
 from hpo_bench.hypergradients.unroll import Unroll
 from hpo_bench.models.mlp import Perceptron
 
 Pair = tuple[Tensor, Tensor]
+Batches = Callable[[int], Pair]
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "regression": functional.mse_loss,
+    "classification": functional.cross_entropy,
+}
 
 
 @dataclass(frozen=True)
 class Parts:
-    """Full-batch tensors of one dataset."""
+    """Tensors of one dataset, and the loss of its task."""
 
     training: Pair
     validation: Pair
     test: Pair
+    loss: Callable[[Tensor, Tensor], Tensor]
+    outputs: int
 
     @staticmethod
     def of(table: Table, dtype: torch.dtype, validation_trains: bool) -> Parts:
         """Slice once."""
-        inputs, targets = torch.from_numpy(table.inputs).to(dtype), torch.from_numpy(table.targets).to(dtype)
+        inputs, targets = inputs_on(table, dtype, torch.device("cpu")), torch.from_numpy(table.targets)
+        targets = targets.to(dtype) if targets.is_floating_point() else targets
         both, train = table.training + table.validation, table.training
 
         def part(begin: int, end: int) -> Pair:
             return inputs[begin:end].contiguous(), targets[begin:end].contiguous()
 
-        return Parts(part(0, both if validation_trains else train), part(train, both), part(both, both + table.test))
+        return Parts(
+            part(0, both if validation_trains else train),
+            part(train, both),
+            part(both, both + table.test),
+            LOSSES[table.task],
+            table.outputs,
+        )
 
 
-def perceptron(features: int, hidden: int, weights: list[Tensor]) -> nn.Module:
+def batches(part: Pair, size: int | None, dataset: str, name: str, seed: int) -> Batches:
+    """Batch by number of the weight update: the whole part, or slices of a new order at each pass."""
+    if size is None or size >= len(part[1]):
+        return lambda number: part
+    per_pass, orders = -(-len(part[1]) // size), dict[int, Tensor]()
+
+    def batch(number: int) -> Pair:
+        passes, index = divmod(number, per_pass)
+        if passes not in orders:
+            orders.clear()
+            orders[passes] = torch.from_numpy(permutation(seed, dataset, name, len(part[1]), passes))
+        chosen = orders[passes][index * size : (index + 1) * size]
+        return part[0].index_select(0, chosen), part[1].index_select(0, chosen)
+
+    return batch
+
+
+def perceptron(weights: list[Tensor]) -> nn.Module:
     """The model with given initial parameters."""
-    module = Perceptron([features, hidden, 1]).to(weights[0].dtype)
+    (hidden, features), outputs = weights[0].shape, weights[2].shape[0]
+    module = Perceptron([features, hidden, outputs]).to(weights[0].dtype)
     with torch.no_grad():
         for parameter, value in zip(module.parameters(), weights, strict=True):
             parameter.copy_(value)
@@ -52,15 +87,20 @@ def perceptron(features: int, hidden: int, weights: list[Tensor]) -> nn.Module:
 
 def train(
     parts: Parts, weights: list[Tensor], raw: dict[str, Tensor], *, updates: int, interval: int,
-    estimator: Neumann | Unroll | None, hidden: int, record: bool = True,
+    estimator: Neumann | Unroll | None, record_every: int = 1, training: Batches | None = None,
+    validation: Batches | None = None,
 ) -> Tensor:  # fmt: skip
-    """Train one repetition with full batches; returns (updates + 1, 6): losses, then lr, weight decay and momentum.
+    """Train one repetition; returns (updates + 1, 6): losses, then lr, weight decay and momentum, NaN where not due.
 
     Args:
         weights: initial parameters.
         raw: 0-dimensional raw hyperparameters by name; all are tuned with Adam (0.05) if there is an estimator.
+        record_every: weight updates between recorded rows; 0 records nothing.
+        training, validation: batches by number of the weight update; full batches unless given.
     """
-    module = perceptron(parts.training[0].shape[1], hidden, weights)
+    training = training or (lambda number: parts.training)
+    validation = validation or (lambda number: parts.validation)
+    module = perceptron(weights)
     names = [name for name, _ in module.named_parameters()]
     values = [parameter.detach().clone().requires_grad_(True) for parameter in module.parameters()]
     buffers = [torch.zeros_like(value) for value in values]
@@ -71,19 +111,19 @@ def train(
 
     def loss(parameters: list[Tensor], part: Pair) -> Tensor:
         outputs = functional.linear(part[0], parameters[0], parameters[1]).relu()
-        return functional.mse_loss(functional.linear(outputs, parameters[2], parameters[3]), part[1])
+        return parts.loss(functional.linear(outputs, parameters[2], parameters[3]), part[1])
 
     assert names == ["layers.0.weight", "layers.0.bias", "layers.2.weight", "layers.2.bias"]
     unrolled: list[Tensor] = values
     for number in range(updates + 1):
         tail = interval - number % interval <= window
-        training_loss = loss(unrolled, parts.training)
+        training_loss = loss(unrolled, training(number))
         gradients = torch.autograd.grad(training_loss, unrolled, create_graph=tail)
         lr, weight_decay = torch.pow(10.0, leaves["lr"]), torch.pow(10.0, leaves["weight_decay"])
         momentum = torch.sigmoid(leaves["momentum"])
-        if record:
+        if record_every and (number % record_every == 0 or number == updates):
             with torch.no_grad():
-                losses = [training_loss, loss(values, parts.validation), loss(values, parts.test)]
+                losses = [training_loss, loss(values, validation(number)), loss(values, parts.test)]
                 rows[number] = torch.stack([*losses, lr, weight_decay, momentum])
         if number == updates:
             break
@@ -97,7 +137,7 @@ def train(
         values = [w.detach().requires_grad_(True) for w in moved]
         if (number + 1) % interval == 0 and estimator is not None and adam is not None:
             if isinstance(estimator, Neumann):
-                v = torch.autograd.grad(loss(values, parts.validation), values)
+                v = torch.autograd.grad(loss(values, validation(number)), values)
                 term, total = list(v), list(v)
                 for _ in range(estimator.look_back - 1):
                     product = torch.autograd.grad(steps, before, term, retain_graph=True)
@@ -105,7 +145,7 @@ def train(
                     total = [a + b for a, b in zip(total, term, strict=True)]
                 hypergradients = torch.autograd.grad(steps, list(leaves.values()), [-p for p in total])
             else:
-                hypergradients = torch.autograd.grad(loss(moved, parts.validation), list(leaves.values()))
+                hypergradients = torch.autograd.grad(loss(moved, validation(number)), list(leaves.values()))
             for leaf, hypergradient in zip(leaves.values(), hypergradients, strict=True):
                 leaf.grad = hypergradient
             adam.step()

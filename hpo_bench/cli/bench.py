@@ -9,7 +9,7 @@ import typer
 
 app = typer.Typer(invoke_without_command=True, help="Measure speed on this machine.")
 METHODS = ("random", "ours_wd_lr_m", "diff_through_opt")
-UPDATES = {"uci_energy": 400, "uci_kin8nm": 100, "diabetes": 400}
+UPDATES = {"uci_energy": 400, "uci_kin8nm": 100, "diabetes": 400, "fashion_mnist": 200}
 
 
 @app.callback()

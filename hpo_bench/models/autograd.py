@@ -1,6 +1,7 @@
 """Any ``torch.nn.Module`` as R models: `torch.func.functional_call` under ``vmap``, derivatives by autograd.
 
-The rows meet only in the sum that seeds autograd, so each row gets its own gradient.
+The rows meet only in the sum that seeds autograd, so each row gets its own gradient. Buffers that a forward pass in
+training mode changes (running statistics) are carried, a row of each for every repetition.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import copy
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import partial, singledispatch
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,14 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn import functional
+from torch.utils._pytree import tree_leaves
 
 from hpo_bench.core.layout import Layout
 from hpo_bench.core.update import Linearisation
 from hpo_bench.datasets.base import Task
-from hpo_bench.models.base import Batch, Split
+from hpo_bench.models.base import Batch, Split, mean_of_parts
+
+EVALUATION_BYTES = 2 << 20  # of a repetition's activations at once when a whole set is evaluated
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class Head:
 
     Args:
         loss: (outputs (B, C), targets (B, …)) -> mean loss ().
-        metric: (outputs, targets, loss) -> ().
+        metric: (outputs, targets, loss) -> (); a mean over the rows, NaN where the loss is not finite.
     """
 
     loss: Callable[[Tensor, Tensor], Tensor]
@@ -49,71 +53,130 @@ def _error_rate(outputs: Tensor, targets: Tensor, loss: Tensor) -> Tensor:
     return torch.where(torch.isfinite(loss), wrong, torch.nan)  # argmax of NaN would look like an answer
 
 
-def default_initial_weights(module: nn.Module, random: np.random.Generator) -> np.ndarray:
-    """PyTorch's default initialisation, drawn from ``random``: (P,) float64.
-
-    Linear and convolution layers: weights and biases uniform within ±1/√fan_in.
+@singledispatch
+def layer_weights(layer: nn.Module, random: np.random.Generator) -> list[np.ndarray]:
+    """PyTorch's default values of a layer's own parameters, in their order; one registration a kind of layer.
 
     Raises:
-        NotImplementedError: for a layer with parameters whose default is not written here.
+        NotImplementedError: for a layer whose default is not written here.
     """
-    parts: list[np.ndarray] = []
-    for path, layer in module.named_modules():
-        own = list(layer.named_parameters(recurse=False))
-        if not own:
-            continue
-        if not isinstance(layer, nn.Linear | nn.Conv2d):
-            raise NotImplementedError(f"no initialisation for {type(layer).__name__} ({path or 'the module'})")
-        bound = 1 / np.sqrt(layer.weight[0].numel())
-        parts += [random.uniform(-bound, bound, tuple(value.shape)).ravel() for _, value in own]
-    return np.concatenate(parts)
+    raise NotImplementedError(f"no initialisation for {type(layer).__name__}")
+
+
+@layer_weights.register(nn.Linear)
+@layer_weights.register(nn.Conv2d)
+def _(layer: nn.Linear | nn.Conv2d, random: np.random.Generator) -> list[np.ndarray]:
+    """Weights and biases uniform within ±1/√fan_in."""
+    bound = 1 / np.sqrt(layer.weight[0].numel())
+    return [random.uniform(-bound, bound, tuple(value.shape)) for _, value in layer.named_parameters(recurse=False)]
+
+
+@layer_weights.register(nn.BatchNorm1d)
+@layer_weights.register(nn.BatchNorm2d)
+def _(layer: nn.BatchNorm1d | nn.BatchNorm2d, random: np.random.Generator) -> list[np.ndarray]:
+    """Scale 1, shift 0."""
+    return [np.ones(layer.num_features), np.zeros(layer.num_features)]
+
+
+def default_initial_weights(module: nn.Module, random: np.random.Generator) -> np.ndarray:
+    """PyTorch's default initialisation, drawn from ``random`` layer by layer (`layer_weights`): (P,) float64."""
+    layers = [layer for layer in module.modules() if next(layer.parameters(recurse=False), None) is not None]
+    return np.concatenate([value.ravel() for layer in layers for value in layer_weights(layer, random)])
+
+
+_GLOBAL_GENERATOR = threading.Lock()  # torch's own, which layers draw their first values from
+
+
+def built(make: Callable[[], nn.Module], seed: int = 0) -> nn.Module:
+    """``make()`` on the CPU with torch's global generator seeded, and put back afterwards."""
+    with _GLOBAL_GENERATOR, torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.default_generator.manual_seed(seed)
+        return make()
+
+
+def count_activations(module: nn.Module, inputs: Tensor) -> int:
+    """Numbers that the layers of a module put out for one row of ``inputs`` (B, …), B at least 2, by a forward pass."""
+    total = 0
+
+    def add(layer: nn.Module, arguments: Any, output: Any) -> None:
+        nonlocal total
+        total += sum(part.numel() for part in tree_leaves(output) if isinstance(part, Tensor))
+
+    probe = copy.deepcopy(module).train()
+    for layer in probe.modules():
+        if next(layer.children(), None) is None:
+            layer.register_forward_hook(add)
+    with torch.no_grad():
+        probe(inputs)
+    return -(-total // len(inputs))
+
+
+class _Copies(threading.local):
+    """Copies of a module for each thread, because `functional_call` swaps the parameters in the module itself."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.by_training = {training: copy.deepcopy(module).train(training) for training in (True, False)}
 
 
 class AutogradModel:
-    """R copies of a module without carried state.
+    """R copies of a module; what it carries is its buffers by name, (R, …) each.
 
     Args:
-        module: its parameters' values are not used, only their names and shapes.
+        module: the values of its buffers are where each repetition starts; of its parameters only names and shapes
+            are used.
         head: loss and metric.
+        activations: numbers that one row of the data takes in a forward pass (`count_activations`).
+        initial_weights: draws one repetition's, (P,) float64; `default_initial_weights` unless given.
     """
 
-    carries_state = False
-
-    def __init__(self, module: nn.Module, head: Head, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self, module: nn.Module, head: Head, dtype: torch.dtype, device: torch.device, activations: int,
+        initial_weights: Callable[[np.random.Generator], np.ndarray] | None = None,
+    ) -> None:  # fmt: skip
         self.module = module.to(device=device, dtype=dtype)
-        self._own = threading.local()
-        self.head = head
-        self.dtype = dtype
+        self.head, self.dtype, self.activations = head, dtype, activations
+        self._initial_weights = initial_weights or partial(default_initial_weights, self.module)
+        self._copies = _Copies(self.module)
+        self._buffers = {name: value.detach().clone() for name, value in self.module.named_buffers()}
+        self.carries_state = bool(self._buffers)
         named = list(self.module.named_parameters())
         self.layout = Layout(tuple(n for n, _ in named), tuple(tuple(p.shape) for _, p in named))
 
     def initial_weights(self, random: np.random.Generator) -> np.ndarray:
-        """See `default_initial_weights`."""
-        return default_initial_weights(self.module, random)
+        """See the argument of that name."""
+        return self._initial_weights(random)
 
     def initial_carried(self, rows: int) -> Mapping[str, Any]:
-        """Nothing is carried."""
-        return {}
+        """The module's buffers, for each repetition."""
+        return {name: torch.stack([value] * rows) for name, value in self._buffers.items()}
 
     def batch(self, inputs: Tensor, targets: Tensor, *, shared: bool, split: Split, first: bool = True) -> Batch:
         """Rows as they are."""
         return Batch(inputs, targets, targets.shape[0 if shared else 1], shared, split, first)
 
-    def _mapped(self, function: Callable[..., Any], weights: Tensor, batch: Batch) -> Any:
+    def _mapped(self, function: Callable[..., Any], weights: Tensor, carried: Mapping[str, Any], batch: Batch) -> Any:
         rows = None if batch.shared else 0
-        return vmap(function, in_dims=(0, rows, rows))(self.layout.views(weights), batch.inputs, batch.targets)
+        views = self.layout.views(weights)
+        return vmap(function, in_dims=(0, 0, rows, rows))(views, dict(carried), batch.inputs, batch.targets)
 
-    def _call(self, parameters: dict[str, Tensor], inputs: Tensor) -> Tensor:
-        """The module with other parameters; a copy a thread, because `functional_call` swaps them in the module."""
-        if not hasattr(self._own, "module"):
-            self._own.module = copy.deepcopy(self.module)
-        return functional_call(self._own.module, parameters, (inputs,))
+    def _call(
+        self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], inputs: Tensor, training: bool
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The module with other parameters: outputs, and the buffers after it."""
+        own = {name: value.clone() for name, value in buffers.items()}
+        outputs = functional_call(self._copies.by_training[training], (parameters, own), (inputs,))
+        return outputs, {name: value.detach() for name, value in own.items()}
 
-    def _loss(self, parameters: dict[str, Tensor], inputs: Tensor, targets: Tensor) -> Tensor:
-        return self.head.loss(self._call(parameters, inputs), targets)
+    def _loss(
+        self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], inputs: Tensor, targets: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        outputs, after = self._call(parameters, buffers, inputs, True)
+        return self.head.loss(outputs, targets), after
 
-    def _evaluate(self, parameters: dict[str, Tensor], inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        outputs = self._call(parameters, inputs)
+    def _evaluate(
+        self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], inputs: Tensor, targets: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        outputs, _ = self._call(parameters, buffers, inputs, False)
         loss = self.head.loss(outputs, targets)
         return loss, self.head.metric(outputs, targets, loss)
 
@@ -121,33 +184,40 @@ class AutogradModel:
         """By autograd; Hessian-vector products differentiate the gradient once more, along the same graph."""
         with torch.enable_grad():
             leaf = weights.detach().requires_grad_(True)
-            loss = self._mapped(self._loss, leaf, batch)
+            loss, after = self._mapped(self._loss, leaf, carried, batch)
             (gradient,) = torch.autograd.grad(loss.sum(), leaf, create_graph=second_order)
 
         def hessian_product(vector: Tensor) -> Tensor:
             with torch.enable_grad():
                 return torch.autograd.grad(gradient, leaf, vector, retain_graph=True)[0].detach()
 
-        return Linearisation(loss.detach(), gradient.detach(), hessian_product, carried)
+        return Linearisation(loss.detach(), gradient.detach(), hessian_product, after)
 
     def loss(self, weights: Tensor, batch: Batch, carried: Mapping[str, Any]) -> tuple[Tensor, Mapping[str, Any]]:
         """Mean loss (R,)."""
-        return self._mapped(self._loss, weights, batch), carried
+        return self._mapped(self._loss, weights, carried, batch)
+
+    @property
+    def _evaluation_rows(self) -> int:
+        at_once = max(EVALUATION_BYTES, self.dtype.itemsize * self.layout.count)  # each part reads all weights
+        return max(1, at_once // (self.dtype.itemsize * self.activations))
 
     def evaluate(self, weights: Tensor, batch: Batch, carried: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-        """Mean loss (R,) and metric (R,)."""
-        return self._mapped(self._evaluate, weights, batch)
+        """Mean loss (R,) and metric (R,), a part of the rows at a time."""
 
-    @cached_property
-    def _activations(self) -> int:
-        widths = [layer.out_features for layer in self.module.modules() if isinstance(layer, nn.Linear)]
-        return 2 * sum(widths)
+        def part(rows: Batch) -> tuple[Tensor, Tensor]:
+            return self._mapped(self._evaluate, weights, carried, rows)
+
+        return mean_of_parts(part, batch, self._evaluation_rows)
 
     def row_bytes(self, batch_rows: int, window: int) -> int:
         """Activations of the forward pass, the graph of its gradient (about three times that), and the weights."""
-        size = torch.finfo(self.dtype).bits // 8
-        return size * (4 * (window + 1) * batch_rows * self._activations + 20 * self.layout.count)
+        return self.dtype.itemsize * (4 * (window + 1) * batch_rows * self.activations + 20 * self.layout.count)
+
+    def evaluation_bytes(self, rows: int) -> int:
+        """Activations of the rows that are evaluated at once, and what the layer at work makes."""
+        return 2 * self.dtype.itemsize * min(rows, self._evaluation_rows) * self.activations
 
     def working_set(self, batch_rows: int) -> int:
-        """Activations of one forward pass."""
-        return torch.finfo(self.dtype).bits // 8 * batch_rows * self._activations
+        """Activations of one forward pass, and the weights."""
+        return self.dtype.itemsize * (batch_rows * self.activations + self.layout.count)

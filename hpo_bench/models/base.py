@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -77,6 +77,10 @@ class Model(Protocol):
         """Estimate of the memory that one repetition needs at once, bytes, with ``window`` linearisations kept."""
         ...
 
+    def evaluation_bytes(self, rows: int) -> int:
+        """Estimate of what `evaluate` needs besides, for one repetition and a set of ``rows`` rows, bytes."""
+        ...
+
     def working_set(self, batch_rows: int) -> int:
         """Bytes of activations that one repetition's linearisation reads again and again: what should stay in cache."""
         ...
@@ -88,3 +92,19 @@ class Builder(Protocol):
     def build(self, table: Table, dtype: torch.dtype, device: torch.device) -> Model:
         """The model for a dataset."""
         ...
+
+
+def mean_of_parts(evaluate: Callable[[Batch], tuple[Tensor, Tensor]], batch: Batch, rows: int) -> tuple[Tensor, Tensor]:
+    """Mean loss and metric (R,) of a batch of which ``evaluate`` sees up to ``rows`` rows at a time.
+
+    For metrics that are means over the rows. The parts do not depend on R, so no repetition depends on the others.
+    """
+    if batch.count <= rows:
+        return evaluate(batch)
+    axis, totals = (0 if batch.shared else 1), torch.zeros(())
+    for begin in range(0, batch.count, rows):
+        count = min(rows, batch.count - begin)
+        inputs, targets = (tensor.narrow(axis, begin, count) for tensor in (batch.inputs, batch.targets))
+        part = replace(batch, inputs=inputs, targets=targets, count=count)
+        totals = totals.to(inputs.device) + count / batch.count * torch.stack(evaluate(part))
+    return totals[0], totals[1]

@@ -10,20 +10,28 @@ import torch
 from torch import nn
 
 from hpo_bench.datasets.base import Table
-from hpo_bench.models.autograd import AutogradModel, Head
+from hpo_bench.errors import UserError
+from hpo_bench.models import relu_native
+from hpo_bench.models.autograd import AutogradModel, Head, built
 from hpo_bench.models.base import Model
-from hpo_bench.models.relu_regression import ReLURegression
+from hpo_bench.models.relu_classification import ReLUClassification
 
 
 class Perceptron(nn.Module):
-    """Linear layers with ReLU between them, under the parameter names ``layers.0.weight``, ``layers.0.bias``, …"""
+    """Linear layers with ReLU between them, under the parameter names ``layers.0.weight``, ``layers.0.bias``, …
 
-    def __init__(self, widths: Sequence[int]) -> None:
+    Args:
+        widths: from the inputs to the outputs.
+        batch_norm: normalise what enters each ReLU; the layers before have no biases then.
+    """
+
+    def __init__(self, widths: Sequence[int], batch_norm: bool = False) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for fan_in, fan_out in pairwise(widths):
-            layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
-        self.layers = nn.Sequential(*layers[:-1])
+        for fan_in, fan_out in pairwise(widths[:-1]):
+            layers.append(nn.Linear(fan_in, fan_out, bias=not batch_norm))
+            layers += [nn.BatchNorm1d(fan_out), nn.ReLU()] if batch_norm else [nn.ReLU()]
+        self.layers = nn.Sequential(*layers, nn.Linear(widths[-2], widths[-1]))
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """(B, d) -> (B, C)."""
@@ -36,17 +44,30 @@ class MLP:
 
     Args:
         hidden: widths of the hidden layers.
-        closed_form: use written-out derivatives where there are any (one hidden layer, one output); else autograd.
+        batch_norm: normalise what enters each ReLU, by running statistics in evaluation; never in closed form.
+        closed_form: use written-out derivatives where there are any (one hidden layer); else autograd.
     """
 
     hidden: Sequence[int] = (50,)
+    batch_norm: bool = False
     closed_form: bool = True
 
     def build(self, table: Table, dtype: torch.dtype, device: torch.device) -> Model:
-        """The model for a table."""
+        """The model for a table.
+
+        Raises:
+            UserError: the table's rows are not plain lists of numbers, or the widths are not those of layers.
+        """
+        if table.inputs.ndim != 2 or table.task not in ("regression", "classification"):
+            raise UserError(f"model=mlp: does not fit dataset {table.name}, whose rows are not lists of features")
+        if not all(isinstance(width, int) and width > 0 for width in self.hidden):
+            raise UserError(f"model.hidden={list(self.hidden)}: widths must be whole numbers, at least 1")
         features = table.inputs.shape[1]
-        if self.closed_form and table.task == "regression" and table.outputs == 1 and len(self.hidden) == 1:
-            return ReLURegression(features, self.hidden[0], table.target_scale, dtype)
-        with torch.device("meta"):
-            module = Perceptron([features, *self.hidden, table.outputs])
-        return AutogradModel(module.to_empty(device=device), Head.of(table.task, table.target_scale), dtype, device)
+        if self.closed_form and len(self.hidden) == 1 and not self.batch_norm:
+            if table.task == "classification":
+                return ReLUClassification(features, self.hidden[0], table.outputs, dtype)
+            if table.outputs == 1:
+                return relu_native.make(features, self.hidden[0], table.target_scale, dtype, device)
+        module = built(lambda: Perceptron([features, *self.hidden, table.outputs], self.batch_norm))
+        activations = (4 if self.batch_norm else 2) * sum([*self.hidden, table.outputs])
+        return AutogradModel(module, Head.of(table.task, table.target_scale), dtype, device, activations)

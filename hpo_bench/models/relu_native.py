@@ -19,7 +19,7 @@ from hpo_bench.models.base import Batch
 from hpo_bench.models.relu_regression import ReLURegression
 
 UNITS = 4  # HB in the kernel: hidden units are padded to a multiple
-WEIGHT_VECTORS = 16  # vectors of P numbers that an update with a hypergradient touches
+WEIGHT_VECTORS = 8  # vectors of P numbers that a weight update holds
 
 
 def make(features: int, hidden: int, target_scale: float, dtype: torch.dtype, device: torch.device) -> ReLURegression:
@@ -83,11 +83,9 @@ class NativeReLURegression(ReLURegression):
         return self._forwarded(weights.contiguous(), batch, None), carried
 
     def row_bytes(self, batch_rows: int, window: int) -> int:
-        """The masks that are kept, one more in the making, a batch, and the weights."""
-        mask = (window + 1) * (self.hidden + UNITS) * batch_rows
-        batch = 2 * (self.features + 2) * batch_rows
-        weights = (WEIGHT_VECTORS + 4 * window) * self.layout.count
-        return mask + self.dtype.itemsize * (batch + weights)
+        """The masks that are kept, or the last one, one in the making, and vectors of weights."""
+        mask = (max(window, 1) + 1) * -(-self.hidden // UNITS) * UNITS * batch_rows
+        return mask + self.dtype.itemsize * (WEIGHT_VECTORS + 4 * window) * self.layout.count
 
     def evaluation_bytes(self, rows: int) -> int:
         """Nothing that depends on the rows."""
@@ -95,7 +93,7 @@ class NativeReLURegression(ReLURegression):
 
     def working_set(self, batch_rows: int) -> int:
         """Vectors of weights: the activations of one repetition are gone when the next one's are made."""
-        return self.dtype.itemsize * WEIGHT_VECTORS * self.layout.count
+        return self.dtype.itemsize * 2 * WEIGHT_VECTORS * self.layout.count
 
 
 _long = ctypes.c_long

@@ -17,6 +17,7 @@ pass over the activations but the two products. Tests compare everything with au
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -55,9 +56,12 @@ class ReLURegression:
 
     def initial_weights(self, random: np.random.Generator) -> np.ndarray:
         """PyTorch's default: each layer uniform within ±1/√fan_in."""
+        return default_initial_weights(self._module, random)
+
+    @cached_property
+    def _module(self) -> nn.Module:
         with torch.device("meta"):
-            module = nn.Sequential(nn.Linear(self.features, self.hidden), nn.ReLU(), nn.Linear(self.hidden, 1))
-        return default_initial_weights(module, random)
+            return nn.Sequential(nn.Linear(self.features, self.hidden), nn.ReLU(), nn.Linear(self.hidden, 1))
 
     def initial_carried(self, rows: int) -> Mapping[str, Any]:
         """Nothing is carried."""
@@ -147,6 +151,10 @@ class ReLURegression:
         size = torch.finfo(self.dtype).bits // 8
         activations = (window + 2) * self.hidden + 4 * (self.features + 1)
         return size * (activations * batch_rows + (12 + 4 * window) * self.layout.count)
+
+    def evaluation_bytes(self, rows: int) -> int:
+        """Hidden activations of all rows."""
+        return self.dtype.itemsize * rows * (2 * self.hidden + 4)
 
     def working_set(self, batch_rows: int) -> int:
         """The mask."""

@@ -1,17 +1,20 @@
 """Models: closed form against autograd, rows against single runs, initialisation against PyTorch's."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from hpo_bench.errors import UserError
 from hpo_bench.models.mlp import MLP, Perceptron
 from tests.problems import make_table
 
 CPU = torch.device("cpu")
 
 
-def pair(dtype=torch.float64):
-    table = make_table(rows=50)
+def pair(task, dtype=torch.float64):
+    table = make_table(task, rows=50)
     closed, plain = MLP((7,)).build(table, dtype, CPU), MLP((7,), closed_form=False).build(table, dtype, CPU)
     assert type(closed) is not type(plain)
     return table, closed, plain
@@ -33,18 +36,21 @@ def initial(model, rows=3, dtype=torch.float64):
     return torch.from_numpy(np.stack([model.initial_weights(np.random.default_rng(r)) for r in range(rows)])).to(dtype)
 
 
+@pytest.mark.parametrize("task", ["regression", "classification"])
 @pytest.mark.parametrize("shared", [True, False])
-def test_closed_form_is_autograd(shared):
-    table, closed, plain = pair()
+def test_closed_form_is_autograd(task, shared):
+    table, closed, plain = pair(task)
     weights, vector = initial(closed), torch.randn(3, closed.layout.count, dtype=torch.float64)
     ours, theirs = (m.linearise(weights, batches(m, table, shared), {}, True) for m in (closed, plain))
     torch.testing.assert_close(ours.loss, theirs.loss, rtol=1e-13, atol=0)
     torch.testing.assert_close(ours.gradient, theirs.gradient, rtol=1e-12, atol=1e-15)
     for _ in range(2):  # a linearisation can be used again
         torch.testing.assert_close(ours.hessian_product(vector), theirs.hessian_product(vector), rtol=1e-11, atol=1e-14)
-    loss, metric = closed.evaluate(weights, batches(closed, table, shared), {})
-    torch.testing.assert_close(loss, theirs.loss)
-    torch.testing.assert_close(metric, theirs.loss * table.target_scale**2)
+    pairs = torch.stack([vector, weights])
+    torch.testing.assert_close(ours.products(pairs), theirs.products(pairs), rtol=1e-11, atol=1e-14)
+    evaluated = [m.evaluate(weights, batches(m, table, shared), {}) for m in (closed, plain)]
+    for own, reference in zip(*evaluated, strict=True):
+        torch.testing.assert_close(own, reference, rtol=1e-13, atol=0)
 
 
 @pytest.mark.parametrize("task", ["regression", "classification"])
@@ -76,13 +82,9 @@ def test_a_row_alone_is_a_row_of_a_batch(task, shared, dtype):
             else type(batch)(batch.inputs[pick], batch.targets[pick], batch.count, False, "training", True)
         )
         alone = model.linearise(weights[pick], own, {}, True)
-        if task == "regression":  # the closed form is bitwise, whatever the batch
-            assert torch.equal(alone.gradient, whole.gradient[pick])
-            assert torch.equal(alone.hessian_product(vector[pick]), whole.hessian_product(vector)[pick])
-        tolerance = 1e-13 if dtype == torch.float64 else 1e-5
-        torch.testing.assert_close(alone.gradient, whole.gradient[pick], rtol=tolerance, atol=tolerance)
-        product = whole.hessian_product(vector)[pick]
-        torch.testing.assert_close(alone.hessian_product(vector[pick]), product, rtol=tolerance, atol=tolerance)
+        assert torch.equal(alone.loss, whole.loss[pick])
+        assert torch.equal(alone.gradient, whole.gradient[pick])
+        assert torch.equal(alone.hessian_product(vector[pick]), whole.hessian_product(vector)[pick])
 
 
 @pytest.mark.parametrize("task", ["regression", "classification"])
@@ -112,6 +114,22 @@ def test_initial_weights_are_distributed_as_pytorchs():
         assert array.std() == pytest.approx(reference.std(), rel=0.15)
 
 
-def test_parameter_names_are_those_of_the_module():
-    closed = MLP((50,)).build(make_table(), torch.float64, CPU)
-    assert closed.layout.names == tuple(name for name, _ in Perceptron([4, 50, 1]).named_parameters())
+@pytest.mark.parametrize(("task", "outputs"), [("regression", 1), ("classification", 3)])
+def test_parameter_names_and_initial_weights_are_those_of_the_module(task, outputs):
+    closed, plain = (MLP((50,), closed_form=c).build(make_table(task), torch.float64, CPU) for c in (True, False))
+    assert closed.layout == plain.layout
+    assert closed.layout.names == tuple(name for name, _ in Perceptron([4, 50, outputs]).named_parameters())
+    assert np.array_equal(*(m.initial_weights(np.random.default_rng(0)) for m in (closed, plain)))
+
+
+@pytest.mark.parametrize(("changes", "message"), [({"hidden": (0,)}, "at least 1"), ({"hidden": ("a",)}, "hidden")])
+def test_widths_that_are_none(changes, message):
+    with pytest.raises(UserError, match=message):
+        MLP(**changes).build(make_table(), torch.float64, CPU)
+
+
+def test_rows_that_are_not_lists_of_features():
+    table = make_table("classification")
+    images = replace(table, inputs=table.inputs.reshape(-1, 2, 2))
+    with pytest.raises(UserError, match="lists of features"):
+        MLP().build(images, torch.float64, CPU)

@@ -1,0 +1,151 @@
+"""A user's own ``torch.nn.Module`` from a yaml outside the package: nothing to inherit from, nothing to register."""
+
+from __future__ import annotations
+
+import copy
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hpo_bench.datasets.base import Table
+from hpo_bench.errors import UserError
+from hpo_bench.models.autograd import AutogradModel, Head, built, count_activations
+from hpo_bench.models.base import Model
+
+TRIED = 4  # rows of the dataset that a module is tried with before anything is trained
+LIBRARIES = {"torch", "hydra", "hpo_bench"}  # folders of code that is not the user's
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Custom:
+    """Any module that maps inputs (B, …) to outputs (B, C): C = 1 for regression, else the number of classes.
+
+    Each repetition starts from the values that the module gives itself, drawn from the repetition's seed; buffers
+    (running statistics) start as in one module built with seed 0, and each repetition carries its own. Derivatives are
+    autograd's.
+
+    Args:
+        module: makes the module without arguments; in a yaml ``module: {_target_: my_package.Net, width: 32}``.
+        loss: (outputs (B, C), targets (B, 1) or (B,)) -> mean over the rows (), as torch.nn.functional has them; in a
+            yaml with its arguments, likewise. Mean squared error or cross-entropy unless given. The metric stays the
+            un-normalised mean squared error or the error rate.
+        version: to be changed with the module's code, which results are not tied to.
+    """
+
+    module: Callable[[], nn.Module]
+    loss: Loss | None = None
+    version: int | str = 1
+
+    def build(self, table: Table, dtype: torch.dtype, device: torch.device) -> Model:
+        """The model for a table, after a trial with a few of its rows.
+
+        Raises:
+            UserError: the module cannot be made, draws random numbers, or does not map rows to outputs.
+        """
+        if table.task not in ("regression", "classification"):
+            raise UserError(f"model: a module of one's own is for regression and classification, not {table.task}")
+        module = self._make()
+        _check(module)
+        rows = torch.from_numpy(np.array(table.inputs[:TRIED])).to(device)
+        inputs = rows if rows.dtype == torch.int64 else rows.to(dtype)
+        targets = torch.from_numpy(np.array(table.targets[:TRIED])).to(device)
+        targets = targets.to(dtype) if targets.is_floating_point() else targets
+        try:
+            module = module.to(device=device, dtype=dtype)
+            activations = _tried(module, inputs, table.outputs)
+            model = AutogradModel(module, self._head(table), dtype, device, activations, self._initial_weights)
+            _try_training(model, inputs, targets)
+        except UserError:
+            raise
+        except Exception as error:  # whatever the user's code raises
+            raise _unfit(error) from error
+        return model
+
+    def _make(self, seed: int = 0) -> nn.Module:
+        try:
+            module = built(self.module, seed)
+        except Exception as error:  # whatever the user's code raises
+            raise _unfit(error) from error
+        if not isinstance(module, nn.Module):
+            raise UserError(f"model.module: makes a {type(module).__name__}, needed is a torch.nn.Module")
+        return module
+
+    def _initial_weights(self, random: np.random.Generator) -> np.ndarray:
+        """What a new module gives itself, (P,) float64; the seed comes from the repetition's generator."""
+        module = self._make(int(random.bit_generator.random_raw()) >> 1)
+        return np.concatenate([value.detach().double().numpy().ravel() for value in module.parameters()])
+
+    def _head(self, table: Table) -> Head:
+        usual = Head.of(table.task, table.target_scale)
+        if self.loss is None:
+            return usual
+        if table.task == "classification":
+            return Head(self.loss, usual.metric)
+
+        def squared(outputs: Tensor, targets: Tensor, loss: Tensor) -> Tensor:
+            return functional.mse_loss(outputs, targets) * table.target_scale**2
+
+        return Head(self.loss, squared)
+
+
+def _check(module: nn.Module) -> None:
+    """Refuse what cannot be trained, as far as the module shows it without being called.
+
+    Raises:
+        UserError: it cannot.
+    """
+    for name, layer in module.named_modules():
+        if (isinstance(layer, nn.modules.dropout._DropoutNd) and layer.p > 0) or isinstance(layer, nn.RReLU):
+            raise UserError(
+                f"model.module: layer {name or 'itself'} ({type(layer).__name__}) draws random numbers in each forward "
+                "pass, which hypergradients would not survive; leave it out"
+            )
+    parameters = dict(module.named_parameters())
+    if not parameters:
+        raise UserError("model.module: it has no parameters to train")
+    for name, value in parameters.items():
+        if isinstance(value, nn.parameter.UninitializedParameter):
+            raise UserError(f"model.module: parameter {name} has no shape yet; give lazy layers their input widths")
+        if not value.requires_grad:
+            raise UserError(f"model.module: parameter {name} is frozen; register what is not trained as a buffer")
+
+
+def _tried(module: nn.Module, inputs: Tensor, outputs: int) -> int:
+    """Activations of a row; raises a UserError unless (B, …) becomes (B, outputs)."""
+    with torch.no_grad():
+        found = copy.deepcopy(module).eval()(inputs)
+    wanted = (len(inputs), outputs)
+    if not isinstance(found, Tensor) or tuple(found.shape) != wanted:
+        shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise UserError(f"model.module: maps inputs {tuple(inputs.shape)} to {shape}, needed {wanted}")
+    return count_activations(module, inputs)
+
+
+def _try_training(model: AutogradModel, inputs: Tensor, targets: Tensor) -> None:
+    """Two repetitions' losses, gradients and second derivatives on a few rows."""
+    weights = torch.zeros(2, model.layout.count, dtype=model.dtype, device=inputs.device)
+    batch = model.batch(inputs, targets, shared=True, split="training")
+    carried = model.initial_carried(2)
+    linearisation = model.linearise(weights, batch, carried, True)
+    if linearisation.loss.shape != (2,):
+        raise UserError("model.loss: must give one number, the mean over the rows")
+    linearisation.hessian_product(torch.ones_like(weights))
+    model.evaluate(weights, batch, carried)
+
+
+def _unfit(error: Exception) -> UserError:
+    """One line: what was raised, and where in the user's code."""
+    text = next(iter(str(error).strip().splitlines()), "").strip()
+    if "randomness" in text:
+        text = "draws random numbers in its forward pass, which hypergradients would not survive"
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not LIBRARIES & set(Path(frame.filename).parts)]
+    where = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
+    return UserError(f"model.module: {type(error).__name__}: {text}{where}")

@@ -1,0 +1,201 @@
+"""A user's own module, from a folder of yamls and a package that this one knows nothing about."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from hpo_bench import cli
+from hpo_bench.config import compose, parse
+from hpo_bench.errors import UserError
+from hpo_bench.experiment import Trainer, execute
+from hpo_bench.models.autograd import built
+from hpo_bench.models.custom import Custom
+from hpo_bench.models.mlp import MLP
+from hpo_bench.store import read_table
+from tests.problems import make_settings, make_table
+
+CPU = torch.device("cpu")
+PACKAGE = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, width, outputs=10):
+        super().__init__()
+        self.inner, self.norm, self.outer = nn.Linear(64, width), nn.BatchNorm1d(width), nn.Linear(width, outputs)
+        nn.init.orthogonal_(self.inner.weight)
+
+    def forward(self, inputs):
+        return self.outer(torch.tanh(self.norm(self.inner(inputs))))
+"""
+GUIDE = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+YAML = GUIDE.partition("## Your own model")[2].partition("```yaml\n")[2].partition("```")[0]  # what is promised there
+SMALL = ("dataset=digits", "model=net", "repetitions=2", "hyperparameter_updates=2", "batch_size=50", "device=cpu")
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A folder with a yaml; its package can be imported."""
+    (tmp_path / "my_package.py").write_text(PACKAGE)
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    (tmp_path / "mine" / "model" / "net.yaml").write_text(YAML)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path / "mine"
+    sys.modules.pop("my_package", None)
+
+
+def settings_of(own, *overrides):
+    return parse(compose([*SMALL, f"results_dir={own.parent / 'results'}", *overrides], own))
+
+
+def test_a_module_outside_the_package_trains(own, monkeypatch):
+    before, results = torch.get_rng_state(), own.parent / "results"
+    line = ["hpo-bench", "run", "--config-dir", str(own), *SMALL, f"results_dir={results}"]
+    monkeypatch.setattr(sys, "argv", line)
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert not caught.value.code
+    (folder,) = (results / "runs").glob("digits-*")
+    final = pd.read_parquet(folder / "final.parquet")
+    assert np.isfinite(final.test_loss).all()
+    assert (final.test_loss.nunique(), final.test_metric.between(0, 1).all()) == (2, True)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_each_repetition_starts_from_the_modules_own_values_by_its_seed(own):
+    settings = settings_of(own)
+    trainer = Trainer.of(settings, settings.source.load(0.2), CPU)
+    torch.manual_seed(1)
+    first = trainer.start(range(3)).weights
+    torch.manual_seed(2)
+    again = trainer.start([2]).weights
+    assert torch.equal(first[2:], again)
+    inner = trainer.model.layout.views(first)["inner.weight"].double()
+    identity = torch.eye(32, dtype=torch.float64).expand(3, 32, 32)
+    torch.testing.assert_close(inner @ inner.mT, identity, rtol=1e-5, atol=1e-5)  # orthogonal, as the module says
+    assert not torch.equal(first[0], first[1])
+
+
+def test_a_module_like_the_mlp_is_the_mlp(tmp_path):
+    table = make_table("classification")
+
+    def like():
+        return nn.Sequential(nn.Linear(4, 7), nn.ReLU(), nn.Linear(7, 3))
+
+    theirs, ours = (model.build(table, torch.float64, CPU) for model in (Custom(like), MLP((7,))))
+    weights = torch.from_numpy(np.stack([theirs.initial_weights(np.random.default_rng(row)) for row in range(2)]))
+    inputs, targets = torch.from_numpy(table.inputs), torch.from_numpy(table.targets)
+    found = [
+        m.linearise(weights, m.batch(inputs, targets, shared=True, split="training"), {}, True) for m in (theirs, ours)
+    ]
+    torch.testing.assert_close(found[0].gradient, found[1].gradient)
+    torch.testing.assert_close(found[0].hessian_product(weights), found[1].hessian_product(weights))
+
+
+@pytest.mark.parametrize(("task", "loss"), [("classification", "cross_entropy"), ("regression", "l1_loss")])
+def test_a_loss_of_ones_own_is_trained_and_the_metric_stays(task, loss):
+    table = make_table(task)
+    outputs = 3 if task == "classification" else 1
+
+    def own(scores, targets):
+        return 2 * getattr(functional, loss)(scores, targets)
+
+    model = Custom(lambda: nn.Linear(4, outputs), own).build(table, torch.float64, CPU)
+    weights = torch.from_numpy(np.stack([model.initial_weights(np.random.default_rng(row)) for row in range(2)]))
+    inputs, targets = torch.from_numpy(table.inputs), torch.from_numpy(table.targets)
+    batch = model.batch(inputs, targets, shared=True, split="test")
+    losses, metrics = model.evaluate(weights, batch, {})
+    for row, views in enumerate(zip(*model.layout.views(weights).values(), strict=True)):
+        scores = functional.linear(inputs, *views)
+        assert losses[row] == pytest.approx(own(scores, targets).item())
+        squared = functional.mse_loss(scores, targets) * table.target_scale**2 if task == "regression" else None
+        wrong = squared if squared is not None else (scores.argmax(-1) != targets).double().mean()
+        assert metrics[row] == pytest.approx(wrong.item())
+
+
+class Noisy(nn.Linear):
+    def forward(self, inputs):
+        return super().forward(inputs) + torch.randn(len(inputs), 3)
+
+
+class Reading(nn.Linear):
+    def forward(self, inputs):
+        return super().forward(inputs) * (1.0 if inputs.sum() + self.weight.sum() > 0 else 2.0)
+
+
+def frozen():
+    layer = nn.Linear(4, 3)
+    layer.bias.requires_grad_(False)
+    return layer
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.1)), r"layer 1 \(Dropout\) draws random numbers"),
+        (lambda: Noisy(4, 3), r"draws random numbers .*\(test_custom.py, line \d+\)"),
+        (lambda: Reading(4, 3), r"RuntimeError: .*\(test_custom.py, line \d+\)"),
+        (lambda: nn.Linear(4, 2), r"maps inputs \(4, 4\) to \(4, 2\), needed \(4, 3\)"),
+        (lambda: nn.Linear(5, 3), "cannot be multiplied"),
+        (lambda: nn.Flatten(), "no parameters"),
+        (frozen, "parameter bias is frozen"),
+        (lambda: nn.LazyLinear(3), "has no shape yet"),
+        (lambda: 3, "makes a int"),
+        (lambda: nn.Linear(4), "TypeError"),
+    ],
+)
+def test_what_cannot_be_trained_is_one_line(make, message):
+    with pytest.raises(UserError, match=message) as caught:
+        Custom(make).build(make_table("classification"), torch.float32, CPU)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_loss_that_is_not_one_number():
+    with pytest.raises(UserError, match=r"model\.(loss|module)"):
+        Custom(lambda: nn.Linear(4, 3), lambda outputs, targets: outputs.sum(-1)).build(
+            make_table("classification"), torch.float64, CPU
+        )
+
+
+def test_no_dropout_is_no_randomness():
+    Custom(lambda: nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.0))).build(
+        make_table("classification"), torch.float64, CPU
+    )
+
+
+def test_a_wrong_argument_and_a_missing_package(own):
+    with pytest.raises(UserError, match="unexpected keyword argument 'depth'"):
+        execute(settings_of(own, "+model.module.depth=3"))
+    with pytest.raises(UserError, match="no_such_package"):
+        settings_of(own, "model.module._target_=no_such_package.Net")
+
+
+def test_a_row_alone_and_in_a_block(tmp_path):
+    def normed():
+        return nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 3))
+
+    table = make_table("classification")
+    curves = [
+        read_table(
+            execute(make_settings(tmp_path / str(c), table=table, model=Custom(normed), chunk=c, batch_size=12)).run,
+            "curves",
+        )
+        for c in (1, 3)
+    ]
+    for column in ("train_loss", "test_loss", "lr", "momentum"):
+        np.testing.assert_allclose(curves[0][column], curves[1][column], rtol=1e-9)
+
+
+def test_built_leaves_the_global_generator_as_it_was():
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    layers = [built(lambda: nn.Linear(2, 2), 5) for _ in range(2)]
+    assert torch.equal(torch.rand(1), expected)
+    assert torch.equal(layers[0].weight, layers[1].weight)
