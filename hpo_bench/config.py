@@ -84,7 +84,7 @@ def parse(cfg: DictConfig, *, force: bool = False) -> Settings:
         start=_start(checks.section("init", config["init"], INIT, needed=INIT)),
         method=_method(config),
         source=_component("dataset.source", dataset["source"]),
-        model=_component("model", config["model"]),
+        model=_component("model", _deferred(config["model"])),
         force=force,
         checkpoint_every=_or_none(_seconds, "checkpoint_every", config["checkpoint_every"]),
         tracker=_or_none(_tracker, "tracker", config["tracker"]),
@@ -194,6 +194,12 @@ def _component(key: str, node: Any) -> Any:
             if isinstance(cause, UserError):
                 raise cause from None
         raise UserError(f"{key}._target_={node['_target_']}: {_one_line(causes[-1])}") from None
+
+
+def _deferred(node: Mapping[str, Any]) -> dict[str, Any]:
+    """The components inside a component as functions that make them: each repetition has a module of its own."""
+    nested = {key: value for key, value in node.items() if isinstance(value, Mapping) and "_target_" in value}
+    return {**node, **{key: {**value, "_partial_": True} for key, value in nested.items()}}
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -18,10 +18,10 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from hpo_bench import __version__, tracking
+from hpo_bench import __version__, counting, native, tracking
 from hpo_bench.checkpoint import Checkpoint, Checkpoints
 from hpo_bench.core import memory, start
-from hpo_bench.core.batches import Rows, Stream
+from hpo_bench.core.batches import Rows, Stream, inputs_on
 from hpo_bench.core.loop import MOMENTUM_SGD, Plan, Problem, Snapshot, beginning, train
 from hpo_bench.core.loop import Start as StartTensors
 from hpo_bench.core.recorder import QUANTILES, Recorder, recorded_steps
@@ -30,12 +30,15 @@ from hpo_bench.errors import RunError, UserError
 from hpo_bench.hypergradients.base import Costs, Estimator, chosen
 from hpo_bench.models.base import Model
 from hpo_bench.progress import Reporter, Shown, Silent
+from hpo_bench.search.base import chunk_of
 from hpo_bench.settings import HYPERPARAMETERS, Settings
 from hpo_bench.store import CURVE_COLUMNS, FINAL_COLUMNS, Block, Run, Writer
 
-NUMBERS = 1  # raised by every change that moves a result (CHANGELOG, "Numbers"): part of each run's hash
+NUMBERS = 2  # raised by every change that moves a result (CHANGELOG, "Numbers"): part of each run's hash
 PRESENTATION = {"label", "colour", "line_style", "order"}
 PLACE = {"results_dir", "device", "chunk", "workers", "tracker", "checkpoint_every", "seed", "repetitions"}
+KEYS, KEY_BYTES = ("seed", "step", "elapsed_s"), 20  # columns that are made for the table alone, and their size a row
+PER_WEIGHT_VECTORS = 16  # of P numbers, for a hyperparameter with one value per weight and its optimiser
 MANY_THREADS_BYTES = 64 << 20  # activations of a block from which one block is worth all cores
 
 
@@ -80,7 +83,7 @@ def execute(settings: Settings, reporter: Reporter | None = None, pool: Pool | N
             reporter.say(f"{name}: {_plan_line(chunk, len(missing), len(blocks), device, len(finished), begun)}")
             if trainer.why is not None:
                 reporter.say(f"{name}: hypergradients in {trainer.why}")
-        updates = settings.weight_updates
+        updates = settings.total_updates
         label = f"{settings.method.name} on {settings.dataset}"
         try:
             with (
@@ -130,8 +133,18 @@ def describe(trainer: Trainer, config_hash: str, chunk: memory.Chunk) -> dict[st
     return {
         "config": _as_found(trainer.settings.config, trainer.table), "config_hash": config_hash,
         "code": code_version(), "environment": environment(trainer.device, chunk.workers), "chunk": chunk.rows,
-        "hypergradients": trainer.why,
+        "hypergradients": trainer.why, "costs": costs(trainer),
     }  # fmt: skip
+
+
+def costs(trainer: Trainer) -> dict[str, int] | None:
+    """Weight updates, gradients and Hessian-vector products of one repetition; None for a search, whose trials tell."""
+    settings = trainer.settings
+    if settings.method.search is not None:
+        return None
+    estimator, _ = _chosen(settings, trainer.model, len(trainer.rows[settings.method.data_for_weights]))
+    own = replace(trainer, plan=replace(trainer.plan, estimator=estimator))
+    return counting.work(own).of(settings.weight_updates)
 
 
 class Pool(Protocol):
@@ -158,6 +171,8 @@ class Threads:
 
         A block for which there is not enough memory is computed in halves.
         """
+        if trainer.device.type == "cpu":
+            memory.keep_freed()
         stop = threading.Event()
         threads = torch.get_num_threads()
 
@@ -233,6 +248,8 @@ class Trainer:
         """
         dtype = getattr(torch, settings.precision)
         method = settings.method
+        if method.search is not None:
+            method.search.check(settings)
         if method.estimator is not None:
             wrong = [name for name in method.tuned if name not in method.estimator.tunes]
             if wrong:
@@ -262,7 +279,7 @@ class Trainer:
             return (self.rows["validation"], "validation") if split else None
         if method.estimator.second_batch == "validation" or split:
             return self.rows["validation"], "validation"
-        return self._training, "second"
+        return replace(self._training, split="validation"), "second"  # with carried states of its own
 
     def problem(self, seeds: Sequence[int]) -> Problem:
         """Streams of some repetitions."""
@@ -297,15 +314,27 @@ class Trainer:
         return min(self.settings.batch_size or len(self._training), len(self._training))
 
     def chunk(self, repetitions: int) -> memory.Chunk:
-        """How many of ``repetitions`` to train at once."""
-        columns = len(CURVE_COLUMNS) + (len(QUANTILES) if self.settings.method.per_weight else 0)
+        """How many of ``repetitions`` to compute at once."""
+        search = self.settings.method.search
+        return self.rows_at_once(repetitions) if search is None else chunk_of(search, self, repetitions)
+
+    def rows_at_once(self, repetitions: int) -> memory.Chunk:
+        """How many of ``repetitions`` trainings to make at once."""
+        settings, working_set = self.settings, self.model.working_set(self._batch_rows())
+        return memory.choose(repetitions, self.need(), working_set, self.device, settings.chunk, settings.workers)
+
+    def need(self) -> int:
+        """Bytes that one repetition needs: linearisations, evaluation, and the record with the table made of it."""
+        columns = len(CURVE_COLUMNS) - len(KEYS) + (len(QUANTILES) if self.settings.method.per_weight else 0)
         steps = len(recorded_steps(self.settings.weight_updates, self.settings.record_every))
-        record = 3 * columns * steps * self.dtype.itemsize + self.settings.weight_updates * self.dtype.itemsize
+        record = (
+            steps * (2 * columns * self.dtype.itemsize + KEY_BYTES) + self.settings.weight_updates * self.dtype.itemsize
+        )
         seen = max(len(self.rows[name]) for name in ("test", "validation"))
         batch = max(self._batch_rows(), min(self.settings.batch_size or seen, len(self.rows["validation"])))
-        need = self.model.row_bytes(batch, self.plan.kept) + self.model.evaluation_bytes(seen) + record
-        working_set = self.model.working_set(self._batch_rows())
-        return memory.choose(repetitions, need, working_set, self.device, self.settings.chunk, self.settings.workers)
+        per_weight = PER_WEIGHT_VECTORS * len(self.settings.method.per_weight) * self.model.layout.count
+        activations = self.model.row_bytes(batch, self.plan.kept) + self.model.evaluation_bytes(seen)
+        return activations + per_weight * self.dtype.itemsize + record
 
     def threads(self, rows: int, workers: int) -> int:
         """Threads of torch for one block: one, unless the block is alone and large."""
@@ -384,7 +413,7 @@ def _chosen(settings: Settings, model: Model, training: int) -> tuple[Estimator 
 
 def _rows(table: Table, dtype: torch.dtype, device: torch.device) -> dict[str, Rows]:
     """Parts of a dataset on the device; those that train the weights by the names of ``data_for_weights``."""
-    inputs = torch.from_numpy(table.inputs).to(device=device, dtype=dtype)
+    inputs = inputs_on(table, dtype, device)
     targets = torch.from_numpy(table.targets).to(device=device)
     if targets.is_floating_point():
         targets = targets.to(dtype)
@@ -565,6 +594,7 @@ def environment(device: torch.device, workers: int) -> dict[str, Any]:
         "cpu": _cpu_name(),
         "platform": platform.platform(),
         "threads": torch.get_num_threads(),
+        "kernels": native.kernels().why if device.type == "cpu" else None,
         "workers": workers,
     }
 

@@ -63,7 +63,7 @@ class Job:
     @property
     def size(self) -> int:
         """Weight updates of all its repetitions."""
-        return self.settings.repetitions * self.settings.weight_updates
+        return self.settings.repetitions * self.settings.total_updates
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def units(jobs: Iterable[Job], *, together: bool = True) -> list[tuple[Job, ...]
     """Jobs that are computed as one: cells that differ in their look-back alone, smallest look-back first."""
     found: dict[str, list[Job]] = defaultdict(list)
     for job in jobs:
-        sharing = together and groupable(job.settings.method.estimator)
+        sharing = together and groupable(job.settings.method.estimator) and job.settings.method.search is None
         found[_program(job) if sharing else job.run_id].append(job)
     return [tuple(sorted(unit, key=lambda job: job.settings.look_back)) for unit in found.values()]
 
@@ -348,9 +348,12 @@ class Calibration:
         chunk = GridTrainer.over(cells, pairs, table, device).chunk(len(pairs)) if len(cells) > 1 else (
             Trainer.of(cells[0], table, device).chunk(len(pairs))
         )  # fmt: skip
-        rate = self._rate(unit[-1], chunk, device)
-        work = len(pairs) * cells[0].weight_updates
-        return Estimate(rate * work / max(chunk.workers, 1), chunk.bytes, math.ceil(len(pairs) / chunk.rows))
+        plain, trained = _training(unit[-1]), chunk
+        if plain is not unit[-1]:
+            trained = Trainer.of(plain.settings, table, device).chunk(plain.settings.repetitions)
+        rate = self._rate(plain, trained, device)
+        work = len(pairs) * cells[0].total_updates
+        return Estimate(rate * work / max(trained.workers, 1), chunk.bytes, math.ceil(len(pairs) / chunk.rows))
 
     def _rate(self, job: Job, chunk: memory.Chunk, device: Any) -> float:
         """Seconds of one thread for a weight update of a repetition."""
@@ -360,6 +363,21 @@ class Calibration:
         if key not in self._rates:
             self._rates[key] = _measure(job, chunk, device)
         return self._rates[key]
+
+
+def _training(job: Job) -> Job:
+    """What a search trains side by side, as a job of plain trainings; other jobs as they are.
+
+    The time that a search takes for its decisions and evaluations is left out of an estimate.
+    """
+    settings, search = job.settings, job.settings.method.search
+    if search is None:
+        return job
+    plain = replace(
+        settings, method=replace(settings.method, search=None), record_every=settings.weight_updates,
+        repetitions=settings.repetitions * search.side_by_side(settings),
+    )  # fmt: skip
+    return replace(job, settings=plain)
 
 
 def _measure(job: Job, chunk: memory.Chunk, device: Any) -> float:

@@ -118,3 +118,9 @@ class Settings:
     def weight_updates(self) -> int:
         """T·K, the length of a training."""
         return self.update_interval * self.hyperparameter_updates
+
+    @property
+    def total_updates(self) -> int:
+        """Weight updates of one repetition: of its training, or of all trainings of its search."""
+        search = self.method.search
+        return self.weight_updates if search is None else int(search.weight_updates(self))

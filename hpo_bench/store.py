@@ -4,6 +4,7 @@
     run.json              what was asked for and where it ran; written last, so its ``complete`` is the commit mark
     final.parquet         one row per repetition
     curves.parquet        one row per (repetition, recorded step)
+    trials.parquet        of a search: one row per segment of each trial (`hpo_bench.search.ledger`)
     hypergradients.parquet, final_weights.npz     when asked for
     blocks/               finished blocks of a run that is not complete yet: what a resumed run starts from
 """
@@ -38,7 +39,7 @@ CURVE_COLUMNS = (
     "seed", "step", "train_loss", "validation_loss", "test_loss", "test_metric", "lr", "weight_decay", "momentum",
     "elapsed_s",
 )  # fmt: skip
-TABLES = ("final", "curves", "hypergradients")
+TABLES = ("final", "curves", "hypergradients", "trials")
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Run:
     seconds: dict[str, float] = field(default_factory=dict)
     seeds: tuple[int, ...] = ()
     error: str | None = None
+    costs: dict[str, int] = field(default_factory=dict)
 
     @property
     def run_id(self) -> str:
@@ -101,6 +103,7 @@ def read_run(path: Path) -> Run | None:
             seconds=content.get("seconds", {}),
             seeds=tuple(content["seeds"]),
             error=content.get("error"),
+            costs=content.get("costs") or {},
         )
     except (ValueError, KeyError, TypeError) as error:
         raise StoreError(

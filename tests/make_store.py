@@ -7,9 +7,10 @@
 A value matrix has one row per repetition and one column per recorded step 0, T, 2T, … (`record_every` = T by default).
 NaN from a column on means that the repetition diverged there: it keeps its rows up to that step and its final values
 are nulls. A vector of R values stands for R curves of `rows` (5) columns that fall to these values geometrically.
-Every other column can be given by name (``train_loss=``, ``validation_loss=``, ``test_loss=``, ``lr=``,
-``weight_decay=``, ``momentum=``) in the same shapes; the configuration by dotted keys in ``config={"init.momentum":
-[0.6, 0.6]}``; ``seconds`` is the training time of one repetition (written to final.parquet and, summed, to run.json).
+Every other column, and columns that only some runs have, can be given by name (``train_loss=``, ``validation_loss=``,
+``test_loss=``, ``lr=``, ``weight_decay=``, ``momentum=``, ``gradients=``) in the same shapes; the configuration by
+dotted keys in ``config={"init.momentum": [0.6, 0.6]}``; ``seconds`` is the training time of one repetition (written to
+final.parquet and, summed, to run.json).
 """
 
 from __future__ import annotations
@@ -100,7 +101,8 @@ def make_run(
     every = record_every or update_interval
     settings = _config(method, dataset, seed_R, update_interval, look_back, every * (columns - 1), every, config)
     matrices = {
-        name: _matrix(values[name], columns) if name in values else _default(name, metric_RS) for name in VALUES
+        name: _matrix(values[name], columns) if name in values else _default(name, metric_RS)
+        for name in dict.fromkeys((*VALUES, *values))
     }
     decisive = {key: value for key, value in settings.items() if key not in ("seed", "repetitions", "device", "chunk")}
     code = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]

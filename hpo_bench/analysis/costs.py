@@ -9,6 +9,7 @@ import pandas as pd
 
 from hpo_bench.analysis import load
 from hpo_bench.analysis import statistics as stats
+from hpo_bench.analysis.incumbent import is_search
 from hpo_bench.analysis.load import MACHINE, Runs
 from hpo_bench.analysis.statistics import Interval
 from hpo_bench.analysis.summary import by
@@ -43,13 +44,14 @@ class Cost:
 
 
 def costs(runs: Runs, seed: int = 0) -> list[Cost]:
-    """Costs of all methods of all datasets.
+    """Costs of all methods of all datasets; searches, which are many trainings, are left out.
 
     Args:
         runs: one configuration per dataset and method.
         seed: of the bootstrap over blocks.
     """
-    return [cost for group in by(runs, "dataset").values() for cost in _of_dataset(group, seed)]
+    trainings = [run for run in runs if not is_search(run)]
+    return [cost for group in by(trainings, "dataset").values() for cost in _of_dataset(group, seed)]
 
 
 def _of_dataset(runs: Runs, seed: int) -> list[Cost]:

@@ -11,20 +11,26 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hpo_bench.analysis import load
+from hpo_bench.analysis import incumbent, load
 from hpo_bench.analysis import statistics as stats
 from hpo_bench.analysis.costs import PLAIN, Cost, costs
 from hpo_bench.analysis.load import Runs
 from hpo_bench.analysis.render import Table
 from hpo_bench.analysis.rounding import NOTHING, Rounded, rounded, within_error_of_best
 from hpo_bench.analysis.statistics import Comparison, Interval, Statistics
-from hpo_bench.analysis.summary import GROUP_SOURCE, Summary, by, measures, paper_keeps, summarise
+from hpo_bench.analysis.summary import GROUP_SOURCE, Measure, Summary, by, measures, paper_keeps, summarise
 from hpo_bench.errors import UserError, nearest
+from hpo_bench.store import Run
 
 # Methods of the paper's tables; Random (3-batched) is made of random_validation.
 ONE_PASS = (
     "random", "random_lr_schedule", GROUP_SOURCE, "lorraine", "baydin", "ours_wd_lr", "ours_wd_lr_m", "ours_wd_hdlr_m",
     "diff_through_opt",
+)  # fmt: skip
+# Methods that choose by validation loss, and the searches they are compared with.
+MULTI_PASS = (
+    GROUP_SOURCE, "ours_wd_lr_m", "ours_wd_hdlr_m", "diff_through_opt", "bayesopt", "asha_random", "asha_ours_wd_lr_m",
+    "pbt_random", "pbt_ours_wd_lr_m",
 )  # fmt: skip
 Frames = tuple[pd.DataFrame, pd.DataFrame]  # body and bold of a `Table`
 Parts = tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, str]  # body, bold, data and label of a `Table`
@@ -339,6 +345,80 @@ def _cost_data(cost: Cost) -> dict[str, Any]:
     return {**data, **_interval_data(ratio, "times_plain_")}
 
 
+# --- equal budgets ---
+
+BUDGETS = (1, 5, 30, 100, 200)  # in plain trainings
+
+
+def _multi_pass(runs: Runs, mode: Statistics, seed: int) -> Parts:
+    order: dict[str, float] = {}
+    rows: list[dict[str, Any]] = []
+    for group in by(runs, "dataset").values():
+        measure, units = measures(group)[-1], _units(group)
+        for method in by(group, "method").values():
+            order[_label(method[0])] = method[0].config["method"].get("order", 0)
+            rows += _at_budgets(method, measure, units, seed)
+    data = pd.DataFrame(rows)
+    if data.empty:
+        raise UserError("table multi_pass: no run has a validation loss to choose by")
+    cells: dict[str, dict[Any, tuple[str, bool]]] = {}
+    keys = ["dataset_label", "measure", "axis"]
+    least = data.groupby([*keys, "budget"])["estimate"].transform("min")
+    for row, best in zip(data.to_dict("records"), data["estimate"] == least, strict=True):
+        key = (f"{row['dataset_label']}: {row['measure']}", incumbent.AXES[row["axis"]], row["label"])
+        interval = Interval(row["estimate"], np.nan, row["low"], row["high"], row["n"], row["interval"], None)
+        text = NOTHING if np.isnan(row["estimate"]) else _with_bounds(interval)
+        cells.setdefault(f"{row['budget']}", {})[key] = (text, bool(best))
+        cells.setdefault("n", {})[key] = (str(row["n"]), False)
+    named = sorted({key for column in cells.values() for key in column}, key=lambda key: _place(key, order))
+    body, bold = _frames({**{name: cells[name] for name in cells if name != "n"}, "n": cells["n"]}, named,
+                         ["Dataset", "Budget in", "Method"])  # fmt: skip
+    less = incumbent.scaled_down(runs)
+    label = (
+        "median test metric of the incumbent, chosen by validation loss, when as much is spent as a number of plain "
+        f"trainings (columns) costs; gradient-equivalents: gradients + {incumbent.PRODUCT} × Hessian-vector products; "
+        "one-pass methods: best of as many trainings as that pays for, over all subsets; brackets: 95 % bootstrap "
+        f"intervals over n repetitions, {stats.RESAMPLES} resamples, seed {seed}; diverged = +inf; bold: least of a "
+        "column" + f"; scaled down from the paper: {less}" * bool(less)
+    )
+    return body, bold, data.assign(statistics=mode, seed=seed), label
+
+
+def _label(run: Run) -> str:
+    return str(run.config["method"].get("label", run.method))
+
+
+def _place(key: tuple[str, str, str], order: Mapping[str, float]) -> tuple[Any, ...]:
+    return key[0], list(incumbent.AXES.values()).index(key[1]), order[key[2]], key[2]
+
+
+def _units(runs: Runs) -> dict[str, float]:
+    """What a plain training costs: its weight updates, as many gradients, the time of a Random one if there are any."""
+    updates = float(load.weight_updates(runs[0]))
+    plain = by(runs, "method").get(GROUP_SOURCE)
+    seconds = float(load.finals(plain)["seconds"].median()) if plain else np.nan
+    return {"weight_updates": updates, "gradient_equivalents": updates, "seconds": seconds}
+
+
+def _at_budgets(runs: Runs, measure: Measure, units: Mapping[str, float], seed: int) -> list[dict[str, Any]]:
+    """A row for each axis and budget of one method; none without a validation loss to choose by."""
+    finals, search = load.finals(runs), incumbent.is_search(runs[0])
+    if not np.isfinite(load.failure_aware(finals, "validation_loss")).any():
+        return []
+    found = incumbent.paths(runs, finals, measure) if search else []
+    identity = {key: finals.iloc[0][key] for key in ("dataset", "dataset_label", "method", "label")}
+    rows = []
+    for axis, unit in units.items():
+        for budget in BUDGETS if np.isfinite(unit) else ():
+            at = (
+                incumbent.searched_at(found, axis, budget * unit, seed) if search
+                else incumbent.restarted_at(runs, finals, measure, axis, budget * unit, seed)
+            )  # fmt: skip
+            rows.append({**identity, "measure": measure.label, "axis": axis, "budget": budget, "cost": budget * unit,
+                         **_interval_data(at), "n": len(finals)})  # fmt: skip
+    return rows
+
+
 _UCI = ("uci_energy", "uci_kin8nm", "uci_power")
 _TITLE = "Final test performance"
 TABLES: dict[str, Kind] = {
@@ -354,4 +434,7 @@ TABLES: dict[str, Kind] = {
     "pairs": Kind("Methods compared on shared seeds", _pairs),
     "divergence": Kind("Runs that diverged", _divergence),
     "runtime": Kind("Run time", _runtime),
+    "multi_pass": Kind(
+        "One-pass methods and multi-pass searches at equal budgets", _multi_pass, (*_UCI, "fashion_mnist"), MULTI_PASS
+    ),
 }

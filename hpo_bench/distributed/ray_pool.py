@@ -233,7 +233,7 @@ class _Tasks:
 
     def finished(self, limit: int) -> Iterator[Block]:
         """Blocks as they are finished."""
-        ray, updates = self.ray, self.trainer.settings.weight_updates
+        ray, updates = self.ray, self.trainer.settings.total_updates
         try:
             job = ray.put(_job(self.trainer, self.slots))
         except ModuleNotFoundError as error:  # Ray Client unpacks it on the head

@@ -22,6 +22,7 @@ def build(results: Path) -> Path:
     for dataset in ("uci_energy", "uci_kin8nm"):
         for method in paper.ONE_PASS:
             make_run(results, method, dataset, _curves(rng, 8))
+    make_run(results, "prodigy", "uci_energy", _curves(rng, 8))
     _proof_of_concept(results, rng)
     for cell in CELLS:
         _sensitivity(results, rng, *cell)
@@ -31,7 +32,11 @@ def build(results: Path) -> Path:
     for share in paper.SHARES[:2]:
         make_run(results, "ours_wd_lr_m", "uci_energy", _curves(rng, 6), config={"validation_share": share})
     trials = rng.lognormal(size=(3, 6))
-    make_run(results, "bayesopt", "uci_energy", trials, validation_loss=trials, rows_in_block=1)
+    spent = np.arange(1, 7) * np.ones((3, 1))
+    make_run(
+        results, "bayesopt", "uci_energy", trials, validation_loss=trials, rows_in_block=1, gradients=4000 * spent,
+        hessian_products=0 * spent,
+    )  # fmt: skip
     return results
 
 

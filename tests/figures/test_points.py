@@ -10,8 +10,10 @@ import pandas as pd
 import pytest
 
 from hpo_bench import figures
+from hpo_bench.analysis import incumbent
 from hpo_bench.analysis.load import find
-from hpo_bench.figures import fig03, fig07, fig10, fig14, incumbent
+from hpo_bench.analysis.summary import Measure
+from hpo_bench.figures import fig03, fig07, fig10, fig14
 from hpo_bench.figures.common import paper, sensitivity
 from hpo_bench.figures.common import points as common
 from hpo_bench.figures.common.base import Options, Points
@@ -362,27 +364,31 @@ class TestIncumbent:
         rng = np.random.default_rng(0)
         test, validation = rng.lognormal(size=(2, 6))
         make_run(tmp_path, "ours_wd_lr_m", "uci_energy", test, validation_loss=validation, seconds=2.0)
-        found = curve(plotted("incumbent"), "ours_wd_lr_m").set_index("k")
+        found = curve(plotted("incumbent"), "ours_wd_lr_m", part="seconds").set_index("k")
         for k in (1, 2, 6):
             winners = [
                 test[min(group, key=lambda run: validation[run])] for group in itertools.combinations(range(6), k)
             ]
             assert found.loc[k, "y"] == pytest.approx(np.quantile(winners, 0.5, method="inverted_cdf"))
-            assert found.loc[k, "seconds"] == pytest.approx(2.0 * k)
+            assert found.loc[k, "x"] == pytest.approx(2.0 * k)
 
     def test_a_search_keeps_what_validates_best_whatever_its_test_value(self):
         curves = pd.DataFrame(
             {
+                "step": [10, 20, 30, 40],
                 "elapsed_s": [2.0, 4.0, 6.0, 8.0],
+                "gradients": [11, 22, 33, 44],
+                "hessian_products": [4, 8, 12, 16],
                 "validation_loss": [3.0, np.nan, 2.0, 2.5],
                 "test_metric": [1.0, 0.1, 5.0, 0.2],
             }
         )
-        measure = incumbent.Measure("test_metric", "Test MSE", 10.0)
-        times, values = incumbent._running_best(curves, measure, 2.0)
-        assert list(times) == [1.0, 3.0, 4.0]
-        assert list(values) == [10.0, 50.0, 50.0]
-        at = incumbent._at(times, values, np.array([0.5, 1.0, 2.9, 3.0, 9.0]))
+        path = incumbent.path(curves, Measure("test_metric", "Test MSE", 10.0), 2.0)
+        assert list(path.costs["seconds"]) == [1.0, 3.0, 4.0]
+        assert list(path.costs["weight_updates"]) == [10, 30, 40]
+        assert list(path.costs["gradient_equivalents"]) == [19, 57, 76]
+        assert list(path.values) == [10.0, 50.0, 50.0]
+        at = path.at("seconds", np.array([0.5, 1.0, 2.9, 3.0, 9.0]))
         assert list(at) == [np.inf, 10.0, 10.0, 50.0, 50.0]
 
     def test_methods_without_validation_loss_are_left_out_and_named(self, tmp_path, plotted):
