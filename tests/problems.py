@@ -111,7 +111,9 @@ def make_settings(
     }
     values.update(changes)
     decisive = {
-        k: str(v) for k, v in values.items() if k not in {"results_dir", "source", "chunk", "workers", "method", "checkpoint_every"}
+        k: str(v)
+        for k, v in values.items()
+        if k not in {"results_dir", "source", "chunk", "workers", "method", "checkpoint_every"}
     }
     config = {
         **decisive,

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
+from hpo_bench.analysis.load import flat
 from hpo_bench.config import HYPER, INIT, METHOD, SETTINGS, compose, parse
 from hpo_bench.datasets.catalogue import configs_folder, dataset_names
 from hpo_bench.errors import UserError
@@ -31,8 +32,33 @@ PAPER = {
     "ours_wd_hdlr_m": (ALL, SPLIT, 10, 5, 400, False),
     "diff_through_opt": (ALL, SPLIT, 10, 5, 400, False),
     "long_diff_through_opt": (ALL, SPLIT, 200, 200, 30, True),
+    "random_adam": ([], JOINED, 10, 5, 400, False),
+    "schedule_free_sgd": ([], JOINED, 10, 5, 400, False),
+    "schedule_free_adamw": ([], JOINED, 10, 5, 400, False),
+    "prodigy": ([], JOINED, 10, 5, 400, False),
+}
+RULES = {
+    "random_adam": "adam.AdamW",
+    "schedule_free_sgd": "schedule_free.ScheduleFreeSGD",
+    "schedule_free_adamw": "schedule_free.ScheduleFreeAdamW",
+    "prodigy": "prodigy.Prodigy",
 }
 SMALL = [f"uci_{name}" for name in UCI] + ["diabetes", "digits", "csv"]
+
+# paper.md §4: model, K, batch, validation share, order, bound of the gradient's norm, range of the lr multiplier
+LARGE = {
+    "fashion_mnist": ("mlp", 5000, 50, 1 / 6, "shuffled", None, [0.95, 1.01]),
+    "fashion_mnist_batchnorm": ("mlp_batchnorm", 5000, 50, 1 / 6, "shuffled", None, [0.95, 1.01]),
+    "cifar10": ("resnet18", 3240, 100, 0.1, "shuffled", None, [0.995, 1.001]),
+    "penn_treebank": ("lstm", 2391, 70, 73760 / 1003349, "sequential", 0.25, [0.995, 1.001]),
+}
+# paper.md §3: T and K of the methods that have their own, by dataset; the others have T = 10 and the dataset's K
+OWN = {"long_diff_through_opt": (200, 30), "medium_diff_through_opt": (200, 20), "full_diff_through_opt": (4000, 30)}
+PAIRS = {
+    (method, dataset): budget
+    for dataset in ("fashion_mnist", "fashion_mnist_batchnorm")
+    for method, budget in {"long_diff_through_opt": (1000, 50), "medium_diff_through_opt": (200, 250)}.items()
+}
 
 
 def resolved(*overrides: str, config_dir: Path | None = None) -> dict[str, Any]:
@@ -62,13 +88,41 @@ def test_every_pair_has_the_papers_defaults(method: str) -> None:
         assert config["method"]["lr_schedule"] == (method == "random_lr_schedule")
         assert config["method"]["full_validation"] == (method == "random_validation")
         assert config["method"]["per_weight"] == (["lr"] if method == "ours_wd_hdlr_m" else [])
+        rule = {"_target_": f"hpo_bench.rules.{RULES[method]}"} if method in RULES else None
+        assert config["method"]["rule"] == rule
         assert config["gradient_clip_norm"] is None
         assert config["record_every"] == 1
 
 
+@pytest.mark.parametrize("dataset", LARGE)
+def test_every_method_keeps_its_budget_on_the_larger_sets(dataset: str) -> None:
+    model, updates, batch, share, order, norm, multiplier = LARGE[dataset]
+    own = resolved(f"model={model}", f"batch_size={batch}")["model"]
+    for method in METHODS:
+        config = resolved(f"method={method}", f"dataset={dataset}")
+        assert (config["method"]["name"], config["dataset"]["name"], config["model"]) == (method, dataset, own)
+        assert (config["update_interval"], config["hyperparameter_updates"]) == PAIRS.get(
+            (method, dataset), OWN.get(method, (10, updates))
+        )
+        assert (config["batch_size"], config["data_order"], config["record_every"]) == (batch, order, 10)
+        assert config["validation_share"] == pytest.approx(share, rel=1e-12)
+        assert config["gradient_clip_norm"] == norm
+        assert config["init"]["lr_multiplier"] == multiplier
+        assert config["init"]["log10_lr"] == [-6, -1]
+
+
+def test_a_subset_of_cifar10_says_so_in_its_label() -> None:
+    labels = [
+        resolved("dataset=cifar10", "model=mlp", *more)["dataset"]["label"] for more in ([], ["dataset.subset=true"])
+    ]
+    assert labels == ["CIFAR-10", "CIFAR-10 (subset)"]
+    with pytest.raises(UserError, match=r"dataset\.subset=maybe: must be true or false"):
+        parse(compose(["dataset=cifar10", "model=mlp", "dataset.subset=maybe"]))
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_every_pair_composes_into_its_method_and_dataset(method: str) -> None:
-    for dataset in sorted(set(dataset_names()) - set(SMALL if method in PAPER else ())):
+    for dataset in sorted({*dataset_names()} - {*LARGE} - {*(SMALL if method in PAPER else ())}):
         config = resolved(f"method={method}", f"dataset={dataset}")
         assert (config["method"]["name"], config["dataset"]["name"]) == (method, dataset)
 
@@ -79,7 +133,7 @@ def test_every_pair_file_is_used() -> None:
         assert method in METHODS
         if dataset in dataset_names():
             own = yaml.safe_load(path.read_text(encoding="utf-8"))
-            assert own.items() <= resolved(f"method={method}", f"dataset={dataset}").items()
+            assert dict(flat(own)).items() <= dict(flat(resolved(f"method={method}", f"dataset={dataset}"))).items()
 
 
 def test_the_datasets_have_the_papers_budgets() -> None:
@@ -264,6 +318,12 @@ def test_a_wrong_value_is_one_line_with_the_key_and_what_is_allowed(override: st
     assert WRONG[override] in text
     assert override.lstrip("+~").partition("=")[0].partition(".")[0] in text
     assert "\n" not in text
+
+
+def test_a_rule_has_no_hypergradients() -> None:
+    rule = "method.rule={_target_: hpo_bench.rules.adam.AdamW}"
+    with pytest.raises(UserError, match=r"method=ours_wd_lr_m: hypergradients are known for SGD with momentum alone"):
+        parse(compose([rule]))
 
 
 def test_random_tunes_nothing() -> None:

@@ -25,10 +25,10 @@ def repetitions(experiment: plan.Experiment) -> int:
 
 
 def test_all_experiments_of_the_contract_are_there() -> None:
-    assert set(plan.names()) == CONTRACT
+    assert set(plan.names()) == CONTRACT | {"rivals"}
 
 
-@pytest.mark.parametrize("name", sorted(CONTRACT))
+@pytest.mark.parametrize("name", sorted({*CONTRACT, "rivals"}))
 def test_scales_grow(name: str) -> None:
     smoke, small, paper = (read(name, scale) for scale in plan.SCALES)
     assert 0 < repetitions(smoke) <= repetitions(small) <= repetitions(paper)
