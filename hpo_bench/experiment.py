@@ -334,7 +334,14 @@ class Trainer:
         batch = max(self._batch_rows(), min(self.settings.batch_size or seen, len(self.rows["validation"])))
         per_weight = PER_WEIGHT_VECTORS * len(self.settings.method.per_weight) * self.model.layout.count
         activations = self.model.row_bytes(batch, self.plan.kept) + self.model.evaluation_bytes(seen)
-        return activations + per_weight * self.dtype.itemsize + record
+        return activations + per_weight * self.dtype.itemsize + record + self._orders()
+
+    def _orders(self) -> int:
+        """Bytes of the order of one repetition's rows in each stream."""
+        if self.settings.batch_size is None or self.settings.data_order != "shuffled":
+            return 0
+        second = self._second()
+        return 8 * (len(self._training) + (len(second[0]) if second is not None else 0))
 
     def threads(self, rows: int, workers: int) -> int:
         """Threads of torch for one block: one, unless the block is alone and large."""

@@ -8,12 +8,15 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from hpo_bench.bench.compare import Comparison
+from hpo_bench.bench.cores import Cores
 from hpo_bench.bench.machine import Ceilings
+from hpo_bench.bench.memory_use import MIB, MemoryUse
 
 
 def page(
     comparisons: Sequence[Comparison], scaling: Sequence[Comparison], ceilings: Ceilings, peak: int,
-    environment: Mapping[str, object], updates: Mapping[str, int],
+    environment: Mapping[str, object], updates: Mapping[str, int], cores: Sequence[Cores] = (),
+    memory: Sequence[MemoryUse] = (),
 ) -> str:  # fmt: skip
     """The page as Markdown."""
     described = ", ".join(f"{key} {value}" for key, value in environment.items() if key not in ("threads", "workers"))
@@ -41,6 +44,8 @@ def page(
         f"{ceilings.flops / 1e9:.0f} GFLOP/s (large float32 products), {ceilings.bytes / 1e9:.1f} GB/s (copy). "
         f"Peak memory of the process: {peak / 2**20:.0f} MiB.",
         "",
+        *_several_cores(cores),
+        *_memory(memory),
     ]
     return "\n".join(lines)
 
@@ -54,6 +59,23 @@ def _against_random(comparisons: Sequence[Comparison]) -> list[str]:
             others = ", ".join(f"{m} {t / times['random']:.2f} ×" for m, t in times.items() if m != "random")
             lines.append(f"One pass on {dataset}, engine, in units of random: {others}.")
     return lines
+
+
+def _several_cores(cores: Sequence[Cores]) -> list[str]:
+    """What all cores bring."""
+    found = [f"{one.name} {_spread(np.array(one.ratios))} × with {one.workers} workers" for one in cores]
+    return [f"Cores, against one worker: {', '.join(found)}.", ""] if found else []
+
+
+def _memory(uses: Sequence[MemoryUse]) -> list[str]:
+    """Memory foretold and taken."""
+    if not uses:
+        return []
+    lines = ["| block of | rows | foretold, MiB | taken, MiB | ratio |", "|---|---|---|---|---|"]
+    for use in uses:
+        numbers = f"{use.predicted / MIB:.0f} | {use.measured / MIB:.0f} | {use.ratio:.2f}"
+        lines.append(f"| {use.name} | {use.rows} | {numbers} |")
+    return [*lines, ""]
 
 
 def _middle(values: Sequence[float]) -> str:

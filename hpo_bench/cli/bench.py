@@ -8,15 +8,21 @@ from typing import Annotated
 import typer
 
 app = typer.Typer(invoke_without_command=True, help="Measure speed on this machine.")
+SHORT = "hyperparameter_updates=3"
 METHODS = ("random", "ours_wd_lr_m", "diff_through_opt")
+MEMORY = {"uci_energy": 400, "uci_kin8nm": 100, "fashion_mnist": 40}  # repetitions whose memory is looked at
 UPDATES = {"uci_energy": 400, "uci_kin8nm": 100, "diabetes": 400, "fashion_mnist": 200}
 
 
 @app.callback()
 def bench(
     ctx: typer.Context,
-    quick: Annotated[bool, typer.Option("--quick", help="Half the updates and fewer rounds: under a minute.")] = False,
-    dataset: Annotated[list[str] | None, typer.Option(help="Datasets (default: uci_energy and uci_kin8nm).")] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Half the updates and fewer rounds: about two minutes.")
+    ] = False,
+    dataset: Annotated[
+        list[str] | None, typer.Option(help="Datasets (default: uci_energy, uci_kin8nm, fashion_mnist).")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Also write the page to this Markdown file.")] = None,
 ) -> None:
     """Engine against a tight sequential loop, side by side on one core: ratios, roofline, peak memory."""
@@ -25,19 +31,21 @@ def bench(
     import torch
 
     from hpo_bench.bench.compare import compare
+    from hpo_bench.bench.cores import several_cores
     from hpo_bench.bench.machine import ceilings, peak_memory
+    from hpo_bench.bench.memory_use import memory_use
     from hpo_bench.bench.page import page
     from hpo_bench.config import compose, parse
     from hpo_bench.experiment import environment
     from hpo_bench.progress import Shown, default_reporter
     from hpo_bench.store import atomic
 
-    names = dataset or ["uci_energy", "uci_kin8nm"]
+    names = dataset or ["uci_energy", "uci_kin8nm", "fashion_mnist"]
     rounds = 3 if quick else 7
     updates = {name: UPDATES.get(name, 100) // (2 if quick else 1) for name in names}
     sizes = (1, 4, 16, 64) if quick else (1, 2, 4, 8, 16, 32, 64, 128)
     settings = {(d, m): parse(compose([f"dataset={d}", f"method={m}"])) for d in names for m in METHODS}
-    with Shown(default_reporter(), "bench", len(settings) + len(sizes)) as reporter:
+    with Shown(default_reporter(), "bench", len(settings) + len(sizes) + 2 * len(names)) as reporter:
         comparisons, scaling = [], []
         for (name, _), one in settings.items():
             comparisons.append(compare(one, updates=updates[name], rounds=rounds))
@@ -46,9 +54,16 @@ def bench(
         for rows in sizes:
             scaling.append(compare(first, updates=updates[names[0]] // 2, rounds=3, rows=rows))
             reporter.advance(1)
+        together, taken = [], []
+        for name in names:
+            one = settings[name, "ours_wd_lr_m"]
+            together.append(several_cores(one, updates=updates[name] // 2, rounds=rounds))
+            reporter.advance(1)
+            taken.append(memory_use([f"dataset={name}", "method=ours_wd_lr_m", SHORT], MEMORY.get(name, 50)))
+            reporter.advance(1)
         machine = environment(torch.device("cpu"), 1)
         torch.set_num_threads(1)
-        text = page(comparisons, scaling, ceilings(), peak_memory(), machine, updates)
+        text = page(comparisons, scaling, ceilings(), peak_memory(), machine, updates, together, taken)
     if out is not None:
         with atomic(out) as temporary:
             temporary.write_text(text, encoding="utf-8")

@@ -30,6 +30,7 @@ from hpo_bench.models.autograd import default_initial_weights
 from hpo_bench.models.base import Batch, Split, mean_of_parts
 
 VECTOR = 16  # numbers in the widest vector register (512 bits of float32)
+WEIGHT_VECTORS = 32  # vectors of P numbers that training or evaluating holds, a batch among them
 EVALUATION_BYTES = 2 << 20  # of inputs, so that a part of a large set stays in cache while all repetitions read it
 
 
@@ -190,9 +191,9 @@ class ReLUClassification:
         return mean_of_parts(part, batch, self._evaluation_rows)
 
     def row_bytes(self, batch_rows: int, window: int) -> int:
-        """Inputs, hidden activations and masks that are kept, a batch more in the making, and the weights."""
-        activations = (window + 2) * (self.features + 2 * self.hidden + 4 * self.classes)
-        return self.dtype.itemsize * (activations * batch_rows + (12 + 4 * window) * self.layout.count)
+        """Hidden activations, masks and scores that are kept and in the making, and vectors of weights (measured)."""
+        activations = (window + 1) * (2 * self.hidden + 4 * self.classes) * batch_rows
+        return self.dtype.itemsize * (activations + max(WEIGHT_VECTORS, 12 + 4 * window) * self.layout.count)
 
     def evaluation_bytes(self, rows: int) -> int:
         """Activations of the rows that are evaluated at once."""

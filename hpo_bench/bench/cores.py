@@ -1,0 +1,44 @@
+"""What a second core brings: the same blocks of repetitions by one worker and by one a core, in turns."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from hpo_bench.core.memory import cores
+from hpo_bench.experiment import Threads, Trainer
+from hpo_bench.progress import Silent
+from hpo_bench.settings import Settings
+
+BLOCKS = 2  # a core
+
+
+@dataclass(frozen=True)
+class Cores:
+    """Times of ``workers`` side by side against one, round by round."""
+
+    name: str
+    workers: int
+    ratios: tuple[float, ...]
+
+
+def several_cores(settings: Settings, *, updates: int, rounds: int) -> Cores:
+    """Train two blocks a core with one worker and with all."""
+    short = replace(settings, hyperparameter_updates=updates // settings.update_interval, device="cpu")
+    trainer = Trainer.of(short, short.source.load(short.validation_share), torch.device("cpu"))
+    workers = cores()
+    rows = trainer.chunk(100 * workers).rows
+    blocks = [range(at * rows, (at + 1) * rows) for at in range(BLOCKS * workers)]
+
+    def seconds(side_by_side: int) -> float:
+        begin = time.perf_counter()
+        for _ in Threads().run(trainer, blocks, side_by_side, Silent()):
+            pass
+        return time.perf_counter() - begin
+
+    seconds(workers)
+    ratios = [seconds(1) / seconds(workers) for _ in range(rounds)]
+    return Cores(f"{settings.method.name} on {settings.dataset}", workers, tuple(float(np.round(r, 3)) for r in ratios))
