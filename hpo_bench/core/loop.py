@@ -153,7 +153,11 @@ def train(
         state_after = State(state.weights, state.buffer, linearisation.carried)
         recorder.watch(number, state, linearisation.loss, plan.rule.in_force(state, hyper))
         if second is not None and (model.carries_state or due):
-            second_loss, carried = model.loss(plan.rule.evaluated(state), second, state_after.carried)
+            weights, carried = plan.rule.evaluated(state), state_after.carried
+            if due:
+                second_loss, carried = model.loss(weights, second, carried)
+            else:
+                carried = model.carry(weights, second, carried)
             state_after = State(state.weights, state.buffer, carried)
         if due:
             values = {"train_loss": linearisation.loss}

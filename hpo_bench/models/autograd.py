@@ -202,6 +202,10 @@ class AutogradModel:
         at_once = max(EVALUATION_BYTES, self.dtype.itemsize * self.layout.count)  # each part reads all weights
         return max(1, at_once // (self.dtype.itemsize * self.activations))
 
+    def carry(self, weights: Tensor, batch: Batch, carried: Mapping[str, Any]) -> Mapping[str, Any]:
+        """By way of the loss: the layers cannot be told apart."""
+        return self.loss(weights, batch, carried)[1]
+
     def evaluate(self, weights: Tensor, batch: Batch, carried: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         """Mean loss (R,) and metric (R,), a part of the rows at a time."""
 

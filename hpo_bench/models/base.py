@@ -69,6 +69,10 @@ class Model(Protocol):
         """Mean loss (R,) in training mode, and the carried state after it."""
         ...
 
+    def carry(self, weights: Tensor, batch: Batch, carried: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The carried state after a forward pass in training mode whose loss nobody wants."""
+        ...
+
     def evaluate(self, weights: Tensor, batch: Batch, carried: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         """Mean loss (R,) and metric (R,) in evaluation mode: un-normalised MSE, error rate or perplexity."""
         ...

@@ -153,19 +153,24 @@ class LanguageModel:
         state = carried[f"{batch.split}.hidden"], carried[f"{batch.split}.cells"]
         return (torch.zeros_like(state[0]), torch.zeros_like(state[1])) if batch.first else state
 
-    def _forward(self, views: Mapping[str, Tensor], batch: Batch, state: State) -> tuple[Forward, State]:
-        """Forward pass and the state after it."""
-        words, targets = batch.inputs.flatten(-2), batch.targets.flatten(-2)
+    def _run(self, views: Mapping[str, Tensor], words: Tensor, state: State) -> tuple[list[Run], State]:
+        """Every layer's pass over the words, and the state after it."""
         runs: list[Run] = []
         for layer, weights in enumerate(self._layers(views)):
             inputs = runs[-1].outputs if runs else self._embedded(views["embedding.weight"], words)
             runs.append(lstm_layer.forward(weights, inputs, (state[0][:, layer], state[1][:, layer])))
+        after = torch.stack([run.hidden[:, -1] for run in runs], 1), torch.stack([run.cells[:, -1] for run in runs], 1)
+        return runs, after
+
+    def _forward(self, views: Mapping[str, Tensor], batch: Batch, state: State) -> tuple[Forward, State]:
+        """Forward pass and the state after it."""
+        words, targets = batch.inputs.flatten(-2), batch.targets.flatten(-2)
+        runs, after = self._run(views, words, state)
         logits = torch.baddbmm(views["decoder.bias"].unsqueeze(1), runs[-1].outputs, views["decoder.weight"].mT)
         log_probabilities = torch.log_softmax(logits, -1)
         del logits
         wanted = targets.expand(len(log_probabilities), -1).unsqueeze(-1)
         loss = log_probabilities.gather(-1, wanted).squeeze(-1).mean(-1).neg()
-        after = torch.stack([run.hidden[:, -1] for run in runs], 1), torch.stack([run.cells[:, -1] for run in runs], 1)
         return Forward(words, wanted, tuple(runs), loss, log_probabilities), after
 
     def _backward(self, views: Mapping[str, Tensor], forward: Forward, out: Mapping[str, Tensor]) -> Backward:
@@ -224,6 +229,12 @@ class LanguageModel:
         """Mean cross-entropy (R,), and the state after the batch."""
         forward, after = self._forward(self.layout.views(weights), batch, self._state(batch, carried))
         return forward.loss, _with(carried, batch, after)
+
+    @torch.no_grad()
+    def carry(self, weights: Tensor, batch: Batch, carried: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The state after the batch, without the decoder, which is about half of a forward pass."""
+        views = self.layout.views(weights)
+        return _with(carried, batch, self._run(views, batch.inputs.flatten(-2), self._state(batch, carried))[1])
 
     @torch.no_grad()
     def evaluate(self, weights: Tensor, batch: Batch, carried: Mapping[str, Any]) -> tuple[Tensor, Tensor]:

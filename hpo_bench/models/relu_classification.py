@@ -177,6 +177,10 @@ class ReLUClassification:
     def _evaluation_rows(self) -> int:
         return max(VECTOR, EVALUATION_BYTES // (self.dtype.itemsize * self.features))
 
+    def carry(self, weights: Tensor, batch: Batch, carried: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Nothing is carried."""
+        return carried
+
     def evaluate(self, weights: Tensor, batch: Batch, carried: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         """Mean cross-entropy and error rate, (R,) each, a part of the rows at a time."""
         own = self._split(weights)

@@ -141,6 +141,10 @@ class ReLURegression:
         """Mean squared error (R,)."""
         return self._forward(weights, batch)[-1].square().sum(-1) / batch.count, carried
 
+    def carry(self, weights: Tensor, batch: Batch, carried: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Nothing is carried."""
+        return carried
+
     def evaluate(self, weights: Tensor, batch: Batch, carried: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         """Mean squared error of standardised and of un-normalised targets, (R,) each."""
         loss, _ = self.loss(weights, batch, carried)

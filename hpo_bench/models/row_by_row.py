@@ -65,6 +65,12 @@ class RowByRow:
         losses, after = zip(*_each(self.inner.loss, weights, batch, carried), strict=True)
         return torch.cat(losses), _joined(after)
 
+    def carry(self, weights: Tensor, batch: Batch, carried: Mapping[str, Any]) -> Mapping[str, Any]:
+        """See `Model.carry`."""
+        if not self._apart(weights, batch):
+            return self.inner.carry(weights, batch, carried)
+        return _joined(_each(self.inner.carry, weights, batch, carried))
+
     def evaluate(self, weights: Tensor, batch: Batch, carried: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         """See `Model.evaluate`."""
         if not self._apart(weights, batch):

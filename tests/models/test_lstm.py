@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from pandas.testing import assert_frame_equal
 from torch import nn
 from torch.nn import functional
 
@@ -271,6 +272,29 @@ def test_a_validation_batch_moves_its_state_at_every_update_and_once_more_at_a_h
     assert validation == (["loss"] * 4 + ["linearise"]) * 3 + ["loss"]
 
 
+@pytest.mark.parametrize("method", ["lorraine", "baydin"])
+def test_where_nothing_is_recorded_the_state_moves_all_the_same(tmp_path, method):
+    """The training does not depend on how often it is recorded, though the decoder is then left out."""
+    often, seldom = (
+        Trainer.of(settings, settings.source.table, CPU).block((0, 1)).tables["curves"].to_pandas()
+        for settings in (words_settings(tmp_path, method, record_every=every) for every in (1, 5))
+    )
+    seen = often[often.step.isin(seldom.step)].reset_index(drop=True)
+    columns = ["seed", "step", "train_loss", "validation_loss", "test_metric", "lr", "weight_decay"]
+    assert_frame_equal(seen[columns], seldom[columns], rtol=0, atol=0)
+
+
+def test_carrying_on_is_a_loss_that_nobody_wants():
+    model = make_model()
+    weights, state = initial(model), random_state(model)
+    for split in ("training", "validation"):
+        batch = make_batch(model, split=split)
+        expected, found = model.loss(weights, batch, state)[1], model.carry(weights, batch, state)
+        assert expected.keys() == found.keys()
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name], value, rtol=0, atol=0)
+
+
 class _Watched:
     """A model that writes down its calls."""
 
@@ -281,7 +305,7 @@ class _Watched:
 
     def __getattr__(self, name):
         found = getattr(self.model, name)
-        if name not in ("loss", "linearise"):
+        if name not in ("loss", "carry", "linearise"):
             return found
 
         def call(weights, batch, *rest):
