@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from hpo_bench.bench.machine import peak_memory
 
 MIB = 1 << 20
 TIGHT = {"MALLOC_TRIM_THRESHOLD_": "0", "MALLOC_MMAP_THRESHOLD_": "65536"}  # glibc gives freed memory back at once
@@ -50,7 +51,6 @@ def memory_use(overrides: Sequence[str], rows: int) -> MemoryUse:
 def _main(rows: int, overrides: Sequence[str]) -> None:
     import torch
 
-    from hpo_bench.bench.machine import peak_memory
     from hpo_bench.config import compose, parse
     from hpo_bench.experiment import Trainer
 
@@ -59,20 +59,21 @@ def _main(rows: int, overrides: Sequence[str]) -> None:
     trainer = Trainer.of(settings, settings.source.load(settings.validation_share), torch.device("cpu"))
     one = parse(compose([*overrides, "hyperparameter_updates=1"]))
     Trainer.of(one, trainer.table, torch.device("cpu")).block([settings.seed])  # libraries take their own once
-    before = resident()
+    before = _status("VmRSS")
     trainer.block(range(settings.seed, settings.seed + rows))
-    print(json.dumps([trainer.need() * rows, peak_memory() - before]))
+    print(json.dumps([trainer.need() * rows, _status("VmHWM") - before]))
 
 
-def resident() -> int:
-    """Memory that this process holds now, bytes; where the system does not tell, the largest so far."""
-    from hpo_bench.bench.machine import peak_memory
+def _status(name: str) -> int:
+    """A line of ``/proc/self/status``, bytes; where the system has none, the process's peak (`peak_memory`).
 
+    ``getrusage`` would not do here: its peak begins at that of the process that started this one.
+    """
     try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except (OSError, ValueError):
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
         return peak_memory()
-    return pages * resource.getpagesize()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith(f"{name}:"))
 
 
 if __name__ == "__main__":

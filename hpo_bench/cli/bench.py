@@ -57,7 +57,7 @@ def bench(
         together, taken = [], []
         for name in names:
             one = settings[name, "ours_wd_lr_m"]
-            together.append(several_cores(one, updates=updates[name] // 2, rounds=rounds))
+            together.append(several_cores(one, updates=updates[name], rounds=min(rounds, 3)))
             reporter.advance(1)
             taken.append(memory_use([f"dataset={name}", "method=ours_wd_lr_m", SHORT], MEMORY.get(name, 50)))
             reporter.advance(1)
