@@ -171,8 +171,6 @@ class Threads:
 
         A block for which there is not enough memory is computed in halves.
         """
-        if trainer.device.type == "cpu":
-            memory.keep_freed()
         stop = threading.Event()
         threads = torch.get_num_threads()
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import sys
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import torch
@@ -17,8 +14,6 @@ CACHE_BYTES = 2 << 20  # of activations worked on at once by one CPU core: measu
 LEAST_ROWS = 2  # beyond the cache, two rows still beat one: the same calls serve both
 SHARE = 0.6  # of the free memory that is used
 GIB = 1 << 30
-# mallopt(3): M_ARENA_MAX, M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD
-KEEPING = ((-8, 1), (-1, (1 << 31) - 1), (-2, 256 << 20), (-3, (1 << 31) - 1))
 
 
 @dataclass(frozen=True)
@@ -98,25 +93,6 @@ def _even(repetitions: int, rows: int, workers: int) -> int:
     blocks = -(-repetitions // rows)
     blocks = -(-blocks // workers) * workers
     return max(1, -(-repetitions // blocks))
-
-
-@cache
-def keep_freed() -> bool:
-    """Have glibc keep freed memory for the next allocation, instead of giving it back and clearing new pages each time.
-
-    Half of the time of a small LSTM's training went there. Environment variables of the user's own (``MALLOC_…``) win.
-
-    Returns:
-        Whether it was done (by this C library, in this process).
-    """
-    if sys.platform != "linux" or any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
-        return False
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
-        return False
-    results = [mallopt(option, value) for option, value in KEEPING]
-    return all(result == 1 for result in results)
 
 
 def is_exhausted(error: BaseException) -> bool:
