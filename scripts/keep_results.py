@@ -1,0 +1,62 @@
+"""Copy complete runs into ``results/`` with their curves thinned, small enough to be part of the repository.
+
+python scripts/keep_results.py FROM [TO]      (TO: results)
+
+Finals and trials are copied as they are. Of the curves every fourth of the steps that figures
+show stays, hypergradients do not; ``run.json`` says so. Runs that are in TO already are left alone.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from hpo_bench import index
+from hpo_bench.figures.common.points import thinning
+from hpo_bench.store import Run, read_run, runs_folder, scan, write_json, write_table
+
+EVERY = 4  # of so many points that a figure would show one stays
+
+
+def kept_steps(steps: np.ndarray, run: Run) -> np.ndarray:
+    """Of the sorted ``steps`` every fourth of those that figures show, and the last."""
+    return steps[(steps % (EVERY * thinning([run])) == 0) | (steps == steps[-1])]
+
+
+def keep(run: Run, target: Path) -> int:
+    """Copy one run; the bytes that it takes."""
+    folder = runs_folder(target) / run.run_id
+    curves = pq.read_table(run.path / "curves.parquet", partitioning=None)
+    steps = kept_steps(np.unique(curves["step"].to_numpy()), run)
+    folder.mkdir(parents=True)
+    for name in ("final.parquet", "trials.parquet"):
+        if (run.path / name).exists():
+            shutil.copyfile(run.path / name, folder / name)
+    write_table(folder / "curves.parquet", curves.filter(pc.is_in(curves["step"], value_set=pc.cast(steps, "int64"))))
+    document = json.loads((run.path / "run.json").read_text(encoding="utf-8"))
+    document |= {"curves_thinned_to": len(steps), "config": {**document["config"], "results_dir": "results"}}
+    write_json(folder / "run.json", document)
+    index.note(folder.parent, run.run_id, document)
+    return sum(path.stat().st_size for path in folder.iterdir())
+
+
+def main(source: Path, target: Path) -> None:
+    """See above."""
+    total = 0
+    for run in scan(source):
+        if run.status != "complete" or read_run(runs_folder(target) / run.run_id) is not None:
+            continue
+        size = keep(run, target)
+        total += size
+        print(f"{run.run_id}: {size / 1e6:.2f} MB")
+    print(f"{total / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2] if len(sys.argv) > 2 else "results"))
