@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hpo_bench.errors import UserError, nearest
+from hpo_bench.settings import HYPERPARAMETERS
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -61,8 +62,9 @@ def _methods() -> Rows:
     methods = sorted(_yamls("method"), key=lambda item: item[1]["method"]["order"])
     for name, content in methods:
         method = content["method"]
-        estimator = method["estimator"]["_target_"].rpartition(".")[2] if method["estimator"] else "none"
-        tuned = ", ".join(content["tuned"]) or "nothing"
+        parts = [method[part]["_target_"].rpartition(".")[2] for part in ("search", "estimator") if method.get(part)]
+        estimator = " over ".join(parts) or "none"
+        tuned = ", ".join(HYPERPARAMETERS if method.get("search") else content["tuned"]) or "nothing"
         yield name, method["label"], tuned, estimator, method["data_for_weights"].replace("_", " ")
 
 
@@ -97,7 +99,7 @@ def _yamls(group: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 KINDS: dict[str, tuple[tuple[str, ...], Callable[[], Rows]]] = {
     "datasets": (("dataset", "name", "task", "metric", "files"), _datasets),
-    "methods": (("method", "label", "tunes", "hypergradient", "weights trained on"), _methods),
+    "methods": (("method", "label", "tunes", "search, hypergradient", "weights trained on"), _methods),
     "experiments": (("experiment", "shows", "figures and tables"), _experiments),
     "figures": (("figure", "shows"), _figures),
     "tables": (("table", "shows"), _tables),
