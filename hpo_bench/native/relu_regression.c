@@ -13,12 +13,23 @@
 #endif
 #define LANES ((int)(BYTES / sizeof(REAL)))
 #define TILE 192 /* columns; a multiple of every LANES and of 3 vectors of 32 bytes */
-#define HB 4     /* hidden units worked on at once */
+#define HB 4     /* hidden units worked on at once on the way forward, */
+#define BB 2     /* and on the way back */
+#define KB_MAX 5 /* inputs at once on the way back: BB * KB_MAX sums, the masks and a column fit 16 registers */
 
 typedef REAL NAME(vec) __attribute__((vector_size(BYTES), aligned(sizeof(REAL)), may_alias));
 typedef INT NAME(ivec) __attribute__((vector_size(BYTES)));
 typedef int8_t NAME(bytes) __attribute__((vector_size(BYTES / sizeof(REAL)), aligned(1), may_alias));
 #define VEC NAME(vec)
+
+/* Keeps a vector that is used several times in a register; compilers would load it again for each use. */
+#if defined(__x86_64__)
+#define HOLD(v) __asm__("" : "+x"(v))
+#elif defined(__aarch64__)
+#define HOLD(v) __asm__("" : "+w"(v))
+#else
+#define HOLD(v)
+#endif
 
 static inline VEC NAME(load)(const REAL *p) { return *(const VEC *)p; }
 static inline void NAME(store)(REAL *p, VEC v) { *(VEC *)p = v; }
@@ -64,7 +75,10 @@ static inline REAL NAME(sum)(VEC v) {
             for (int j = 0; j < NV; j++) acc[i][j] = (VEC){0};                                                         \
         for (int k = 0; k < K; k++) {                                                                                  \
             VEC column[NV];                                                                                            \
-            for (int j = 0; j < NV; j++) column[j] = NAME(load)(x + k * stride + j * LANES);                           \
+            for (int j = 0; j < NV; j++) {                                                                             \
+                column[j] = NAME(load)(x + k * stride + j * LANES);                                                    \
+                HOLD(column[j]);                                                                                       \
+            }                                                                                                          \
             for (int i = 0; i < HB; i++)                                                                               \
                 for (int j = 0; j < NV; j++) acc[i][j] += w[i * K + k] * column[j];                                    \
         }                                                                                                              \
@@ -105,34 +119,43 @@ static void NAME(forward)(
 #define BACKWARD(KB)                                                                                                   \
     static inline __attribute__((always_inline)) void NAME(backward##KB)(                                              \
         const int8_t *mask, long mask_stride, const REAL *sx, int columns, REAL *sums, int K) {                        \
-        VEC acc[HB][KB];                                                                                               \
-        for (int i = 0; i < HB; i++)                                                                                   \
+        VEC acc[BB][KB];                                                                                               \
+        for (int i = 0; i < BB; i++)                                                                                   \
             for (int k = 0; k < KB; k++) acc[i][k] = NAME(load)(sums + (i * K + k) * LANES);                           \
         for (int c = 0; c < columns; c += LANES) {                                                                     \
-            VEC on[HB];                                                                                                \
-            for (int i = 0; i < HB; i++) on[i] = NAME(mask)(mask + i * mask_stride + c);                               \
+            VEC on[BB];                                                                                                \
+            for (int i = 0; i < BB; i++) on[i] = NAME(mask)(mask + i * mask_stride + c);                               \
             for (int k = 0; k < KB; k++) {                                                                             \
                 VEC value = NAME(load)(sx + k * TILE + c);                                                             \
-                for (int i = 0; i < HB; i++) acc[i][k] -= on[i] * value;                                               \
+                HOLD(value);                                                                                           \
+                for (int i = 0; i < BB; i++) acc[i][k] -= on[i] * value;                                               \
             }                                                                                                          \
         }                                                                                                              \
-        for (int i = 0; i < HB; i++)                                                                                   \
+        for (int i = 0; i < BB; i++)                                                                                   \
             for (int k = 0; k < KB; k++) NAME(store)(sums + (i * K + k) * LANES, acc[i][k]);                           \
     }
+BACKWARD(5)
+BACKWARD(4)
 BACKWARD(3)
 BACKWARD(2)
 BACKWARD(1)
 
 static void NAME(backward)(
     const int8_t *mask, long mask_stride, int units, const REAL *sx, int columns, REAL *sums, int K) {
-    for (int h = 0; h < units; h += HB) {
-        const int8_t *own = mask + h * mask_stride;
+#define CASE(KB)                                                                                                       \
+    case KB:                                                                                                           \
+        NAME(backward##KB)(mask + h * mask_stride, mask_stride, sx + k * TILE, columns, target + k * LANES, K);        \
+        break;
+    for (int h = 0; h < units; h += BB) {
         REAL *target = sums + (long)h * K * LANES;
         int k = 0;
-        for (; k + 3 <= K; k += 3) NAME(backward3)(own, mask_stride, sx + k * TILE, columns, target + k * LANES, K);
-        if (K - k == 2) NAME(backward2)(own, mask_stride, sx + k * TILE, columns, target + k * LANES, K);
-        if (K - k == 1) NAME(backward1)(own, mask_stride, sx + k * TILE, columns, target + k * LANES, K);
+        for (int groups = (K + KB_MAX - 1) / KB_MAX; groups > 0; groups--) { /* as even as can be */
+            int width = (K - k + groups - 1) / groups;
+            switch (width) { CASE(5) CASE(4) CASE(3) CASE(2) CASE(1) }
+            k += width;
+        }
     }
+#undef CASE
 }
 
 /* First layer with its bias as the last column, (units, K), units a multiple of HB, the surplus 0. */
@@ -258,6 +281,9 @@ int NAME(products)(
 #undef LANES
 #undef TILE
 #undef HB
+#undef BB
+#undef KB_MAX
+#undef HOLD
 #undef VEC
 #undef FORWARD
 #undef BACKWARD
