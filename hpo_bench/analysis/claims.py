@@ -21,6 +21,7 @@ Verdict = Literal["supported", "contradicted", "not enough runs"]
 DATASET = "uci_energy"
 WEIGHT_UPDATES = 4000
 # Median final test MSE of 24 repetitions of the authors' code on UCI Energy, CPU, float32, 4000 weight updates.
+REFERENCE_REPETITIONS = 24
 EXPECTED = {
     "random": 7.6, "random_lr_schedule": 10.8, "lorraine": 7.6, "baydin": 6.6, "ours_wd_lr": 2.0, "ours_wd_lr_m": 0.53,
     "ours_wd_hdlr_m": 0.31, "diff_through_opt": 0.57,
@@ -40,6 +41,14 @@ SIMILAR = (  # medians within a factor of SIMILAR_WITHIN
     ("lorraine", "random", "Tuning weight decay alone (Lorraine) changes little"),
 )  # fmt: skip
 SIMILAR_WITHIN = 2.0
+ROBUST = (  # the first has the smaller spread over initialisations
+    ("ours_wd_lr_m", "random", "Results depend less on the initialisation than with random hyperparameters"),
+)
+ELSEWHERE = (  # on each of the other UCI sets the first has the lower median
+    ("ours_wd_lr_m", "random", "Tuning weight decay, learning rate and momentum improves on random hyperparameters"),
+    ("ours_wd_lr_m", "lorraine", "… beats weight decay alone (Lorraine)"),
+    ("ours_wd_lr_m", "baydin", "… beats Baydin"),
+)
 ONE_PASS = "ours_wd_lr_m"
 COST_AT_MOST = 3.0
 FEWEST_SEEDS, FEWEST_BLOCKS = 10, 3
@@ -72,13 +81,35 @@ def claims(runs: Runs, seed: int = 0) -> list[Claim]:
             only of the paper's length.
         seed: of the bootstraps.
     """
-    full = [run for run in runs if run.dataset == DATASET and load.weight_updates(run) == WEIGHT_UPDATES]
-    frames = {method: load.finals(group) for method, group in by(load.comparable(full).runs, "method").items()}
+    long = [run for run in runs if run.dataset.startswith("uci_") and load.weight_updates(run) == WEIGHT_UPDATES]
+    frames: dict[str, dict[str, pd.DataFrame]] = {DATASET: {}}
+    labels: dict[str, str] = {}  # of datasets and methods
+    for dataset, group in by(load.comparable(long).runs, "dataset").items():
+        frames[dataset] = {method: load.finals(part) for method, part in by(group, "method").items()}
+        for part in (run.config[name] for run in group for name in ("dataset", "method")):
+            labels[part["name"]] = str(part.get("label", part["name"]))
+    energy = frames.pop(DATASET)
     return [
-        *(_ordering(frames, better, worse, text, seed) for better, worse, text in ORDERINGS),
-        *(_similar(frames, a, b, text, seed) for a, b, text in SIMILAR),
+        *(_ordering(energy, better, worse, text, _expected(better, worse), seed) for better, worse, text in ORDERINGS),
+        *(_similar(energy, a, b, text, seed) for a, b, text in SIMILAR),
+        *(_robust(energy, a, b, text, seed) for a, b, text in ROBUST),
+        *(
+            _reference(energy[method], f"{labels[method]}: the median is that of the authors' code", method, seed)
+            for method in EXPECTED
+            if method in energy
+        ),
+        *(
+            _ordering(found, better, worse, f"{labels[dataset]}: {text}", "lower median", seed)
+            for dataset, found in frames.items()
+            for better, worse, text in ELSEWHERE
+            if better in found and worse in found
+        ),
         *_costs(load.comparable(runs).runs, seed),
     ]
+
+
+def _expected(better: str, worse: str) -> str:
+    return f"median {EXPECTED[better]} < {EXPECTED[worse]}"
 
 
 def _shared(frames: dict[str, pd.DataFrame], methods: Sequence[str]) -> pd.DataFrame:
@@ -92,9 +123,8 @@ def _shared(frames: dict[str, pd.DataFrame], methods: Sequence[str]) -> pd.DataF
     return pd.concat(columns, axis=1, join="inner")
 
 
-def _ordering(frames: dict[str, pd.DataFrame], better: str, worse: str, text: str, seed: int) -> Claim:
+def _ordering(frames: dict[str, pd.DataFrame], better: str, worse: str, text: str, expected: str, seed: int) -> Claim:
     shared = _shared(frames, (better, worse))
-    expected = f"median {EXPECTED[better]} < {EXPECTED[worse]}"
     if shared.empty:
         return _without_runs(text, expected, frames, (better, worse))
     result = stats.paired_comparison(shared[better], shared[worse], seed=seed)
@@ -117,6 +147,32 @@ def _similar(frames: dict[str, pd.DataFrame], a: str, b: str, text: str, seed: i
     enough = len(shared) >= FEWEST_SEEDS
     verdict = _verdict(ratio, enough, below=SIMILAR_WITHIN, above=1 / SIMILAR_WITHIN)
     return Claim(text, expected, measured, ratio, len(shared), verdict)
+
+
+def _robust(frames: dict[str, pd.DataFrame], a: str, b: str, text: str, seed: int) -> Claim:
+    shared = _shared(frames, (a, b))
+    expected = "narrower spread"
+    if shared.empty:
+        return _without_runs(text, expected, frames, (a, b))
+    ratio = stats.bootstrap_two(shared[a], shared[b], "spread", seed=seed)
+    measured = f"interquartile range {_bounds(ratio)} × that of {b}"
+    return Claim(text, expected, measured, ratio, len(shared), _verdict(ratio, len(shared) >= FEWEST_SEEDS, below=1.0))
+
+
+def _reference(frame: pd.DataFrame, text: str, method: str, seed: int) -> Claim:
+    """Whether the median of the authors' runs could be one of as many of ours."""
+    found = stats.medians_of(load.failure_aware(frame), REFERENCE_REPETITIONS, seed=seed)
+    within = found.low <= EXPECTED[method] <= found.high
+    verdict: Verdict = "supported" if within else "contradicted"
+    return Claim(
+        text,
+        f"{EXPECTED[method]} ({REFERENCE_REPETITIONS} repetitions)",
+        f"median {rounded(found.estimate).text}; of {REFERENCE_REPETITIONS} repetitions it would lie in "
+        f"[{found.low:.2g}, {found.high:.2g}]",
+        found,
+        found.n,
+        verdict if found.n >= FEWEST_SEEDS else "not enough runs",
+    )
 
 
 def _verdict(interval: Interval, enough: bool, below: float, above: float = float("-inf")) -> Verdict:

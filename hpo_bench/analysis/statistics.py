@@ -159,6 +159,23 @@ def bootstrap(
     return _interval(float(function(array)), distribution, array.size, seed, confidence)
 
 
+def medians_of(
+    values: ArrayLike, size: int, resamples: int = RESAMPLES, seed: int = 0, confidence: float = CONFIDENCE
+) -> Interval:
+    """Where the median of ``size`` runs lies, drawn from these; failures as +inf.
+
+    The estimate is the median of all of them. It says whether somebody's median of ``size`` runs could be ours.
+    """
+    array = as_failures(values)
+    if array.size < 2:
+        only = float(array[0]) if array.size else np.nan
+        return Interval(only, np.nan, np.nan, np.nan, array.size, "none (n < 2)", None)
+    distribution = np.median(np.random.default_rng(seed).choice(array, (resamples, size)), axis=-1)
+    own = float(np.median(array))
+    found = _interval(own, distribution, array.size, seed, confidence, f"medians of {size} drawn runs,")
+    return replace(found, estimate=own)
+
+
 def _resample_counts(n: int, resamples: int, seed: int) -> NDArray[Any]:
     """How often each run is in each resample, (n, resamples)."""
     indices = np.random.default_rng(seed).integers(n, size=(resamples, n), dtype=np.int64)
@@ -518,19 +535,35 @@ def _ratio_of_medians(a: Array, b: Array, axis: int = -1) -> Array:
         return np.where(above == below, 1.0, above / below)
 
 
-_OF_TWO: dict[str, Callable[..., Array]] = {"difference": _difference_of_medians, "ratio": _ratio_of_medians}
+def _ratio_of_spreads(a: Array, b: Array, axis: int = -1) -> Array:
+    def spread(values: Array) -> Array:
+        low, high = np.quantile(values, (0.25, 0.75), axis=axis, method="inverted_cdf")
+        return _minus(high, low)
+
+    above, below = spread(a), spread(b)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(above == below, 1.0, above / below)
+
+
+_OF_TWO: dict[str, Callable[..., Array]] = {
+    "difference": _difference_of_medians,
+    "ratio": _ratio_of_medians,
+    "spread": _ratio_of_spreads,
+}
 
 
 def bootstrap_two(
     a: ArrayLike,
     b: ArrayLike,
-    statistic: Literal["difference", "ratio"] = "difference",
+    statistic: Literal["difference", "ratio", "spread"] = "difference",
     paired: bool = True,
     resamples: int = RESAMPLES,
     seed: int = 0,
     confidence: float = CONFIDENCE,
 ) -> Interval:
-    """Bootstrap of the difference or ratio of two medians, failures as +inf (two infinite medians are equal).
+    """Bootstrap of the difference or ratio of two medians, or the ratio of two interquartile ranges (``spread``).
+
+    Failures are +inf; two infinite medians, or ranges, are equal.
 
     The estimate is that of the runs themselves.
 

@@ -29,7 +29,8 @@ def test_a_store_as_the_paper_says_supports_every_ordering(tmp_path):
     for method, median in claims.EXPECTED.items():
         make(tmp_path, method, median)
     found = list(verdicts(tmp_path).values())
-    assert len(found) == len(claims.ORDERINGS) + len(claims.SIMILAR) + 1
+    count = len(claims.ORDERINGS) + len(claims.SIMILAR) + len(claims.ROBUST) + len(claims.EXPECTED)
+    assert len(found) == count + 1
     assert {claim.verdict for claim in found[:-1]} == {"supported"}
     assert {claim.n for claim in found[:-1]} == {24}
 
@@ -49,6 +50,29 @@ def test_similar_medians(tmp_path, ratio, verdict):
     make(tmp_path, "diff_through_opt", 0.5)
     make(tmp_path, "ours_wd_lr_m", 0.5 * ratio)
     assert one(tmp_path, "approximate hypergradient").verdict == verdict
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1.03, "supported"), (2.0, "contradicted")])
+def test_medians_of_the_authors_code(tmp_path, factor, verdict):
+    make(tmp_path, "baydin", claims.EXPECTED["baydin"] * factor, n=100)
+    claim = one(tmp_path, ": the median")
+    assert claim.verdict == verdict
+    assert claim.interval is not None
+    assert claim.interval.low < claim.interval.estimate < claim.interval.high
+
+
+def test_a_wide_spread_is_not_robust(tmp_path):
+    make(tmp_path, "random", 7.0)
+    make_run(tmp_path, "ours_wd_lr_m", "uci_energy", np.geomspace(0.01, 100, 24), config=FULL)
+    assert one(tmp_path, "depend less").verdict == "contradicted"
+
+
+def test_other_sets_have_orderings_of_their_own(tmp_path):
+    for method, median in (("random", 2.0), ("ours_wd_lr_m", 1.0)):
+        values = median * np.exp(0.1 * RNG.normal(size=24))
+        make_run(tmp_path, method, "uci_yacht", values, config=FULL)
+    about = [claim for name, claim in verdicts(tmp_path).items() if name.startswith("uci_yacht: ")]
+    assert [claim.verdict for claim in about] == ["supported"]
 
 
 def test_few_runs_or_none_leave_it_open(tmp_path):

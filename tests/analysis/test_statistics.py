@@ -392,3 +392,20 @@ def test_label_names_mode_counts_interval_and_seed():
     for part in ("paper", "diverged runs dropped", "180/200", "95 % percentile", "seed 7", "1000"):
         assert part in text
     assert "seed" not in stats.label("default", 1, 1, seed=None)
+
+
+def test_medians_of_few_lie_wider_than_those_of_many():
+    values = np.random.default_rng(3).lognormal(size=400)
+    few, many = (stats.medians_of(values, size) for size in (9, 100))
+    assert few.low < many.low < many.estimate == np.median(values) < many.high < few.high
+    assert np.isnan(stats.medians_of([1.0], 9).low)
+    assert stats.medians_of([1.0, 1.0, np.nan, np.nan, np.nan], 9).high == np.inf
+
+
+def test_ratio_of_spreads_has_no_unit_and_no_offset():
+    values = np.random.default_rng(4).normal(size=50)
+    found = stats.bootstrap_two(7 * values + 3, values, "spread")
+    assert found.estimate == pytest.approx(7)
+    assert found.low == pytest.approx(7)
+    assert found.high == pytest.approx(7)
+    assert stats.bootstrap_two(np.r_[values[:30], [np.inf] * 20], values, "spread").estimate == np.inf
