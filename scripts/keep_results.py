@@ -2,8 +2,9 @@
 
 python scripts/keep_results.py FROM [TO]      (TO: results)
 
-Finals and trials are copied as they are. Of the curves every fourth of the steps that figures
-show stays, hypergradients do not; ``run.json`` says so. Runs that are in TO already are left alone.
+Finals and trials are copied as they are, hypergradients where they are small (those of the first hyperparameter
+update, for Figure 7). Of the curves every fourth of the steps that figures show stays; ``run.json`` says so. Runs that
+are in TO already are left alone.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from hpo_bench.figures.common.points import thinning
 from hpo_bench.store import Run, read_run, runs_folder, scan, write_json, write_table
 
 EVERY = 4  # of so many points that a figure would show one stays
+SMALL = 64_000  # bytes of hypergradients that stay
 
 
 def kept_steps(steps: np.ndarray, run: Run) -> np.ndarray:
@@ -35,8 +37,9 @@ def keep(run: Run, target: Path) -> int:
     curves = pq.read_table(run.path / "curves.parquet", partitioning=None)
     steps = kept_steps(np.unique(curves["step"].to_numpy()), run)
     folder.mkdir(parents=True)
-    for name in ("final.parquet", "trials.parquet"):
-        if (run.path / name).exists():
+    for name in ("final.parquet", "trials.parquet", "hypergradients.parquet"):
+        found = run.path / name
+        if found.exists() and (name != "hypergradients.parquet" or found.stat().st_size < SMALL):
             shutil.copyfile(run.path / name, folder / name)
     write_table(folder / "curves.parquet", curves.filter(pc.is_in(curves["step"], value_set=pc.cast(steps, "int64"))))
     document = json.loads((run.path / "run.json").read_text(encoding="utf-8"))

@@ -1,0 +1,182 @@
+"""Write what the stored runs say into ``docs/reproduction.md``.
+
+python scripts/reproduction.py [RESULTS] [PAGE]     (results docs/reproduction.md)
+
+The page is prose with blocks between ``<!-- NAME -->`` and ``<!-- end -->``: each is made here, from the runs alone.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from hpo_bench.analysis import claims, load, render, tables
+from hpo_bench.analysis import statistics as stats
+from hpo_bench.analysis.load import Runs
+from hpo_bench.analysis.rounding import rounded
+from hpo_bench.analysis.summary import by
+from hpo_bench.figures.common.paper import SHARES, UCI
+from hpo_bench.store import Run
+
+BLOCK = re.compile(r"(<!-- (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Markdown."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def label(run: Run, part: str) -> str:
+    """Of its dataset or method."""
+    return str(run.config[part].get("label", run.config[part]["name"]))
+
+
+def median(runs: Runs) -> str:
+    """Median final metric with its bootstrap interval, and how many repetitions did not diverge."""
+    frame = load.finals(runs)
+    values = load.failure_aware(frame) * frame["metric_scale"].to_numpy()
+    found = stats.bootstrap(values, "median")
+    low, high = ("∞" if np.isinf(bound) else rounded(bound).text for bound in (found.low, found.high))
+    ok = np.isfinite(values).sum()
+    missing = "" if ok == len(values) else f", {ok}/{len(values)}"
+    return f"{rounded(float(stats.survival_median(values))).text} [{low}, {high}]{missing}"
+
+
+def with_settings(runs: Runs, repetitions: int, **settings: object) -> list[Run]:
+    """Runs of so many repetitions with these settings, double underscores for dots."""
+    wanted = {key.replace("__", "."): value for key, value in settings.items()}
+    return [
+        run for run in runs if len(run.seeds) == repetitions and wanted.items() <= dict(load.flat(run.config)).items()
+    ]
+
+
+def medians(rows: Mapping[str, Runs]) -> str:
+    """A row each of runs, a column per method."""
+    methods = {run.method: label(run, "method") for runs in rows.values() for run in ordered(runs)}
+    body = []
+    for name, runs in rows.items():
+        found = by(load.comparable(runs).runs, "method")
+        body.append([name, *(median(found[method]) if method in found else "–" for method in methods)])
+    return table(("", *methods.values()), body)
+
+
+def ordered(runs: Runs) -> list[Run]:
+    """By the methods' order in legends."""
+    return sorted(
+        runs, key=lambda run: (UCI.index(run.dataset) if run.dataset in UCI else 99, run.config["method"]["order"])
+    )
+
+
+# --- blocks ---
+
+
+def judged(runs: Runs, results: Path) -> str:
+    """Every claim with its verdict."""
+    rows = [(c.text, c.expected, c.measured, str(c.n), f"**{c.verdict}**") for c in claims.claims(runs)]
+    return table(("claim", "expected", "measured here", "n", "verdict"), rows)
+
+
+def uci(runs: Runs, results: Path) -> str:
+    """Medians of `uci_main`."""
+    main = [
+        run
+        for run in runs
+        if run.dataset in UCI and load.weight_updates(run) == 4000 and run.config["record_every"] == 1
+        and run.config["validation_share"] not in SHARES and len(run.seeds) > 50
+    ]  # fmt: skip
+    return medians({label(group[0], "dataset"): group for group in by(ordered(main), "dataset").values()})
+
+
+def sensitivity(runs: Runs, results: Path) -> str:
+    """Figure 6 in numbers."""
+    frame = pd.read_csv(results / "figures" / "fig06.csv")
+    labels = {run.method: label(run, "method") for run in runs}
+    plain = float(frame.loc[frame["method"] == "random", "median"].iloc[0])
+    rows = []
+    for method, cells in frame[frame["method"] != "random"].groupby("method", sort=False):
+        cells = cells.set_index(["update_interval", "look_back"])["median"]
+        best = cells.idxmin()
+        beyond = cells[(cells.index.get_level_values(0) >= 5) & (cells.index.get_level_values(1) >= 3)]
+        rows.append([
+            labels[str(method)], f"{(cells < plain).sum()} of {len(cells)}", f"{cells[10, 5]:.3g}",
+            f"{cells.min():.3g} at T = {best[0]}, i = {best[1]}", f"{cells.max():.3g} at T, i = {cells.idxmax()}",
+            f"{beyond.min():.3g} to {beyond.max():.3g}",
+        ])  # fmt: skip
+    header = ("method", "cells below Random", "T = 10, i = 5", "lowest", "highest", "T ≥ 5 and i ≥ 3")
+    return f"Random: {plain:.3g}.\n\n" + table(header, rows)
+
+
+def hypergradients(runs: Runs, results: Path) -> str:
+    """Figure 7 at T = 10, in numbers."""
+    frame = pd.read_csv(results / "figures" / "fig07.csv")
+    frame = frame[(frame["kind"] == "relative") & (frame["update_interval"] == 10)]
+    wide = frame.pivot(index="look_back", columns="hyperparameter", values="error")
+    rows = [[str(i), *(f"{100 * value:.2g} %" for value in wide.loc[i])] for i in (1, 2, 3, 5, 7, 10)]
+    return table(("i", *wide.columns), rows)
+
+
+def short(runs: Runs, results: Path) -> str:
+    """Final values on the short problem."""
+    kept = [
+        run for run in with_settings(runs, 60)
+        if run.dataset in UCI and (load.weight_updates(run) == 200 or run.method == "long_diff_through_opt")
+    ]  # fmt: skip
+    return medians({label(group[0], "dataset"): group for group in by(ordered(kept), "dataset").values()})
+
+
+def full(runs: Runs, results: Path) -> str:
+    """Final values of Figure 18."""
+    return medians({"UCI Energy": with_settings(runs, 36, dataset__name="uci_energy")})
+
+
+def shares(runs: Runs, results: Path) -> str:
+    """Final values with larger validation parts."""
+    found = {f"{100 * share:g} %": with_settings(runs, 200, validation_share=share) for share in SHARES}
+    return medians({name: group for name, group in found.items() if group})
+
+
+def multi_pass(runs: Runs, results: Path) -> str:
+    """`hpo-bench table multi_pass`."""
+    made = render.markdown(tables.build("multi_pass", results, datasets=["uci_energy"]))
+    return made.partition("\n\n")[2]
+
+
+def effort(runs: Runs, results: Path) -> str:
+    """What was computed, by which code, on what."""
+    seconds = sum(run.seconds["total"] for run in runs)
+    updates = sum(load.weight_updates(run) * len(run.seeds) for run in runs)
+    repetitions = sum(len(run.seeds) for run in runs)
+    commits = ", ".join(sorted({str(run.code["git_commit"])[:7] for run in runs}))
+    machines = "; ".join(sorted({f"{run.environment['cpu']}, torch {run.environment['torch']}" for run in runs}))
+    return (
+        f"{len(runs)} runs, {repetitions:,} repetitions, {updates / 1e6:,.0f} million weight updates (searches not "
+        f"counted), {seconds / 3600:.1f} hours of one core. {machines}. Code: {commits}.\n"
+    )
+
+
+BLOCKS: Mapping[str, Callable[[Runs, Path], str]] = {
+    "claims": judged, "uci": uci, "sensitivity": sensitivity, "hypergradients": hypergradients, "short": short,
+    "full": full, "shares": shares, "multi_pass": multi_pass, "effort": effort,
+}  # fmt: skip
+
+
+def written(text: str, results: Path) -> str:
+    """The page with every block made again."""
+    runs = load.find(results)
+    return BLOCK.sub(lambda block: f"{block[1]}\n{BLOCKS[block[2]](runs, results)}\n{block[3]}", text)
+
+
+def main(results: Path, page: Path) -> None:
+    """See above."""
+    page.write_text(written(page.read_text(encoding="utf-8"), results), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    given = [Path(argument) for argument in sys.argv[1:]]
+    main(*given, *(Path("results"), Path("docs/reproduction.md"))[len(given) :])
