@@ -82,13 +82,13 @@ def _layout(shape: LSTM, words: int) -> Layout:
 
 @dataclass(frozen=True)
 class Forward:
-    """A forward pass: the words (S·N,) or (R, S·N), each layer's run, and the mean loss (R,) with log p (R, M, V)."""
+    """A forward pass: the words (S·N,) or (R, S·N), each layer's run, and the mean loss (R,) with p (R, M, V)."""
 
     words: Tensor
     targets: Tensor
     runs: tuple[Run, ...]
     loss: Tensor
-    log_probabilities: Tensor
+    probabilities: Tensor
 
 
 @dataclass(frozen=True)
@@ -167,16 +167,14 @@ class LanguageModel:
         words, targets = batch.inputs.flatten(-2), batch.targets.flatten(-2)
         runs, after = self._run(views, words, state)
         logits = torch.baddbmm(views["decoder.bias"].unsqueeze(1), runs[-1].outputs, views["decoder.weight"].mT)
-        log_probabilities = torch.log_softmax(logits, -1)
-        del logits
-        wanted = targets.expand(len(log_probabilities), -1).unsqueeze(-1)
-        loss = log_probabilities.gather(-1, wanted).squeeze(-1).mean(-1).neg()
-        return Forward(words, wanted, tuple(runs), loss, log_probabilities), after
+        wanted = targets.expand(len(logits), -1).unsqueeze(-1)
+        loss, probabilities = _cross_entropy(logits, wanted)
+        return Forward(words, wanted, tuple(runs), loss, probabilities), after
 
     def _backward(self, views: Mapping[str, Tensor], forward: Forward, out: Mapping[str, Tensor]) -> Backward:
-        """Write the gradient into ``out``; turns the log-probabilities into ∂L/∂z in place."""
+        """Write the gradient into ``out``; turns the probabilities into ∂L/∂z in place."""
         tokens = forward.targets.shape[1]
-        logits = forward.log_probabilities.exp_().div_(tokens)
+        logits = forward.probabilities.div_(tokens)
         logits.scatter_add_(-1, forward.targets, logits.new_full((), -1 / tokens).expand_as(forward.targets))
         covector = _decoder_gradient(views, forward.runs[-1].outputs, logits, out)
         slopes, covectors, layers = [], [], self._layers(out)
@@ -282,6 +280,16 @@ def _refuse(vector: Tensor) -> Tensor:
 
 def _with(carried: Mapping[str, Any], batch: Batch, state: State) -> Mapping[str, Any]:
     return {**carried, f"{batch.split}.hidden": state[0], f"{batch.split}.cells": state[1]}
+
+
+def _cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean of -log p at the targets (R, M, 1): (R,); and p = softmax z in the place of the logits (R, M, V).
+
+    A second array of that size would cost more than the arithmetic. log Σ exp z follows from the largest p (≥ 1/V).
+    """
+    largest, at_target = logits.amax(-1), logits.gather(-1, targets).squeeze(-1)
+    probabilities = torch.softmax(logits, -1, out=logits)
+    return (largest - at_target - probabilities.amax(-1).log()).mean(-1), probabilities
 
 
 def _decoder_gradient(views: Mapping[str, Tensor], hidden: Tensor, logits: Tensor, out: Mapping[str, Tensor]) -> Tensor:
