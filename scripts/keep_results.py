@@ -3,8 +3,8 @@
 python scripts/keep_results.py FROM [TO]      (TO: results)
 
 Finals and trials are copied as they are, hypergradients where they are small (those of the first hyperparameter
-update, for Figure 7). Of the curves every fourth of the steps that figures show stays; ``run.json`` says so. Runs that
-are in TO already are left alone.
+update, for Figure 7). Of the curves every fourth of the steps that figures show stays, all of the first few, and where
+weights are put back the last steps before; ``run.json`` says so. Runs that are in TO already are left alone.
 """
 
 from __future__ import annotations
@@ -19,16 +19,21 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from hpo_bench import index
-from hpo_bench.figures.common.points import thinning
+from hpo_bench.figures.common.points import before_resets, thinning
 from hpo_bench.store import Run, read_run, runs_folder, scan, write_json, write_table
 
 EVERY = 4  # of so many points that a figure would show one stays
+FIRST = 10  # points that all stay, for logarithmic axes
 SMALL = 64_000  # bytes of hypergradients that stay
 
 
 def kept_steps(steps: np.ndarray, run: Run) -> np.ndarray:
-    """Of the sorted ``steps`` every fourth of those that figures show, and the last."""
-    return steps[(steps % (EVERY * thinning([run])) == 0) | (steps == steps[-1])]
+    """Those of the sorted ``steps`` that stay."""
+    if run.config["method"].get("reset_weights"):
+        return steps[before_resets(steps, int(run.config["update_interval"]))]
+    apart = thinning([run])
+    few = (steps % apart == 0) & (steps <= FIRST * apart)
+    return steps[few | (steps % (EVERY * apart) == 0) | (steps == steps[-1])]
 
 
 def keep(run: Run, target: Path) -> int:

@@ -208,7 +208,7 @@ def _medians(group: Runs, finals: pd.DataFrame, column: str, options: Options) -
     if not options.failure_aware:
         kept = finals.loc[summary.paper_keeps(finals, column), "seed"]
         values = values[np.isin(seeds, kept)]
-    shown = _before_resets(steps, int(group[0].config["update_interval"])) if reset else np.arange(len(steps))
+    shown = before_resets(steps, int(group[0].config["update_interval"])) if reset else np.arange(len(steps))
     median, deviation = stats.bootstrap_curve(values[:, shown], "median", options.resamples, options.seed)
     with np.errstate(invalid="ignore"):
         low, high = median - deviation, median + deviation
@@ -222,7 +222,7 @@ def _mean(values: np.ndarray) -> np.ndarray:
         return np.where(there, values, 0.0).sum(axis=0) / there.sum(axis=0)
 
 
-def _before_resets(steps: np.ndarray, interval: int) -> np.ndarray:
+def before_resets(steps: np.ndarray, interval: int) -> np.ndarray:
     """Indices of the last recorded step before each multiple of ``interval``, where weights go back, and the last."""
     window = np.where(steps == steps[-1], (steps - 1) // interval, steps // interval)
     return np.flatnonzero(np.append(window[1:] != window[:-1], True))
