@@ -2,9 +2,10 @@
 
 python scripts/keep_results.py FROM [TO]      (TO: results)
 
-Finals and trials are copied as they are, hypergradients where they are small (those of the first hyperparameter
-update, for Figure 7). Of the curves every fourth of the steps that figures show stays, all of the first few, and where
-weights are put back the last steps before; ``run.json`` says so. Runs that are in TO already are left alone.
+Finals and trials are copied as they are (of a hundred thousand trials: what they cost and reached), hypergradients
+where they are small (those of the first hyperparameter update, for Figure 7). Of the curves every fourth of the steps
+that figures show stays, all of the first few, and where weights are put back the last steps before; ``run.json`` says
+so. Runs that are in TO already are left alone.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
@@ -25,6 +27,11 @@ from hpo_bench.store import Run, read_run, runs_folder, scan, write_json, write_
 EVERY = 4  # of so many points that a figure would show one stays
 FIRST = 10  # points that all stay, for logarithmic axes
 SMALL = 64_000  # bytes of hypergradients that stay
+LARGE = 1_000_000  # bytes of trials from which these columns are emptied
+EMPTIED = (
+    "initial_lr", "initial_weight_decay", "initial_momentum", "lr", "weight_decay", "momentum", "train_loss",
+    "test_loss",
+)  # fmt: skip
 
 
 def kept_steps(steps: np.ndarray, run: Run) -> np.ndarray:
@@ -46,6 +53,12 @@ def keep(run: Run, target: Path) -> int:
         found = run.path / name
         if found.exists() and (name != "hypergradients.parquet" or found.stat().st_size < SMALL):
             shutil.copyfile(run.path / name, folder / name)
+    if (folder / "trials.parquet").exists() and (folder / "trials.parquet").stat().st_size > LARGE:
+        trials = pq.read_table(folder / "trials.parquet", partitioning=None)
+        for column in EMPTIED:
+            place = trials.column_names.index(column)
+            trials = trials.set_column(place, trials.field(place), pa.nulls(len(trials), trials.field(place).type))
+        write_table(folder / "trials.parquet", trials)
     write_table(folder / "curves.parquet", curves.filter(pc.is_in(curves["step"], value_set=pc.cast(steps, "int64"))))
     document = json.loads((run.path / "run.json").read_text(encoding="utf-8"))
     document |= {"curves_thinned_to": len(steps), "config": {**document["config"], "results_dir": "results"}}
