@@ -101,15 +101,17 @@ def sensitivity(runs: Runs, results: Path) -> str:
     rows = []
     for method, cells in frame[frame["method"] != "random"].groupby("method", sort=False):
         cells = cells.set_index(["update_interval", "look_back"])["median"]
-        best = cells.idxmin()
+        best, worst = cells.idxmin(), cells.idxmax()
+        highest = f"{cells.max():.3g}" if np.isfinite(cells.max()) else "∞ (more than half diverged)"
         beyond = cells[(cells.index.get_level_values(0) >= 5) & (cells.index.get_level_values(1) >= 3)]
         rows.append([
             labels[str(method)], f"{(cells < plain).sum()} of {len(cells)}", f"{cells[10, 5]:.3g}",
-            f"{cells.min():.3g} at T = {best[0]}, i = {best[1]}", f"{cells.max():.3g} at T, i = {cells.idxmax()}",
+            f"{cells.min():.3g} at T = {best[0]}, i = {best[1]}", f"{highest} at T = {worst[0]}, i = {worst[1]}",
             f"{beyond.min():.3g} to {beyond.max():.3g}",
         ])  # fmt: skip
     header = ("method", "cells below Random", "T = 10, i = 5", "lowest", "highest", "T ≥ 5 and i ≥ 3")
-    return f"Random: {plain:.3g}.\n\n" + table(header, rows)
+    repetitions = " to ".join(str(n) for n in sorted({frame["n"].min(), frame["n"].max()}))
+    return f"{repetitions} repetitions in a cell. Random: {plain:.3g}.\n\n" + table(header, rows)
 
 
 def hypergradients(runs: Runs, results: Path) -> str:

@@ -282,6 +282,14 @@ class TestSensitivity:
         assert np.isnan(grid).sum() == grid.size - 2
         assert sensitivity.norm(points.frame).vmin == 0
 
+    def test_every_cell_has_the_same_initialisations(self, tmp_path, plotted):
+        make_run(tmp_path, "random", "uci_energy", [3.0, 5.0, 4.0, 90.0, 90.0])
+        make_run(tmp_path, "ours_wd_lr_m", "uci_energy", [1.0, 3.0, 2.0], update_interval=2, look_back=3)
+        make_run(tmp_path, "ours_wd_lr_m", "uci_energy", [1.0, 1.0, 1.0, 8.0, 8.0], update_interval=4, look_back=1)
+        frame = plotted("fig06").frame
+        assert list(frame["median"]) == [4.0, 2.0, 1.0]
+        assert set(frame["n"]) == {3}
+
     def test_the_paper_drops_diverged_runs(self, tmp_path, plotted):
         make_run(tmp_path, "ours_wd_lr_m", "uci_energy", [1.0, np.nan, np.nan], update_interval=4, look_back=1)
         assert list(plotted("fig06", PAPER).frame["median"]) == [1.0]

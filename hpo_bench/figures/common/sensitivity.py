@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from hpo_bench.analysis.summary import Measure
 from hpo_bench.figures.common import paper, style
 from hpo_bench.figures.common import points as common
 from hpo_bench.figures.common.base import Options, Points
+from hpo_bench.figures.common.horizons import shared_seeds
 from hpo_bench.figures.common.needs import Need, Selection, Values
 from hpo_bench.store import Run
 
@@ -53,12 +54,17 @@ def needs(*grids: str, plain: str = "random", exact: Sequence[str] = ()) -> tupl
 
 
 def points(selection: Selection, options: Options, grids: Sequence[str]) -> Points:
-    """Median final value in every cell (T = i = 0 for the method without cells), a panel a method."""
+    """Median final value in every cell (T = i = 0 for the method without cells), a panel a method.
+
+    Of the seeds that all cells share, so that every cell has the same initialisations.
+    """
     dataset = selection.datasets[0]
     plain, notes = common.alike(selection.runs("plain", dataset))
     cells = {name: _one_budget(selection.runs(name, dataset)) for name in grids}
-    rows = [_cell(plain, options, 0, 0)] if plain else []
-    rows += [_cell(runs, options, *cell) for group in cells.values() for cell, runs in sorted(group.items())]
+    groups = [plain, *(runs for group in cells.values() for runs in group.values())]
+    seeds = shared_seeds([runs for runs in groups if runs])
+    rows = [_cell(plain, options, seeds, 0, 0)] if plain else []
+    rows += [_cell(runs, options, seeds, *cell) for group in cells.values() for cell, runs in sorted(group.items())]
     kept = [*plain, *(run for group in cells.values() for runs in group.values() for run in runs)]
     measure = summary.measures(kept)[-1]
     frame = pd.DataFrame(rows)
@@ -77,9 +83,10 @@ def _one_budget(runs: Runs) -> dict[tuple[int, int], list[Run]]:
     return {cell: load.comparable(group).runs for cell, group in cells[best].items()} if cells else {}
 
 
-def _cell(runs: Runs, options: Options, update_interval: int, look_back: int) -> dict[str, Any]:
+def _cell(runs: Runs, options: Options, seeds: Collection[int], update_interval: int, look_back: int) -> dict[str, Any]:
     measure: Measure = summary.measures(runs)[-1]
     finals = options.finals(runs)
+    finals = finals[finals["seed"].isin(seeds)]
     values = load.failure_aware(finals, measure.column) * measure.scale
     ok = np.isfinite(values)
     kept = values if options.failure_aware else values[summary.paper_keeps(finals, measure.column)]
