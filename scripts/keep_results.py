@@ -5,7 +5,7 @@ python scripts/keep_results.py FROM [TO]      (TO: results)
 Finals and trials are copied as they are (of a hundred thousand trials: what they cost and reached), hypergradients
 where they are small (those of the first hyperparameter update, for Figure 7). Of the curves every fourth of the steps
 that figures show stays, all of the first few, and where weights are put back the last steps before; ``run.json`` says
-so. Runs that are in TO already are left alone.
+so. Where only final values are shown, both ends stay. Runs that are in TO already are left alone.
 """
 
 from __future__ import annotations
@@ -21,11 +21,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from hpo_bench import index
+from hpo_bench.analysis.summary import GROUP_SOURCE
+from hpo_bench.figures.common.paper import SHARES
 from hpo_bench.figures.common.points import before_resets, thinning
 from hpo_bench.store import Run, read_run, runs_folder, scan, write_json, write_table
 
 EVERY = 4  # of so many points that a figure would show one stays
 FIRST = 10  # points that all stay, for logarithmic axes
+LANDSCAPE = 500  # repetitions of Figure 3's background, of which final values are shown
 SMALL = 64_000  # bytes of hypergradients that stay
 LARGE = 1_000_000  # bytes of trials from which these columns are emptied
 EMPTIED = (
@@ -38,6 +41,8 @@ def kept_steps(steps: np.ndarray, run: Run) -> np.ndarray:
     """Those of the sorted ``steps`` that stay."""
     if run.config["method"].get("reset_weights"):
         return steps[before_resets(steps, int(run.config["update_interval"]))]
+    if run.config["validation_share"] in SHARES or len(run.seeds) == LANDSCAPE or run.method == GROUP_SOURCE:
+        return steps[[0, -1]]
     apart = thinning([run])
     few = (steps % apart == 0) & (steps <= FIRST * apart)
     return steps[few | (steps % (EVERY * apart) == 0) | (steps == steps[-1])]
