@@ -57,13 +57,14 @@ def keep(run: Run, target: Path) -> int:
     for name in ("final.parquet", "trials.parquet", "hypergradients.parquet"):
         found = run.path / name
         if found.exists() and (name != "hypergradients.parquet" or found.stat().st_size < SMALL):
-            shutil.copyfile(run.path / name, folder / name)
-    if (folder / "trials.parquet").exists() and (folder / "trials.parquet").stat().st_size > LARGE:
-        trials = pq.read_table(folder / "trials.parquet", partitioning=None)
+            shutil.copyfile(found, folder / name)
+    copied = folder / "trials.parquet"
+    if copied.exists() and copied.stat().st_size > LARGE:
+        trials = pq.read_table(copied, partitioning=None)
         for column in EMPTIED:
             place = trials.column_names.index(column)
             trials = trials.set_column(place, trials.field(place), pa.nulls(len(trials), trials.field(place).type))
-        write_table(folder / "trials.parquet", trials)
+        write_table(copied, trials)
     write_table(folder / "curves.parquet", curves.filter(pc.is_in(curves["step"], value_set=pc.cast(steps, "int64"))))
     document = json.loads((run.path / "run.json").read_text(encoding="utf-8"))
     document |= {"curves_thinned_to": len(steps), "config": {**document["config"], "results_dir": "results"}}

@@ -21,6 +21,7 @@ from hpo_bench.analysis.load import Runs
 from hpo_bench.analysis.rounding import rounded
 from hpo_bench.analysis.summary import by
 from hpo_bench.figures.common.paper import SHARES, UCI
+from hpo_bench.figures.common.points import label, method_label
 from hpo_bench.store import Run
 
 BLOCK = re.compile(r"(<!-- (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -30,11 +31,6 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Markdown."""
     lines = [header, ["---"] * len(header), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def label(run: Run, part: str) -> str:
-    """Of its dataset or method."""
-    return str(run.config[part].get("label", run.config[part]["name"]))
 
 
 def median(runs: Runs) -> str:
@@ -57,8 +53,8 @@ def with_settings(runs: Runs, repetitions: int, **settings: object) -> list[Run]
 
 
 def medians(rows: Mapping[str, Runs]) -> str:
-    """A row each of runs, a column per method."""
-    methods = {run.method: label(run, "method") for runs in rows.values() for run in ordered(runs)}
+    """A row each of runs (in `load.find`'s order), a column per method."""
+    methods = {run.method: method_label(run) for runs in rows.values() for run in runs}
     body = []
     for name, runs in rows.items():
         found = by(load.comparable(runs).runs, "method")
@@ -66,11 +62,10 @@ def medians(rows: Mapping[str, Runs]) -> str:
     return table(("", *methods.values()), body)
 
 
-def ordered(runs: Runs) -> list[Run]:
-    """By the methods' order in legends."""
-    return sorted(
-        runs, key=lambda run: (UCI.index(run.dataset) if run.dataset in UCI else 99, run.config["method"]["order"])
-    )
+def by_dataset(runs: Runs) -> str:
+    """`medians` of UCI sets, a row each in the paper's order."""
+    groups = by(runs, "dataset")
+    return medians({label(groups[name]): groups[name] for name in UCI if name in groups})
 
 
 # --- blocks ---
@@ -87,16 +82,16 @@ def uci(runs: Runs, results: Path) -> str:
     main = [
         run
         for run in runs
-        if run.dataset in UCI and load.weight_updates(run) == 4000 and run.config["record_every"] == 1
+        if run.dataset in UCI and load.weight_updates(run) == claims.WEIGHT_UPDATES and run.config["record_every"] == 1
         and run.config["validation_share"] not in SHARES and len(run.seeds) > 50
     ]  # fmt: skip
-    return medians({label(group[0], "dataset"): group for group in by(ordered(main), "dataset").values()})
+    return by_dataset(main)
 
 
 def sensitivity(runs: Runs, results: Path) -> str:
     """Figure 6 in numbers."""
     frame = pd.read_csv(results / "figures" / "fig06.csv")
-    labels = {run.method: label(run, "method") for run in runs}
+    labels = {run.method: method_label(run) for run in runs}
     plain = float(frame.loc[frame["method"] == "random", "median"].iloc[0])
     rows = []
     for method, cells in frame[frame["method"] != "random"].groupby("method", sort=False):
@@ -129,7 +124,7 @@ def short(runs: Runs, results: Path) -> str:
         run for run in with_settings(runs, 60)
         if run.dataset in UCI and (load.weight_updates(run) == 200 or run.method == "long_diff_through_opt")
     ]  # fmt: skip
-    return medians({label(group[0], "dataset"): group for group in by(ordered(kept), "dataset").values()})
+    return by_dataset(kept)
 
 
 def full(runs: Runs, results: Path) -> str:
@@ -139,9 +134,8 @@ def full(runs: Runs, results: Path) -> str:
 
 def fashion(runs: Runs, results: Path) -> str:
     """Final values on Fashion-MNIST, whatever there is."""
-    kept = [run for run in runs if run.dataset == "fashion_mnist"]
     rows: dict[str, list[Run]] = {}
-    for run in ordered(kept):
+    for run in by(runs, "dataset").get("fashion_mnist", []):
         rows.setdefault(f"{load.weight_updates(run)} updates, {len(run.seeds)} repetitions", []).append(run)
     return medians(rows)
 

@@ -83,24 +83,17 @@ def claims(runs: Runs, seed: int = 0) -> list[Claim]:
     """
     long = [run for run in runs if run.dataset.startswith("uci_") and load.weight_updates(run) == WEIGHT_UPDATES]
     frames: dict[str, dict[str, pd.DataFrame]] = {DATASET: {}}
-    labels: dict[str, str] = {}  # of datasets and methods
     for dataset, group in by(load.comparable(long).runs, "dataset").items():
         frames[dataset] = {method: load.finals(part) for method, part in by(group, "method").items()}
-        for part in (run.config[name] for run in group for name in ("dataset", "method")):
-            labels[part["name"]] = str(part.get("label", part["name"]))
     energy = frames.pop(DATASET)
     return [
         *(_ordering(energy, better, worse, text, _expected(better, worse), seed) for better, worse, text in ORDERINGS),
         *(_similar(energy, a, b, text, seed) for a, b, text in SIMILAR),
         *(_robust(energy, a, b, text, seed) for a, b, text in ROBUST),
+        *(_reference(energy[method], method, seed) for method in EXPECTED if method in energy),
         *(
-            _reference(energy[method], f"{labels[method]}: the median is that of the authors' code", method, seed)
-            for method in EXPECTED
-            if method in energy
-        ),
-        *(
-            _ordering(found, better, worse, f"{labels[dataset]}: {text}", "lower median", seed)
-            for dataset, found in frames.items()
+            _ordering(found, better, worse, f"{found[better]['dataset_label'].iloc[0]}: {text}", "lower median", seed)
+            for found in frames.values()
             for better, worse, text in ELSEWHERE
             if better in found and worse in found
         ),
@@ -159,13 +152,13 @@ def _robust(frames: dict[str, pd.DataFrame], a: str, b: str, text: str, seed: in
     return Claim(text, expected, measured, ratio, len(shared), _verdict(ratio, len(shared) >= FEWEST_SEEDS, below=1.0))
 
 
-def _reference(frame: pd.DataFrame, text: str, method: str, seed: int) -> Claim:
+def _reference(frame: pd.DataFrame, method: str, seed: int) -> Claim:
     """Whether the median of the authors' runs could be one of as many of ours."""
     found = stats.medians_of(load.failure_aware(frame), REFERENCE_REPETITIONS, seed=seed)
     within = found.low <= EXPECTED[method] <= found.high
     verdict: Verdict = "supported" if within else "contradicted"
     return Claim(
-        text,
+        f"{frame['label'].iloc[0]}: the median is that of the authors' code",
         f"{EXPECTED[method]} ({REFERENCE_REPETITIONS} repetitions)",
         f"median {rounded(found.estimate).text}; of {REFERENCE_REPETITIONS} repetitions it would lie in "
         f"[{found.low:.2g}, {found.high:.2g}]",

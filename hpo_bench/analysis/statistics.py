@@ -529,10 +529,14 @@ def _difference_of_medians(a: Array, b: Array, axis: int = -1) -> Array:
     return _minus(np.median(a, axis=axis), np.median(b, axis=axis))
 
 
-def _ratio_of_medians(a: Array, b: Array, axis: int = -1) -> Array:
-    above, below = np.median(a, axis=axis), np.median(b, axis=axis)
+def _ratio(above: Array, below: Array) -> Array:
+    """above / below, where equals (two failures, too) have the ratio 1."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(above == below, 1.0, above / below)
+
+
+def _ratio_of_medians(a: Array, b: Array, axis: int = -1) -> Array:
+    return _ratio(np.median(a, axis=axis), np.median(b, axis=axis))
 
 
 def _ratio_of_spreads(a: Array, b: Array, axis: int = -1) -> Array:
@@ -540,9 +544,7 @@ def _ratio_of_spreads(a: Array, b: Array, axis: int = -1) -> Array:
         low, high = np.quantile(values, (0.25, 0.75), axis=axis, method="inverted_cdf")
         return _minus(high, low)
 
-    above, below = spread(a), spread(b)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(above == below, 1.0, above / below)
+    return _ratio(spread(a), spread(b))
 
 
 _OF_TWO: dict[str, Callable[..., Array]] = {

@@ -18,7 +18,7 @@ UPDATES = {"uci_energy": 400, "uci_kin8nm": 100, "diabetes": 400, "fashion_mnist
 def bench(
     ctx: typer.Context,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Half the updates and fewer rounds: about two minutes.")
+        bool, typer.Option("--quick", help="Half the updates and fewer rounds: about three minutes.")
     ] = False,
     dataset: Annotated[
         list[str] | None, typer.Option(help="Datasets (default: uci_energy, uci_kin8nm, fashion_mnist).")

@@ -8,7 +8,6 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from hpo_bench.analysis.load import Runs
 from hpo_bench.figures.common import panels, style
 from hpo_bench.figures.common import points as common
 from hpo_bench.figures.common.base import Options, Plotted, Points
@@ -34,7 +33,7 @@ def points(selection: Selection, options: Options, roles: Sequence[str]) -> Poin
             runs, passed_over = common.of_any_length(selection.runs(role, dataset))
             notes += passed_over
             groups += [runs] if runs else []
-        seeds = shared_seeds(groups)
+        seeds = common.shared_seeds(groups)
         runs = [run for group in groups for run in group]
         measure = metric(runs)
         cdf, count = common.cdf(runs, measure, options, dataset, seeds)
@@ -49,13 +48,6 @@ def points(selection: Selection, options: Options, roles: Sequence[str]) -> Poin
         *common.evolution_statistics(kept, options)[1:],
     )
     return Points(pd.concat(frames, ignore_index=True), context, kept, statistics, tuple(notes))
-
-
-def shared_seeds(groups: Sequence[Runs]) -> set[int]:
-    """Seeds that every group of runs has; all seeds where they share none."""
-    sets = [{seed for run in group for seed in run.seeds} for group in groups]
-    shared = set.intersection(*sets) if sets else set()
-    return shared or set().union(*sets)
 
 
 def draw(plotted: Plotted) -> Figure:

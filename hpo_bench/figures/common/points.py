@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,13 @@ def alike(runs: Runs) -> tuple[list[Run], tuple[str, ...]]:
             if length != usual
         ]
     return kept, tuple(notes)
+
+
+def shared_seeds(groups: Sequence[Runs]) -> set[int]:
+    """Seeds that every group of runs has; all seeds where they share none."""
+    sets = [{seed for run in group for seed in run.seeds} for group in groups]
+    shared = set.intersection(*sets) if sets else set()
+    return shared or set().union(*sets)
 
 
 def styles(runs: Runs) -> list[dict[str, Any]]:

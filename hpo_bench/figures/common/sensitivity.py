@@ -19,7 +19,6 @@ from hpo_bench.analysis.summary import Measure
 from hpo_bench.figures.common import paper, style
 from hpo_bench.figures.common import points as common
 from hpo_bench.figures.common.base import Options, Points
-from hpo_bench.figures.common.horizons import shared_seeds
 from hpo_bench.figures.common.needs import Need, Selection, Values
 from hpo_bench.store import Run
 
@@ -62,10 +61,10 @@ def points(selection: Selection, options: Options, grids: Sequence[str]) -> Poin
     plain, notes = common.alike(selection.runs("plain", dataset))
     cells = {name: _one_budget(selection.runs(name, dataset)) for name in grids}
     groups = [plain, *(runs for group in cells.values() for runs in group.values())]
-    seeds = shared_seeds([runs for runs in groups if runs])
+    seeds = common.shared_seeds([runs for runs in groups if runs])
     rows = [_cell(plain, options, seeds, 0, 0)] if plain else []
     rows += [_cell(runs, options, seeds, *cell) for group in cells.values() for cell, runs in sorted(group.items())]
-    kept = [*plain, *(run for group in cells.values() for runs in group.values() for run in runs)]
+    kept = [run for runs in groups for run in runs]
     measure = summary.measures(kept)[-1]
     frame = pd.DataFrame(rows)
     context = {"methods": common.styles(kept), "measure": measure.label, "dataset": common.label(kept)}
