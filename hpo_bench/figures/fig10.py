@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hpo_bench.analysis import load
+from hpo_bench.analysis import load, summary
 from hpo_bench.analysis.load import Runs
 from hpo_bench.figures.common import panels, paper, style, templates
 from hpo_bench.figures.common import points as common
@@ -61,12 +61,12 @@ def common_seed(runs: Runs) -> int:
 
 def _rates(runs: Runs, seed: int) -> pd.DataFrame:
     frames = []
-    for run in runs:
-        curve = load.curves([run], ["lr"], common.thinning([run]))
+    for method, group in summary.by(runs, "method").items():  # several runs may have this seed: it is drawn once
+        curve = load.curves(group, ["lr"], common.thinning(group))
         own = curve[curve["seed"] == seed]
         y = own["lr"].to_numpy(dtype=float, na_value=np.nan)
-        status = "complete" if len(own) and own["step"].iloc[-1] == load.weight_updates(run) else "diverged"
-        frames.append(pd.DataFrame({"method": run.method, "step": own["step"], "y": y, "status": status}))
+        status = "complete" if len(own) and own["step"].iloc[-1] == load.weight_updates(group[0]) else "diverged"
+        frames.append(pd.DataFrame({"method": method, "step": own["step"], "y": y, "status": status}))
     return pd.concat(frames, ignore_index=True)
 
 

@@ -219,6 +219,12 @@ class TestLearningRates:
         make_run(tmp_path, "baydin", "uci_energy", [1.0, 2.0], first_seed=1)
         assert fig10.common_seed(find(tmp_path)) == 1
 
+    def test_a_repetition_that_two_runs_have_is_one_line(self, tmp_path, plotted):
+        rates = np.array([[1e-3, 1e-2, 1e-1]])
+        make_run(tmp_path, "baydin", "uci_energy", np.ones((1, 3)), lr=rates)
+        make_run(tmp_path, "baydin", "uci_energy", np.ones((2, 3)), lr=np.repeat(rates, 2, axis=0))
+        assert list(curve(plotted("fig10"), "baydin")["step"]) == [0, 10, 20]
+
     def test_divergence_is_marked(self, tmp_path, plotted):
         make_run(tmp_path, "random", "uci_energy", [[1.0, np.nan, np.nan]])
         make_run(tmp_path, "baydin", "uci_energy", [[1.0, 1.0, 1.0]])
