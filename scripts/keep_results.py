@@ -4,8 +4,9 @@ python scripts/keep_results.py FROM [TO]      (TO: results)
 
 Finals and trials are copied as they are (of a hundred thousand trials: what they cost and reached), hypergradients
 where they are small (those of the first hyperparameter update, for Figure 7). Of the curves every fourth of the steps
-that figures show stays, all of the first few, and where weights are put back the last steps before; ``run.json`` says
-so. Where only final values are shown, both ends stay. Runs that are in TO already are left alone.
+that figures show stays, all of the first few, and where weights are put back the last steps before; losses that no
+figure shows are emptied. ``run.json`` says so. Where only final values are shown, both ends stay. Runs that are in TO
+already are left alone; what was kept once can be kept again, without change.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from hpo_bench import index
+from hpo_bench.analysis.incumbent import is_search
 from hpo_bench.analysis.summary import GROUP_SOURCE
 from hpo_bench.figures.common.paper import SHARES
 from hpo_bench.figures.common.points import before_resets, thinning
@@ -31,7 +34,8 @@ FIRST = 10  # points that all stay, for logarithmic axes
 LANDSCAPE = 500  # repetitions of Figure 3's background, of which final values are shown
 SMALL = 64_000  # bytes of hypergradients that stay
 LARGE = 1_000_000  # bytes of trials from which these columns are emptied
-EMPTIED = (
+EMPTIED_IN_CURVES = ("train_loss", "validation_loss")
+EMPTIED_IN_TRIALS = (
     "initial_lr", "initial_weight_decay", "initial_momentum", "lr", "weight_decay", "momentum", "train_loss",
     "test_loss",
 )  # fmt: skip
@@ -41,11 +45,28 @@ def kept_steps(steps: np.ndarray, run: Run) -> np.ndarray:
     """Those of the sorted ``steps`` that stay."""
     if run.config["method"].get("reset_weights"):
         return steps[before_resets(steps, int(run.config["update_interval"]))]
-    if run.config["validation_share"] in SHARES or len(run.seeds) == LANDSCAPE or run.method == GROUP_SOURCE:
+    alone = run.config["chunk"] == 1  # Figure 14: how long it took
+    if alone or run.config["validation_share"] in SHARES or len(run.seeds) == LANDSCAPE or run.method == GROUP_SOURCE:
         return steps[[0, -1]]
     apart = thinning([run])
     few = (steps % apart == 0) & (steps <= FIRST * apart)
     return steps[few | (steps % (EVERY * apart) == 0) | (steps == steps[-1])]
+
+
+def emptied(table: pa.Table, columns: Sequence[str]) -> pa.Table:
+    """The same table with nulls in some of its columns."""
+    for column in columns:
+        place = table.column_names.index(column)
+        table = table.set_column(place, table.field(place), pa.nulls(len(table), table.field(place).type))
+    return table
+
+
+def not_shown(run: Run) -> tuple[str, ...]:
+    """Columns of a training's curves that no figure or table reads; a search's choices are read off them all."""
+    if is_search(run):
+        return ()
+    same = ("test_loss",) if run.config["dataset"]["metric"] == "mse" else ()  # the metric but for a factor
+    return (*EMPTIED_IN_CURVES, *same)
 
 
 def keep(run: Run, target: Path) -> int:
@@ -60,14 +81,15 @@ def keep(run: Run, target: Path) -> int:
             shutil.copyfile(found, folder / name)
     copied = folder / "trials.parquet"
     if copied.exists() and copied.stat().st_size > LARGE:
-        trials = pq.read_table(copied, partitioning=None)
-        for column in EMPTIED:
-            place = trials.column_names.index(column)
-            trials = trials.set_column(place, trials.field(place), pa.nulls(len(trials), trials.field(place).type))
-        write_table(copied, trials)
+        write_table(copied, emptied(pq.read_table(copied, partitioning=None), EMPTIED_IN_TRIALS))
+    left_out = not_shown(run)
+    curves = emptied(curves, left_out)
     write_table(folder / "curves.parquet", curves.filter(pc.is_in(curves["step"], value_set=pc.cast(steps, "int64"))))
     document = json.loads((run.path / "run.json").read_text(encoding="utf-8"))
-    document |= {"curves_thinned_to": len(steps), "config": {**document["config"], "results_dir": "results"}}
+    document |= {
+        "curves_thinned_to": len(steps), "curves_emptied_of": list(left_out),
+        "config": {**document["config"], "results_dir": "results"},
+    }  # fmt: skip
     write_json(folder / "run.json", document)
     index.note(folder.parent, run.run_id, document)
     return sum(path.stat().st_size for path in folder.iterdir())

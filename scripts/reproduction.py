@@ -1,15 +1,17 @@
-"""Write what the stored runs say into ``docs/reproduction.md``.
+"""Make all that is made of the stored runs again: figures, tables, the report, and the numbers on the pages.
 
-python scripts/reproduction.py [RESULTS] [PAGE]     (results docs/reproduction.md)
+python scripts/reproduction.py
 
-The page is prose with blocks between ``<!-- NAME -->`` and ``<!-- end -->``: each is made here, from the runs alone.
+Pages are prose with blocks between ``<!-- NAME -->`` and ``<!-- end -->``: each is made here, from the runs alone.
 """
 
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +19,19 @@ import pandas as pd
 
 from hpo_bench.analysis import claims, load, render, tables
 from hpo_bench.analysis import statistics as stats
+from hpo_bench.analysis.costs import PLAIN
 from hpo_bench.analysis.load import Runs
 from hpo_bench.analysis.rounding import rounded
 from hpo_bench.analysis.summary import by
+from hpo_bench.bench.runtime import FOLDER, NEVER
 from hpo_bench.figures.common.paper import SHARES, UCI
 from hpo_bench.figures.common.points import label, method_label
 from hpo_bench.store import Run
 
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "results"
+PAGES = (ROOT / "docs" / "reproduction.md", ROOT / "README.md")
+TABLES = ("uci_main", "summary", "divergence", "fashion_mnist", "multi_pass")
 BLOCK = re.compile(r"(<!-- (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -41,7 +49,12 @@ def median(runs: Runs) -> str:
     low, high = ("∞" if np.isinf(bound) else rounded(bound).text for bound in (found.low, found.high))
     ok = np.isfinite(values).sum()
     missing = "" if ok == len(values) else f", {ok}/{len(values)}"
-    return f"{rounded(float(stats.survival_median(values))).text} [{low}, {high}]{missing}"
+    return f"{plain_median(values)} [{low}, {high}]{missing}"
+
+
+def plain_median(values: np.ndarray) -> str:
+    """Of values of which those that are missing are +inf."""
+    return rounded(float(stats.survival_median(values))).text
 
 
 def with_settings(runs: Runs, repetitions: int, **settings: object) -> list[Run]:
@@ -50,6 +63,11 @@ def with_settings(runs: Runs, repetitions: int, **settings: object) -> list[Run]
     return [
         run for run in runs if len(run.seeds) == repetitions and wanted.items() <= dict(load.flat(run.config)).items()
     ]
+
+
+def repetitions(runs: Runs) -> int:
+    """Different seeds, whatever shards they came in."""
+    return len({seed for run in runs for seed in run.seeds})
 
 
 def medians(rows: Mapping[str, Runs]) -> str:
@@ -65,7 +83,8 @@ def medians(rows: Mapping[str, Runs]) -> str:
 def by_dataset(runs: Runs) -> str:
     """`medians` of UCI sets, a row each in the paper's order."""
     groups = by(runs, "dataset")
-    return medians({label(groups[name]): groups[name] for name in UCI if name in groups})
+    named = {name: f"{label(groups[name])}, n = {repetitions(groups[name])}" for name in UCI if name in groups}
+    return medians({text: groups[name] for name, text in named.items()})
 
 
 # --- blocks ---
@@ -77,15 +96,34 @@ def judged(runs: Runs, results: Path) -> str:
     return table(("claim", "expected", "measured here", "n", "verdict"), rows)
 
 
-def uci(runs: Runs, results: Path) -> str:
-    """Medians of `uci_main`."""
-    main = [
+def main_runs(runs: Runs) -> list[Run]:
+    """Those of `uci_main`."""
+    kept = [
         run
         for run in runs
         if run.dataset in UCI and load.weight_updates(run) == claims.WEIGHT_UPDATES and run.config["record_every"] == 1
         and run.config["validation_share"] not in SHARES and len(run.seeds) > 50
     ]  # fmt: skip
-    return by_dataset(main)
+    return load.comparable(kept).runs
+
+
+def uci(runs: Runs, results: Path) -> str:
+    """Medians of `uci_main`."""
+    return by_dataset(main_runs(runs))
+
+
+def headline(runs: Runs, results: Path) -> str:
+    """UCI Energy: medians beside those of the authors' code, and how many did not diverge."""
+    energy = by([run for run in main_runs(runs) if run.dataset == claims.DATASET], "method")
+    values = {name: load.failure_aware(load.finals(energy[name])) for name in claims.EXPECTED}
+    return table(
+        ("repetitions", *(method_label(energy[name][0]) for name in values)),
+        [
+            [f"**here**, {repetitions(main_runs(runs))}", *(plain_median(found) for found in values.values())],
+            [f"the authors' code, {claims.REFERENCE_REPETITIONS}", *(f"{claims.EXPECTED[name]:g}" for name in values)],
+            ["did not diverge", *(f"{np.isfinite(found).sum()}/{len(found)}" for found in values.values())],
+        ],
+    )
 
 
 def sensitivity(runs: Runs, results: Path) -> str:
@@ -95,6 +133,8 @@ def sensitivity(runs: Runs, results: Path) -> str:
     plain = float(frame.loc[frame["method"] == "random", "median"].iloc[0])
     rows = []
     for method, cells in frame[frame["method"] != "random"].groupby("method", sort=False):
+        odd, even = (cells[cells["look_back"] % 2 == rest] for rest in (1, 0))
+        diverged = [f"{(part['n'] - part['n_ok']).sum()}/{part['n'].sum()}" for part in (odd, even)]
         cells = cells.set_index(["update_interval", "look_back"])["median"]
         best, worst = cells.idxmin(), cells.idxmax()
         highest = f"{cells.max():.3g}" if np.isfinite(cells.max()) else "∞ (more than half diverged)"
@@ -102,11 +142,14 @@ def sensitivity(runs: Runs, results: Path) -> str:
         rows.append([
             labels[str(method)], f"{(cells < plain).sum()} of {len(cells)}", f"{cells[10, 5]:.3g}",
             f"{cells.min():.3g} at T = {best[0]}, i = {best[1]}", f"{highest} at T = {worst[0]}, i = {worst[1]}",
-            f"{beyond.min():.3g} to {beyond.max():.3g}",
+            f"{beyond.min():.3g} to {beyond.max():.3g}", *diverged,
         ])  # fmt: skip
-    header = ("method", "cells below Random", "T = 10, i = 5", "lowest", "highest", "T ≥ 5 and i ≥ 3")
-    repetitions = " to ".join(str(n) for n in sorted({frame["n"].min(), frame["n"].max()}))
-    return f"{repetitions} repetitions in a cell. Random: {plain:.3g}.\n\n" + table(header, rows)
+    header = (
+        "method", "cells below Random", "T = 10, i = 5", "lowest", "highest", "T ≥ 5 and i ≥ 3", "diverged, i odd",
+        "i even",
+    )  # fmt: skip
+    counts = " to ".join(str(n) for n in sorted({frame["n"].min(), frame["n"].max()}))
+    return f"{counts} repetitions in a cell. Random: {plain:.3g}.\n\n" + table(header, rows)
 
 
 def hypergradients(runs: Runs, results: Path) -> str:
@@ -134,10 +177,10 @@ def full(runs: Runs, results: Path) -> str:
 
 def fashion(runs: Runs, results: Path) -> str:
     """Final values on Fashion-MNIST, whatever there is."""
-    rows: dict[str, list[Run]] = {}
+    rows: dict[int, list[Run]] = {}
     for run in by(runs, "dataset").get("fashion_mnist", []):
-        rows.setdefault(f"{load.weight_updates(run)} updates, {len(run.seeds)} repetitions", []).append(run)
-    return medians(rows)
+        rows.setdefault(load.weight_updates(run), []).append(run)
+    return medians({f"{updates} updates, {repetitions(group)} repetitions": group for updates, group in rows.items()})
 
 
 def shares(runs: Runs, results: Path) -> str:
@@ -146,13 +189,42 @@ def shares(runs: Runs, results: Path) -> str:
         share: [run for run in runs if run.dataset == "uci_energy" and run.config["validation_share"] == share]
         for share in SHARES
     }
-    return medians({f"{100 * share:g} %, n = {len(group[0].seeds)}": group for share, group in found.items() if group})
+    return medians({f"{100 * share:g} %, n = {repetitions(group)}": group for share, group in found.items() if group})
 
 
 def multi_pass(runs: Runs, results: Path) -> str:
-    """`hpo-bench table multi_pass`."""
-    made = render.markdown(tables.build("multi_pass", results, datasets=["uci_energy"]))
-    return made.partition("\n\n")[2]
+    """`hpo-bench table multi_pass` for one set, without run times (they are those of this machine)."""
+    made = tables.build("multi_pass", results, datasets=[claims.DATASET])
+    parts = []
+    for axis in ("Weight updates", "Gradient-equivalents"):
+        body, bold = (frame.xs(axis, level="Budget in").droplevel("Dataset") for frame in (made.body, made.bold))
+        shown = render.markdown(replace(made, title=f"Budget in {axis.lower()}", body=body, bold=bold, notes=()))
+        parts.append(shown.rpartition("\n\n- ")[0].removeprefix("###").strip())
+    return "\n\n".join([*parts, f"({made.label})\n"])
+
+
+def cost(runs: Runs, results: Path) -> str:
+    """Time of a training alone on the machine, over that of Random with the same seed; from the runs of Figure 14."""
+    alone = load.find(results / FOLDER)
+    methods = {run.method: method_label(run) for run in alone if run.method != PLAIN}
+    rows = []
+    for dataset in by(alone, "dataset").values():
+        for kind, bare in (("with test evaluation", False), ("without", True)):
+            group = by([run for run in dataset if (run.config["record_every"] == NEVER) == bare], "method")
+            times = {
+                method: found.loc[found["status"] == "ok"].set_index("seed")["seconds"]
+                for method, found in ((method, load.finals(own)) for method, own in group.items())
+            }
+            name = f"{label(dataset)}, {load.weight_updates(dataset[0])} updates, {kind}"
+            seconds = f"{times[PLAIN].median():.2g} s"
+            rows.append([name, seconds, *(_times(times[method], times[PLAIN]) for method in methods)])
+    return table(("one training alone", method_label(by(alone, "method")[PLAIN][0]), *methods.values()), rows)
+
+
+def _times(seconds: pd.Series, plain: pd.Series) -> str:
+    shared = pd.concat([seconds, plain], axis=1, join="inner")
+    ratio = stats.bootstrap_two(shared.iloc[:, 0], shared.iloc[:, 1], "ratio")
+    return f"× {ratio.estimate:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]"
 
 
 def effort(runs: Runs, results: Path) -> str:
@@ -171,6 +243,7 @@ def effort(runs: Runs, results: Path) -> str:
 BLOCKS: Mapping[str, Callable[[Runs, Path], str]] = {
     "claims": judged, "uci": uci, "sensitivity": sensitivity, "hypergradients": hypergradients, "short": short,
     "full": full, "shares": shares, "fashion": fashion, "multi_pass": multi_pass, "effort": effort,
+    "headline": headline, "cost": cost,
 }  # fmt: skip
 
 
@@ -180,11 +253,21 @@ def written(text: str, results: Path) -> str:
     return BLOCK.sub(lambda block: f"{block[1]}\n{BLOCKS[block[2]](runs, results)}\n{block[3]}", text)
 
 
-def main(results: Path, page: Path) -> None:
+def hpo_bench(*arguments: str) -> None:
+    """Run the command in the checkout, so that what it writes names files from there."""
+    subprocess.run([sys.executable, "-m", "hpo_bench", *arguments], cwd=ROOT, check=True)
+
+
+def main() -> None:
     """See above."""
-    page.write_text(written(page.read_text(encoding="utf-8"), results), encoding="utf-8")
+    hpo_bench("plot")
+    hpo_bench("plot", "fig09", "--dataset", claims.DATASET)  # the README's
+    for name in TABLES:
+        hpo_bench("table", name, "--out", f"results/tables/{name}.md")
+    hpo_bench("report")
+    for page in PAGES:
+        page.write_text(written(page.read_text(encoding="utf-8"), RESULTS), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    given = [Path(argument) for argument in sys.argv[1:]]
-    main(*given, *(Path("results"), Path("docs/reproduction.md"))[len(given) :])
+    main()

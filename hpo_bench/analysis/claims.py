@@ -16,7 +16,7 @@ from hpo_bench.analysis.rounding import rounded
 from hpo_bench.analysis.statistics import Interval
 from hpo_bench.analysis.summary import by
 
-Verdict = Literal["supported", "contradicted", "not enough runs"]
+Verdict = Literal["supported", "contradicted", "undecided", "not enough runs"]
 
 DATASET = "uci_energy"
 WEIGHT_UPDATES = 4000
@@ -62,7 +62,7 @@ class Claim:
         expected, measured: in words, with numbers.
         interval: of what decides the verdict (a difference or ratio of medians, a ratio of times); None without runs.
         n: shared seeds, or blocks for times.
-        verdict: ``not enough runs`` also where the interval leaves it open.
+        verdict: ``undecided`` where the interval lies on both sides.
     """
 
     text: str
@@ -170,11 +170,11 @@ def _reference(frame: pd.DataFrame, method: str, seed: int) -> Claim:
 
 def _verdict(interval: Interval, enough: bool, below: float, above: float = float("-inf")) -> Verdict:
     """Supported where the whole interval lies between ``above`` and ``below``, contradicted where none of it does."""
-    if enough and above < interval.low and interval.high < below:
+    if not enough:
+        return "not enough runs"
+    if above < interval.low and interval.high < below:
         return "supported"
-    if enough and (interval.low > below or interval.high < above):
-        return "contradicted"
-    return "not enough runs"
+    return "contradicted" if interval.low > below or interval.high < above else "undecided"
 
 
 def _without_runs(text: str, expected: str, frames: dict[str, pd.DataFrame], methods: Sequence[str]) -> Claim:

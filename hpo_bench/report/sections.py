@@ -7,13 +7,13 @@ import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import pandas as pd
 
 from hpo_bench.analysis import load
 from hpo_bench.analysis import statistics as stats
-from hpo_bench.analysis.claims import Claim
+from hpo_bench.analysis.claims import Claim, Verdict
 from hpo_bench.analysis.costs import PLAIN, costs
 from hpo_bench.analysis.load import Runs
 from hpo_bench.analysis.rounding import NOTHING, rounded, within_error_of_best
@@ -26,7 +26,7 @@ from hpo_bench.store import Run
 
 T = TypeVar("T")
 LISTED = 1000  # divergences, each in a row; the rates count all
-VERDICTS = ("contradicted", "supported", "not enough runs")
+VERDICTS = ("contradicted", "supported", "undecided", "not enough runs")
 
 
 def _groups(items: Iterable[T], key: Callable[[T], Hashable]) -> list[list[T]]:
@@ -68,8 +68,8 @@ def claims_grid(found: Sequence[Claim], seed: int) -> Grid:
     kinds = dict.fromkeys(claim.interval.method for claim in found if claim.interval and claim.interval.n > 1)
     how = f" Intervals: {', '.join(kinds)}; {stats.RESAMPLES} resamples, seed {seed}." if kinds else ""
     note = (
-        "Supported: the whole interval lies on the claim's side. Contradicted: none of it does. Else there are not "
-        "enough runs to tell. n: shared seeds, or blocks of repetitions for times. Diverged runs count as +∞, with "
+        "Supported: the whole interval lies on the claim's side. Contradicted: none of it does. Undecided: it lies on "
+        "both. n: shared seeds, or blocks of repetitions for times. Diverged runs count as +∞, with "
         f"either kind of statistics.{how}"
     )
     return Grid("claims-table", "Verdict on each claim", columns, rows, note)
@@ -78,7 +78,7 @@ def claims_grid(found: Sequence[Claim], seed: int) -> Grid:
 def verdicts(found: Sequence[Claim]) -> list[tuple[str, int]]:
     """How many claims have each verdict, without those that none has."""
     counts = Counter(claim.verdict for claim in found)
-    return [(name, counts[name]) for name in ("supported", "contradicted", "not enough runs") if counts[name]]
+    return [(name, counts[name]) for name in get_args(Verdict) if counts[name]]
 
 
 # --- what was run ---

@@ -87,7 +87,7 @@ def test_few_runs_or_none_leave_it_open(tmp_path):
 def test_overlapping_intervals_leave_it_open(tmp_path):
     make(tmp_path, "ours_wd_lr", 2.0)
     make(tmp_path, "ours_wd_lr_m", 2.0)
-    assert one(tmp_path, "Tuning momentum").verdict == "not enough runs"
+    assert one(tmp_path, "Tuning momentum").verdict == "undecided"
 
 
 def test_shorter_trainings_do_not_count(tmp_path):
