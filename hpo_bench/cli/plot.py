@@ -155,7 +155,7 @@ def _explain(made: Made) -> None:
         typer.echo(f"  missing {missing}")
     if made.notes:
         more = f" and {len(made.notes) - 1} more, see the manifest" if len(made.notes) > 1 else ""
-        typer.echo(f"  passed over: {made.notes[0]}{more}")
+        typer.echo(f"  note: {made.notes[0]}{more}")
 
 
 def _paths(files: Sequence[Path]) -> str:
