@@ -27,6 +27,7 @@ from hpo_bench.analysis.incumbent import is_search
 from hpo_bench.analysis.summary import GROUP_SOURCE
 from hpo_bench.figures.common.paper import SHARES
 from hpo_bench.figures.common.points import before_resets, thinning
+from hpo_bench.figures.rivals import RIVALS
 from hpo_bench.store import Run, read_run, runs_folder, scan, write_json, write_table
 
 EVERY = 4  # of so many points that a figure would show one stays
@@ -46,7 +47,8 @@ def kept_steps(steps: np.ndarray, run: Run) -> np.ndarray:
     if run.config["method"].get("reset_weights"):
         return steps[before_resets(steps, int(run.config["update_interval"]))]
     alone = run.config["chunk"] == 1  # Figure 14: how long it took
-    if alone or run.config["validation_share"] in SHARES or len(run.seeds) == LANDSCAPE or run.method == GROUP_SOURCE:
+    last = run.method in (GROUP_SOURCE, *RIVALS) or len(run.seeds) == LANDSCAPE
+    if alone or last or run.config["validation_share"] in SHARES:
         return steps[[0, -1]]
     apart = thinning([run])
     few = (steps % apart == 0) & (steps <= FIRST * apart)
@@ -61,12 +63,13 @@ def emptied(table: pa.Table, columns: Sequence[str]) -> pa.Table:
     return table
 
 
-def not_shown(run: Run) -> tuple[str, ...]:
+def not_shown(run: Run, columns: Sequence[str]) -> tuple[str, ...]:
     """Columns of a training's curves that no figure or table reads; a search's choices are read off them all."""
     if is_search(run):
         return ()
     same = ("test_loss",) if run.config["dataset"]["metric"] == "mse" else ()  # the metric but for a factor
-    return (*EMPTIED_IN_CURVES, *same)
+    spread = (name for name in columns if name.startswith("lr_q"))  # of learning rates for each weight
+    return (*EMPTIED_IN_CURVES, *same, *spread)
 
 
 def keep(run: Run, target: Path) -> int:
@@ -82,7 +85,7 @@ def keep(run: Run, target: Path) -> int:
     copied = folder / "trials.parquet"
     if copied.exists() and copied.stat().st_size > LARGE:
         write_table(copied, emptied(pq.read_table(copied, partitioning=None), EMPTIED_IN_TRIALS))
-    left_out = not_shown(run)
+    left_out = not_shown(run, curves.column_names)
     curves = emptied(curves, left_out)
     write_table(folder / "curves.parquet", curves.filter(pc.is_in(curves["step"], value_set=pc.cast(steps, "int64"))))
     document = json.loads((run.path / "run.json").read_text(encoding="utf-8"))

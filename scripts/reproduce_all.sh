@@ -20,6 +20,7 @@ timed --dataset uci_energy
 timed --dataset fashion_mnist hyperparameter_updates=100
 
 reproduce uci_main dataset=uci_energy
+reproduce rivals dataset=uci_energy
 reproduce hypergradient_error
 reproduce proof_of_concept
 reproduce full_horizon
@@ -30,6 +31,7 @@ for seed in 0 50; do
     reproduce sensitivity repetitions=50 seed=$seed
     reproduce validation_share repetitions=50 seed=$seed
 done
+reproduce validation_share repetitions=100 seed=100
 for seed in 0 10; do
     reproduce fashion_mnist repetitions=10 record_every=500 seed=$seed
 done

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from hpo_bench.figures.common import panels, paper, templates
 from hpo_bench.figures.common.base import Options, Plotted, Points
-from hpo_bench.figures.common.needs import MAIN, Need, Selection
+from hpo_bench.figures.common.needs import Need, Selection
 
 TITLE = "Hypergradients against schedule-free and tuning-free optimisers, UCI datasets"
 RIVALS = ("random_adam", "schedule_free_sgd", "schedule_free_adamw", "prodigy")
@@ -16,11 +16,15 @@ NEEDS = (Need(("uci_energy", "uci_kin8nm", "uci_power"), METHODS, paper.REPETITI
 
 
 def points(selection: Selection, options: Options) -> Points:
-    """Every method's empirical CDF, a panel a dataset; nothing without a rival's runs."""
-    found = {dataset: selection.runs(MAIN, dataset) for dataset in selection.datasets}
-    if not any(run.method in RIVALS for runs in found.values() for run in runs):
+    """Every method's empirical CDF, a panel for each dataset on which a rival was run."""
+    shown = [
+        (name, title, runs)
+        for name, title, runs in templates.by_dataset(selection)
+        if any(run.method in RIVALS for run in runs)
+    ]
+    if not shown:
         return Points(pd.DataFrame(), {}, notes=("no runs of a rival",))
-    return templates.cdf_points(templates.by_dataset(selection), options)
+    return templates.cdf_points(shown, options)
 
 
 def draw(plotted: Plotted) -> Figure:

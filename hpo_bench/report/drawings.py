@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 import shlex
@@ -10,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import quote
 
 from hpo_bench import figures
 from hpo_bench.analysis.load import Runs
@@ -21,6 +21,7 @@ from hpo_bench.figures.common.needs import Missing
 PIXELS_PER_POINT = 1.9  # larger than print: a full page's width is 950 pixels
 OUTLINES = re.compile(rb'(?<= d=")[^"]*')
 DECIMALS = re.compile(rb"(\.\d\d)\d+")
+UNQUOTED = " !$()*+,/:;=?@"  # beside letters, digits and -._~
 AROUND_LETTERS = re.compile(rb"\s*([MLQCz])\s*")
 
 
@@ -123,10 +124,13 @@ def _drawing(made: Made) -> Drawing:
         return plain
     files = {file.suffix: file for file in made.files}
     image = compact(files[".svg"].read_bytes())
-    encoded = base64.b64encode(image).decode()
     small_print = json.loads(files[".json"].read_text(encoding="utf-8"))["footer"]
-    uri = f"data:image/svg+xml;base64,{encoded}"
-    return replace(plain, uri=uri, width=_width(image), drawn=made.drawn, small_print=small_print)
+    return replace(plain, uri=data_uri(image), width=_width(image), drawn=made.drawn, small_print=small_print)
+
+
+def data_uri(svg: bytes) -> str:
+    """The image as an address that may stand in an attribute; a fifth shorter than in base64."""
+    return f"data:image/svg+xml,{quote(svg, safe=UNQUOTED)}"
 
 
 def compact(svg: bytes) -> bytes:

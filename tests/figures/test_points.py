@@ -138,6 +138,21 @@ class TestDistributions:
         assert set(points.frame["method"]) == {"random", "medium_diff_through_opt"}
         assert any("200" in text and "40" in text for text in points.statistics)
 
+    def test_medium_windows_are_compared_with_whole_trainings_though_short_ones_have_more_repetitions(
+        self, tmp_path, plotted
+    ):
+        make_run(tmp_path, "random", "fashion_mnist", np.full((4, 2), 9.0), record_every=1000)  # the short problem
+        assert set(plotted("batchnorm").frame["x"]) == {9.0}
+        make_run(tmp_path, "random", "fashion_mnist", np.ones((2, 2)), record_every=50_000, suffix="whole")
+        assert set(plotted("batchnorm").frame["x"]) == {1.0}
+
+    def test_sets_without_a_rival_stay_out_of_the_comparison_with_rivals(self, tmp_path, plotted):
+        for dataset in ("uci_energy", "uci_kin8nm"):
+            make_run(tmp_path, "random", dataset, [1.0, 2.0])
+        assert plotted("rivals").frame.empty
+        make_run(tmp_path, "prodigy", "uci_energy", [1.0, 2.0])
+        assert set(plotted("rivals").frame["dataset"]) == {"uci_energy"}
+
 
 class TestEvolutions:
     """Medians over the training."""
