@@ -39,6 +39,7 @@ SETTINGS = (
     "data_for_weights", "precision", "record_every",
 )  # fmt: skip
 MACHINE = ("device", "cpu", "threads", "workers")  # of the environment: what run times depend on
+SHARES = (0.25, 0.375, 0.5)  # validation parts of an experiment of their own
 THREADS = 2
 
 
@@ -133,8 +134,9 @@ def comparable(runs: Runs) -> Selection:
     """Choose one configuration per dataset and method, so that the methods of a dataset are comparable.
 
     A dataset's reference is the combination of common settings (T, K, batch size, initial ranges, …) that most methods
-    share, then most repetitions, then most weight updates. Of each method the configuration with the fewest differences
-    from it is kept, then the usual hyperparameter optimiser, the newest numbers (CHANGELOG), the most repetitions.
+    share, then one with the usual validation part rather than a larger one, then most repetitions, then most weight
+    updates. Of each method the configuration with the fewest differences from it is kept, then the usual
+    hyperparameter optimiser, the newest numbers (CHANGELOG), the most repetitions.
     """
     kept: list[Run] = []
     notes: list[str] = []
@@ -175,9 +177,10 @@ def _hyper(run: Run) -> dict[str, Any]:
 def _shared_by_most(runs: Runs, settings: Callable[[Run], dict[str, Any]]) -> dict[str, Any]:
     groups = _groups(runs, lambda run: json.dumps(settings(run), sort_keys=True))
 
-    def rank(key: str) -> tuple[int, int, int, str]:
+    def rank(key: str) -> tuple[int, bool, int, int, str]:
         group = groups[key]
-        return len({run.method for run in group}), _repetitions(group), weight_updates(group[0]), key
+        usual = any(run.config["validation_share"] not in SHARES for run in group)
+        return len({run.method for run in group}), usual, _repetitions(group), weight_updates(group[0]), key
 
     return settings(groups[max(groups, key=rank)][0])
 

@@ -272,6 +272,15 @@ def test_comparable_keeps_all_shards_and_prefers_more_repetitions(tmp_path):
     assert "batch_size=7" in selection.notes[0]
 
 
+def test_comparable_prefers_the_usual_validation_part_to_a_larger_one_with_more_repetitions(tmp_path):
+    for method in ("random", "lorraine"):
+        make_run(tmp_path, method, "uci_energy", [1.0])
+        make_run(tmp_path, method, "uci_energy", [1.0] * 9, config={"validation_share": load.SHARES[-1]})
+    selection = load.comparable(load.find(tmp_path))
+    assert {len(run.seeds) for run in selection.runs} == {1}
+    assert "validation_share=0.5" in selection.notes[0]
+
+
 def test_comparable_prefers_the_usual_hyperparameter_optimiser(tmp_path):
     for method in ("random", "lorraine"):
         make_run(tmp_path, method, "uci_energy", [1.0])

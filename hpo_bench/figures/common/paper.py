@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from hpo_bench.analysis.load import SHARES as SHARES
 from hpo_bench.analysis.summary import GROUP_SOURCE
 from hpo_bench.figures.common.conditions import Except, Preferably
 
@@ -19,7 +20,6 @@ TRAINED = (
 ONE_PASS = (*TRAINED, GROUP_SOURCE)  # whose runs give Random (3-batched)
 
 UPDATE_INTERVAL, LOOK_BACK = 10, 5
-SHARES = (0.25, 0.375, 0.5)  # of the validation-share experiment
 START: dict[str, Any] = {
     "init.file": None,
     "init.log10_lr": [-6, -1],
