@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every run behind results/ and docs/reproduction.md, longest last; about eight hours of two cores. What is stored is kept, so
+# Every run behind results/ and docs/reproduction.md, longest last; about seven hours of two cores. What is stored is kept, so
 # it may be stopped at any time and started again. Then scripts/keep_results.py and scripts/reproduction.py make of it
 # what is in the repository.
 #
