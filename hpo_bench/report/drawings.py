@@ -21,7 +21,7 @@ from hpo_bench.figures.common.needs import Missing
 PIXELS_PER_POINT = 1.9  # larger than print: a full page's width is 950 pixels
 OUTLINES = re.compile(rb'(?<= d=")[^"]*')
 DECIMALS = re.compile(rb"(\.\d\d)\d+")
-UNQUOTED = " !$()*+,/:;=?@"  # beside letters, digits and -._~
+UNQUOTED = " !$*+,/:;=?@"  # beside letters, digits and -._~
 AROUND_LETTERS = re.compile(rb"\s*([MLQCz])\s*")
 
 
@@ -129,7 +129,7 @@ def _drawing(made: Made) -> Drawing:
 
 
 def data_uri(svg: bytes) -> str:
-    """The image as an address that may stand in an attribute; a fifth shorter than in base64."""
+    """The image as an address that may stand in an attribute; a sixth shorter than in base64."""
     return f"data:image/svg+xml,{quote(svg, safe=UNQUOTED)}"
 
 

@@ -102,7 +102,7 @@ def test_the_page_stands_alone_and_is_well_formed(built: page.Page) -> None:
         assert all(value.startswith(("#", "data:")) for value in reader.values(attribute))
     text = page.render(built)
     assert "default-src 'none'" in text
-    assert not re.search(r"@import|url\((?!%23)|fetch\(|XMLHttpRequest|<iframe|<script src", text)
+    assert not re.search(r"@import|url\(|fetch\(|XMLHttpRequest|<iframe|<script src", text)
 
 
 def test_every_link_has_a_target_and_no_id_is_used_twice(built: page.Page) -> None:
