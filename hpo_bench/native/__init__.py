@@ -20,7 +20,7 @@ from pathlib import Path
 
 from hpo_bench.datasets.sources import cache_folder
 
-SOURCE = "relu_regression_both.c"
+SOURCES = ("relu_regression_both.c",)  # each compiled by itself, for every type of number; they include the rest
 FLAGS = ("-O3", "-ffp-contract=fast", "-shared", "-fPIC")
 TUNINGS = (("-march=native",), ("-mcpu=native",), ())
 COMPILERS = ("cc", "gcc", "clang")
@@ -80,7 +80,7 @@ def _user() -> str:
 
 
 def _sources() -> list[Path]:
-    return sorted(Path(__file__).parent.glob("*.c"))
+    return sorted(Path(__file__).parent.glob("*.[ch]"))
 
 
 def _key(compiler: str) -> str:
@@ -110,7 +110,8 @@ def _compile(compiler: str, file: Path) -> None:
     with tempfile.TemporaryDirectory(dir=file.parent) as folder:
         made = Path(folder) / "kernels.so"
         for tuning in TUNINGS:
-            command = [compiler, *FLAGS, *tuning, "-o", str(made), str(Path(__file__).parent / SOURCE)]
+            files = [str(Path(__file__).parent / source) for source in SOURCES]
+            command = [compiler, *FLAGS, *tuning, "-o", str(made), *files]
             done = subprocess.run(command, capture_output=True, timeout=SECONDS)
             if done.returncode == 0:
                 os.replace(made, file)
