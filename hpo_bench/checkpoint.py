@@ -6,10 +6,11 @@ functions of the update's number, so a `Snapshot` and what the recorder wrote do
 
 from __future__ import annotations
 
+import hashlib
 import time
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,43 +78,50 @@ class Checkpoints:
     Args:
         folder: of the run's blocks.
         every: seconds between two of a block; 0 for one after every hyperparameter update.
+        name: of the run.
+        runs: names of the runs that the rows of a block belong to, row by row; empty where all are of this run.
     """
 
     folder: Path
     every: float
+    name: str = ""
+    runs: tuple[str, ...] = ()
+
+    def shared(self, runs: Sequence[str]) -> Checkpoints:
+        """Those of a block whose rows belong to these runs, the first of them to this one."""
+        return replace(self, runs=() if set(runs) == {self.name} else tuple(runs))
 
     def path(self, seeds: Sequence[int]) -> Path:
         """File of one block."""
-        return self.folder / f"checkpoint-{seeds[0]}-{seeds[-1]}.npz"
+        own = f"-{hashlib.sha256(repr((self.runs, tuple(seeds))).encode()).hexdigest()[:8]}" if self.runs else ""
+        return self.folder / f"checkpoint-{seeds[0]}-{seeds[-1]}{own}.npz"
 
     def of(self, seeds: Sequence[int]) -> Checkpoint:
         """That of one block."""
-        return Checkpoint(self.path(seeds), tuple(seeds), self.every)
+        return Checkpoint(self.path(seeds), tuple(seeds), self.every, self.runs)
 
-    def begun(self, missing: Iterable[int], largest: int | None) -> list[tuple[int, ...]]:
-        """Seeds of the blocks that were interrupted, of at most ``largest`` repetitions; each seed once."""
-        left, found = set(missing), []
+    def begun(self) -> Iterator[tuple[tuple[str, ...], tuple[int, ...]]]:
+        """Names of the runs and seeds of the rows of each block that was interrupted."""
         for path in sorted(self.folder.glob("checkpoint-*.npz")):
-            seeds = _seeds(path)
-            if seeds and left.issuperset(seeds) and len(seeds) <= (largest or len(seeds)):
-                found.append(seeds)
-                left.difference_update(seeds)
-        return found
+            runs, seeds = _rows(path)
+            if seeds:
+                yield runs or (self.name,) * len(seeds), seeds
 
 
-def _seeds(path: Path) -> tuple[int, ...]:
+def _rows(path: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return tuple(int(seed) for seed in archive["seeds"])
+            runs = archive["runs"] if "runs" in archive.files else ()
+            return tuple(str(run) for run in runs), tuple(int(seed) for seed in archive["seeds"])
     except UNREADABLE:
-        return ()
+        return (), ()
 
 
 class Checkpoint:
     """The checkpoint of one block; one that cannot be read or written costs time, no result."""
 
-    def __init__(self, path: Path, seeds: tuple[int, ...], every: float) -> None:
-        self.path, self.seeds, self.every = path, seeds, every
+    def __init__(self, path: Path, seeds: tuple[int, ...], every: float, runs: tuple[str, ...] = ()) -> None:
+        self.path, self.seeds, self.every, self.runs = path, seeds, every, runs
         self._last = time.monotonic()
 
     def due(self) -> bool:
@@ -127,13 +135,18 @@ class Checkpoint:
             OSError: the disk is full.
         """
         recorded = {f"recorder/{name}": array for name, array in recorder.contents().items()}
-        write(self.path, {"seeds": np.array(self.seeds), **packed(snapshot, "snapshot"), **recorded})
+        rows = {"seeds": np.array(self.seeds)}
+        if self.runs:
+            rows["runs"] = np.array(self.runs)
+        write(self.path, {**rows, **packed(snapshot, "snapshot"), **recorded})
         self._last = time.monotonic()
 
     def load(self, template: Snapshot, recorder: Recorder) -> Snapshot | None:
         """Where to go on, with the recorder brought there; None to begin at the beginning."""
         arrays = read(self.path)
         if arrays is None or tuple(arrays.get("seeds", ())) != self.seeds:
+            return None
+        if tuple(arrays.get("runs", ())) != self.runs:
             return None
         recorded = {name.removeprefix("recorder/"): array for name, array in arrays.items() if "recorder/" in name}
         try:

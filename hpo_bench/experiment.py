@@ -7,12 +7,13 @@ import json
 import platform
 import subprocess
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +29,7 @@ from hpo_bench.core.recorder import QUANTILES, Recorder, recorded_steps
 from hpo_bench.datasets.base import Table
 from hpo_bench.errors import RunError, UserError
 from hpo_bench.hypergradients.base import Costs, Estimator, chosen
+from hpo_bench.hypergradients.grouped import grouped
 from hpo_bench.models.base import Model
 from hpo_bench.progress import Reporter, Shown, Silent
 from hpo_bench.search.base import chunk_of
@@ -60,60 +62,162 @@ def execute(settings: Settings, reporter: Reporter | None = None, pool: Pool | N
         UserError: the settings do not fit each other, the data, or the device.
         RunError: the run had begun and failed; what was finished is kept.
     """
+    (outcome,) = execute_together([settings], reporter, pool)
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
+
+
+def execute_together(
+    runs: Sequence[Settings], reporter: Reporter | None = None, pool: Pool | None = None
+) -> list[Outcome | UserError | RunError]:
+    """Make sure that some runs are stored, whose repetitions are rows of one program. See `execute`.
+
+    Args:
+        runs: one, or several that differ in their look-back alone (see `Program`).
+
+    Returns:
+        What became of each run, or the error that `execute` would raise for it (`hpo_bench.store.Locked` where another
+        process is computing it). One run that cannot be computed does not keep the others from it.
+
+    Raises:
+        UserError: the settings do not fit each other, the data, or the device, and nothing was begun.
+    """
     reporter, pool = reporter or Silent(), pool or Threads()
-    tracking.check(settings.tracker)
-    device = pick_device(settings.device)
-    table = settings.source.load(settings.validation_share)
-    name, config_hash = identify(settings, table)
-    with Writer(settings.results_dir, name, force=settings.force) as writer:
-        run = writer.complete()
-        if run is not None:
+    shared = runs[0]
+    tracking.check(shared.tracker)
+    device = pick_device(shared.device)
+    table = shared.source.load(shared.validation_share)
+    outcomes: dict[int, Outcome | UserError | RunError] = {}
+    with ExitStack() as locks:
+        claims: dict[int, Claim] = {}
+        for number, settings in enumerate(runs):
+            name, config_hash = identify(settings, table)
+            try:
+                writer = locks.enter_context(Writer(settings.results_dir, name, force=settings.force))
+                run = writer.complete()
+            except (UserError, RunError) as error:
+                outcomes[number] = error
+                continue
+            if run is None:
+                claims[number] = Claim.of(settings, name, config_hash, writer)
+                continue
             writer.drop_blocks()
             reporter.say(f"{name}: already complete, nothing to compute (--force computes it again)")
-            return Outcome(run, 0)
-        trainer = Trainer.of(settings, table, device)
-        if settings.checkpoint_every is not None:
-            trainer = replace(trainer, checkpoints=Checkpoints(writer.blocks, settings.checkpoint_every))
-        finished = writer.finished_seeds()
-        missing = [seed for seed in settings.seeds if seed not in finished]
-        chunk = trainer.chunk(len(missing))
-        document = describe(trainer, config_hash, chunk)
-        blocks, begun = _blocks(trainer, missing, chunk.rows)
-        if blocks:
-            reporter.say(f"{name}: {_plan_line(chunk, len(missing), len(blocks), device, len(finished), begun)}")
-            if trainer.why is not None:
-                reporter.say(f"{name}: hypergradients in {trainer.why}")
-        updates = settings.total_updates
-        label = f"{settings.method.name} on {settings.dataset}"
-        try:
-            with (
-                Shown(reporter, label, settings.repetitions * updates, len(finished) * updates),
-                tracking.Tracked(settings, name, reporter) as tracked,
-            ):
-                for block in pool.run(trainer, blocks, chunk.workers, reporter):
-                    writer.write_block(block)
-                    if trainer.checkpoints is not None:
-                        trainer.checkpoints.of(block.seeds).drop()
-                    tracked.finished(block)
-                run = writer.commit(settings.seeds, document)
-                tracked.complete(run)
-        except (RunError, UserError):
-            raise
-        except (RuntimeError, MemoryError) as error:
-            text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            writer.fail(settings.seeds, document, text)
-            raise RunError(f"{name} failed: {text}; finished blocks are kept, a smaller chunk= may help") from error
-        return Outcome(run, len(missing))
+            outcomes[number] = Outcome(run, 0)
+        if claims:
+            made = _carry_out(list(claims.values()), table, device, reporter, pool)
+            outcomes.update(zip(claims, made, strict=True))
+    return [outcomes[number] for number in range(len(runs))]
 
 
-def _blocks(trainer: Trainer, missing: Sequence[int], rows: int) -> tuple[list[Sequence[int]], int]:
-    """Seeds of each block, those with a checkpoint first, and how many these are."""
-    begun: list[Sequence[int]] = []
-    if trainer.checkpoints is not None:
-        begun += trainer.checkpoints.begun(missing, trainer.settings.chunk)
-    known = {seed for seeds in begun for seed in seeds}
-    rest = [seed for seed in missing if seed not in known]
-    return [*begun, *(rest[at : at + rows] for at in range(0, len(rest), rows))], len(begun)
+@dataclass
+class Claim:
+    """A run that this process computes, and whose lock it holds.
+
+    Args:
+        earlier: seeds that an earlier call finished.
+        missing: seeds that are not stored yet.
+        outcome: what became of it; None while it is computed.
+    """
+
+    settings: Settings
+    name: str
+    config_hash: str
+    writer: Writer
+    earlier: set[int]
+    missing: set[int]
+    outcome: Outcome | UserError | RunError | None = None
+
+    @staticmethod
+    def of(settings: Settings, name: str, config_hash: str, writer: Writer) -> Claim:
+        """The claim of a run whose lock is held, with what is stored of it."""
+        earlier = writer.finished_seeds()
+        return Claim(settings, name, config_hash, writer, earlier, set(settings.seeds) - earlier)
+
+
+def _carry_out(
+    claims: Sequence[Claim], table: Table, device: torch.device, reporter: Reporter, pool: Pool
+) -> list[Outcome | UserError | RunError]:
+    """Compute what is missing of each run, store every block as it comes, and commit each run with its last block."""
+    settings = [claim.settings for claim in claims]
+    checkpoints = [
+        Checkpoints(claim.writer.blocks, claim.settings.checkpoint_every, claim.name)
+        for claim in claims
+        if claim.settings.checkpoint_every is not None
+    ]
+    program = Program.of(settings, table, device, checkpoints)
+    missing = [
+        Row(number, seed)
+        for number, claim in enumerate(claims)
+        for seed in claim.settings.seeds
+        if seed in claim.missing
+    ]
+    chunk = program.trainer.chunk(max(len(missing), 1))
+    begun = program.begun(missing)
+    blocks = [*begun, *_divided(missing, begun, chunk.rows)]
+    finished = sum(len(claim.earlier) for claim in claims)
+    shared, label = settings[0], f"{settings[0].method.name} on {settings[0].dataset}"
+    if blocks:
+        name = claims[0].name if len(claims) == 1 else f"{len(claims)} runs of {label}"
+        reporter.say(f"{name}: {_plan_line(chunk, len(missing), len(blocks), device, finished, len(begun))}")
+        if program.trainer.why is not None:
+            reporter.say(f"{name}: hypergradients in {program.trainer.why}")
+
+    def document(number: int) -> dict[str, Any]:
+        return describe(program.alone(number), claims[number].config_hash, chunk)
+
+    def commit(number: int) -> None:
+        claim = claims[number]
+        run = claim.writer.commit(claim.settings.seeds, document(number))
+        claim.outcome = Outcome(run, claim.settings.repetitions - len(claim.earlier))
+        tracked[number].complete(run)
+
+    updates = shared.total_updates
+    total = sum(claim.settings.repetitions for claim in claims) * updates
+    try:
+        with ExitStack() as contexts:
+            contexts.enter_context(Shown(reporter, label, total, finished * updates))
+            tracked = [
+                contexts.enter_context(tracking.Tracked(claim.settings, claim.name, reporter)) for claim in claims
+            ]
+            for number, claim in enumerate(claims):
+                if not claim.missing:  # killed between its last block and its commit
+                    commit(number)
+            for parts in pool.run(program, blocks, chunk.workers, reporter):
+                for number, block in parts.items():
+                    claims[number].writer.write_block(block)
+                    claims[number].missing.difference_update(block.seeds)
+                    tracked[number].finished(block)
+                program.drop_checkpoint(parts)
+                for number in parts:
+                    if not claims[number].missing:
+                        commit(number)
+    except (RunError, UserError) as error:
+        _give_up(claims, error)
+    except (RuntimeError, MemoryError) as error:
+        text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        for number, claim in enumerate(claims):
+            if claim.outcome is None:
+                claim.writer.fail(claim.settings.seeds, document(number), text)
+                failure = RunError(f"{claim.name} failed: {text}; finished blocks are kept, a smaller chunk= may help")
+                failure.__cause__ = error
+                claim.outcome = failure
+    return [claim.outcome for claim in claims if claim.outcome is not None]
+
+
+def _give_up(claims: Sequence[Claim], error: UserError | RunError) -> None:
+    """Say of each run that is not stored yet why it is not."""
+    for claim in claims:
+        if claim.outcome is None:
+            claim.outcome = error
+
+
+def _divided(missing: Sequence[Row], begun: Sequence[Sequence[Row]], size: int) -> list[Sequence[Row]]:
+    """Blocks of ``size`` rows of what is missing and in no block that was begun."""
+    known = {row for block in begun for row in block}
+    rest = [row for row in missing if row not in known]
+    return [rest[at : at + size] for at in range(0, len(rest), size)]
 
 
 def _plan_line(
@@ -147,15 +251,137 @@ def costs(trainer: Trainer) -> dict[str, int] | None:
     return counting.work(own).of(settings.weight_updates)
 
 
+class Row(NamedTuple):
+    """A repetition of one of the runs that are trained together.
+
+    Args:
+        run: the number of its run.
+        seed: of the repetition.
+    """
+
+    run: int
+    seed: int
+
+
+Parts = Mapping[int, Block]  # what a block of rows gives to each run that it holds rows of, by the run's number
+
+
+@dataclass(frozen=True)
+class Program:
+    """One run, or several that differ in their look-back alone: their repetitions are rows of one tensor program.
+
+    Args:
+        runs: their settings.
+        trainer: of what they share. Its estimator is as wide as the widest, and says what memory a row takes.
+        checkpoints: where the blocks of each run leave theirs; empty without.
+    """
+
+    runs: tuple[Settings, ...]
+    trainer: Trainer
+    checkpoints: tuple[Checkpoints, ...] = ()
+
+    @staticmethod
+    def of(
+        runs: Sequence[Settings], table: Table, device: torch.device, checkpoints: Sequence[Checkpoints] = ()
+    ) -> Program:
+        """The program of some runs. See `Trainer.of`.
+
+        Raises:
+            UserError: a combination that cannot work.
+        """
+        trainer = Trainer.of(runs[0], table, device)
+        if len(runs) > 1:
+            widest = grouped([settings.method.estimator for settings in runs])
+            trainer = replace(trainer, plan=replace(trainer.plan, estimator=widest))
+        return Program(tuple(runs), trainer, tuple(checkpoints))
+
+    def alone(self, number: int) -> Trainer:
+        """The trainer of one of the runs, as it is described in its ``run.json``."""
+        return replace(self.trainer, settings=self.runs[number])
+
+    def block(self, rows: Sequence[Row], on_progress: Callable[[int], None] = lambda updates: None) -> Parts:
+        """Train some rows side by side, from their checkpoint if there is one."""
+        trainer = replace(self.trainer, checkpoints=self._checkpoints(rows))
+        if len(self.runs) > 1:
+            own = grouped([self.runs[row.run].method.estimator for row in rows])
+            trainer = replace(trainer, plan=replace(trainer.plan, estimator=own))
+        block = trainer.block([row.seed for row in rows], on_progress)
+        return _split(block, rows, recorded_steps(trainer.settings.weight_updates, trainer.settings.record_every))
+
+    def _checkpoints(self, rows: Sequence[Row]) -> Checkpoints | None:
+        """Where a block leaves its checkpoint: with the run of its first row, and under its own rows' names."""
+        if not self.checkpoints:
+            return None
+        return self.checkpoints[rows[0].run].shared([self.checkpoints[row.run].name for row in rows])
+
+    def begun(self, missing: Iterable[Row]) -> list[tuple[Row, ...]]:
+        """Rows of the blocks that were interrupted, of at most ``chunk`` rows; each row once."""
+        left, found = set(missing), []
+        numbers = {checkpoints.name: number for number, checkpoints in enumerate(self.checkpoints)}
+        largest = self.trainer.settings.chunk
+        for checkpoints in self.checkpoints:
+            for names, seeds in checkpoints.begun():
+                if not numbers.keys() >= set(names):
+                    continue
+                rows = tuple(Row(numbers[name], seed) for name, seed in zip(names, seeds, strict=True))
+                if left.issuperset(rows) and len(rows) <= (largest or len(rows)):
+                    found.append(rows)
+                    left.difference_update(rows)
+        return found
+
+    def drop_checkpoint(self, parts: Parts) -> None:
+        """Remove what a finished block left to go on from."""
+        rows = [Row(number, seed) for number, block in parts.items() for seed in block.seeds]
+        checkpoints = self._checkpoints(rows)
+        if checkpoints is not None:
+            checkpoints.of([row.seed for row in rows]).drop()
+
+
+def _split(block: Block, rows: Sequence[Row], steps: Sequence[int]) -> Parts:
+    """Each run's own part of a block. Rows of one run lie side by side.
+
+    Args:
+        steps: those that are recorded.
+    """
+    runs = [row.run for row in rows]
+    if len(set(runs)) == 1:
+        return {runs[0]: block}
+    lengths = {name: _rows_of_table(name, block, steps) for name in block.tables}
+    parts: dict[int, Block] = {}
+    for run in dict.fromkeys(runs):
+        begin = runs.index(run)
+        end = begin + runs.count(run)
+        share = (end - begin) / len(runs)
+        tables = {}
+        for name, table in block.tables.items():
+            tables[name] = table.slice(sum(lengths[name][:begin]), sum(lengths[name][begin:end]))
+        parts[run] = Block(
+            block.seeds[begin:end],
+            tables,
+            {name: array[begin:end] for name, array in block.weights.items()},
+            {kind: seconds * share for kind, seconds in block.seconds.items()},
+        )
+    return parts
+
+
+def _rows_of_table(name: str, block: Block, steps: Sequence[int]) -> list[int]:
+    """Rows of a table that belong to each repetition: a diverged one's curves end where it diverged."""
+    count = len(block.seeds)
+    if name != "curves":
+        return [block.tables[name].num_rows // count] * count
+    ends = block.tables["final"]["diverged_at"].to_pylist()
+    return [len(steps) if end is None else sum(step <= end for step in steps) for end in ends]
+
+
 class Pool(Protocol):
     """Where blocks are computed: threads of this process, or other machines."""
 
     def run(
-        self, trainer: Trainer, blocks: Sequence[Sequence[int]], workers: int, reporter: Reporter
-    ) -> Iterator[Block]:
-        """Compute the blocks (seeds each), up to ``workers`` side by side, and yield each when it is finished.
+        self, program: Program, blocks: Sequence[Sequence[Row]], workers: int, reporter: Reporter
+    ) -> Iterator[Parts]:
+        """Compute the blocks, up to ``workers`` side by side; yield what each gives to its runs when it is finished.
 
-        `Trainer.block` computes one; units of progress are weight updates of one repetition.
+        `Program.block` computes one; units of progress are weight updates of one repetition.
         """
         ...
 
@@ -165,8 +391,8 @@ class Threads:
     """Threads of this process: torch leaves the interpreter while it works, so they share nothing but the data."""
 
     def run(
-        self, trainer: Trainer, blocks: Sequence[Sequence[int]], workers: int, reporter: Reporter
-    ) -> Iterator[Block]:
+        self, program: Program, blocks: Sequence[Sequence[Row]], workers: int, reporter: Reporter
+    ) -> Iterator[Parts]:
         """See `Pool.run`; a block that fails stops the others at their next hyperparameter update.
 
         A block for which there is not enough memory is computed in halves.
@@ -174,36 +400,36 @@ class Threads:
         stop = threading.Event()
         threads = torch.get_num_threads()
 
-        def attempt(seeds: Sequence[int]) -> Block:
+        def attempt(rows: Sequence[Row]) -> Parts:
             done = 0
 
             def on_progress(count: int) -> None:
                 nonlocal done
-                done += count * len(seeds)
-                reporter.advance(count * len(seeds))
+                done += count * len(rows)
+                reporter.advance(count * len(rows))
                 if stop.is_set():
                     raise Stopped
 
             try:
-                return trainer.block(seeds, on_progress)
+                return program.block(rows, on_progress)
             except (MemoryError, RuntimeError):
                 reporter.advance(-done)
                 raise
 
-        def work(seeds: Sequence[int]) -> list[Block]:
-            torch.set_num_threads(trainer.threads(len(seeds), workers))
+        def work(rows: Sequence[Row]) -> list[Parts]:
+            torch.set_num_threads(program.trainer.threads(len(rows), workers))
             try:
-                return [attempt(seeds)]
+                return [attempt(rows)]
             except (MemoryError, RuntimeError) as error:
-                if len(seeds) == 1 or not memory.is_exhausted(error):
+                if len(rows) == 1 or not memory.is_exhausted(error):
                     raise
-            half = -(-len(seeds) // 2)
-            reporter.say(f"not enough memory for {len(seeds)} repetitions at once: going on with {half}")
-            memory.give_back(trainer.device)
-            return [*work(seeds[:half]), *work(seeds[half:])]
+            half = -(-len(rows) // 2)
+            reporter.say(f"not enough memory for {len(rows)} repetitions at once: going on with {half}")
+            memory.give_back(program.trainer.device)
+            return [*work(rows[:half]), *work(rows[half:])]
 
         with ThreadPoolExecutor(max(workers, 1)) as pool:
-            futures = [pool.submit(work, seeds) for seeds in blocks]
+            futures = [pool.submit(work, rows) for rows in blocks]
             try:
                 for future in as_completed(futures):
                     yield from future.result()

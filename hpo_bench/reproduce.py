@@ -13,7 +13,6 @@ import math
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,16 +22,15 @@ from omegaconf import OmegaConf
 
 from hpo_bench import __version__, config, experiment, index, plan
 from hpo_bench.core import memory
-from hpo_bench.core.recorder import recorded_steps
 from hpo_bench.datasets.base import Table
 from hpo_bench.datasets.catalogue import configs_folder
 from hpo_bench.errors import RunError, UserError
-from hpo_bench.experiment import Pool, Threads, Trainer, execute, identify, pick_device
-from hpo_bench.hypergradients.grouped import groupable, grouped
+from hpo_bench.experiment import Pool, Program, Trainer, execute_together, identify, pick_device
+from hpo_bench.hypergradients.grouped import groupable
 from hpo_bench.plan import Experiment
 from hpo_bench.progress import Reporter, Silent
 from hpo_bench.settings import Settings
-from hpo_bench.store import Block, Locked, Run, Writer, read_run, runs_folder, write_json
+from hpo_bench.store import Locked, Run, read_run, runs_folder, write_json
 
 CALIBRATION_INTERVAL = 50  # weight updates per hyperparameter update in a calibration, at most
 QUICK = 0.1  # seconds below which a calibration is done again with more updates
@@ -129,11 +127,11 @@ def _table(settings: Settings, tables: dict[str, Table], missing: dict[str, str]
     return tables[key]
 
 
-def units(jobs: Iterable[Job], *, together: bool = True) -> list[tuple[Job, ...]]:
+def units(jobs: Iterable[Job]) -> list[tuple[Job, ...]]:
     """Jobs that are computed as one: cells that differ in their look-back alone, smallest look-back first."""
     found: dict[str, list[Job]] = defaultdict(list)
     for job in jobs:
-        sharing = together and groupable(job.settings.method.estimator) and job.settings.method.search is None
+        sharing = groupable(job.settings.method.estimator) and job.settings.method.search is None
         found[_program(job) if sharing else job.run_id].append(job)
     return [tuple(sorted(unit, key=lambda job: job.settings.look_back)) for unit in found.values()]
 
@@ -145,77 +143,6 @@ def _program(job: Job) -> str:
     if isinstance(method.get("estimator"), Mapping):
         method["estimator"] = {key: value for key, value in method["estimator"].items() if key != "look_back"}
     return json.dumps([job.table.fingerprint, content, method], sort_keys=True)
-
-
-# --- cells as rows of one program ---
-
-
-@dataclass(frozen=True)
-class GridTrainer(Trainer):
-    """A trainer whose "seeds" are numbers of (cell, seed) pairs.
-
-    Args:
-        cells: runs that differ in their look-back alone.
-        pairs: (index of the cell, seed).
-    """
-
-    cells: tuple[Settings, ...] = ()
-    pairs: tuple[tuple[int, int], ...] = ()
-
-    @staticmethod
-    def over(cells: Sequence[Settings], pairs: Sequence[tuple[int, int]], table: Table, device: Any) -> GridTrainer:
-        """See `Trainer.of`."""
-        one = Trainer.of(cells[0], table, device)
-        widest = replace(one.plan, estimator=grouped([cell.method.estimator for cell in cells]))
-        return GridTrainer(
-            one.settings,
-            table,
-            one.model,
-            widest,
-            one.rows,
-            one.dtype,
-            device,
-            one.why,
-            cells=tuple(cells),
-            pairs=tuple(pairs),
-        )
-
-    def block(self, seeds: Sequence[int], on_progress: Callable[[int], None] = lambda updates: None) -> Block:
-        """Train some pairs; the tables hold their true seeds, in the order of the pairs."""
-        pairs = [self.pairs[number] for number in seeds]
-        estimator = grouped([self.cells[cell].method.estimator for cell, _ in pairs])
-        own = replace(self.plan, estimator=estimator)
-        plain = Trainer(self.settings, self.table, self.model, own, self.rows, self.dtype, self.device, self.why)
-        return replace(plain.block([seed for _, seed in pairs], on_progress), seeds=tuple(seeds))
-
-    def split(self, block: Block) -> Iterator[tuple[int, Block]]:
-        """Each cell's own part of a finished block."""
-        owners = [self.pairs[number][0] for number in block.seeds]
-        lengths = {name: self._lengths(name, block) for name in block.tables}
-        for cell in dict.fromkeys(owners):
-            rows = [row for row, owner in enumerate(owners) if owner == cell]
-            begin, end, share = rows[0], rows[-1] + 1, len(rows) / len(owners)
-            yield (
-                cell,
-                Block(
-                    tuple(self.pairs[block.seeds[row]][1] for row in rows),
-                    {
-                        name: table.slice(sum(lengths[name][:begin]), sum(lengths[name][begin:end]))
-                        for name, table in block.tables.items()
-                    },
-                    {name: array[begin:end] for name, array in block.weights.items()},
-                    {kind: seconds * share for kind, seconds in block.seconds.items()},
-                ),
-            )
-
-    def _lengths(self, name: str, block: Block) -> list[int]:
-        """Rows of a table that belong to each pair: a diverged repetition's curves end where it diverged."""
-        count = len(block.seeds)
-        if name != "curves":
-            return [block.tables[name].num_rows // count] * count
-        steps = recorded_steps(self.settings.weight_updates, self.settings.record_every)
-        ends = block.tables["final"]["diverged_at"].to_pylist()
-        return [len(steps) if end is None else sum(step <= end for step in steps) for end in ends]
 
 
 @dataclass
@@ -237,85 +164,23 @@ class Outcome:
 
 def attempt(unit: Sequence[Job], reporter: Reporter, pool: Pool | None = None) -> Outcome:
     """Compute a unit's runs, but those that are stored or locked. Failures are told, not raised."""
-    return _one(unit[0], reporter, pool) if len(unit) == 1 else _together(unit, reporter)
-
-
-def _one(job: Job, reporter: Reporter, pool: Pool | None) -> Outcome:
-    settings = job.settings if pool is not None else replace(job.settings, source=Loaded(job.table))
-    try:
-        done = execute(settings, reporter, pool).computed
-    except Locked:
-        return Outcome(locked=[job])
-    except (RunError, UserError) as error:
-        return Outcome(failed=[(job, error)])
-    return Outcome(computed=[(job, done)]) if done else Outcome(elsewhere=[job])
-
-
-def _together(unit: Sequence[Job], reporter: Reporter) -> Outcome:
+    runs = [replace(job.settings, source=Loaded(job.table)) for job in unit]
     outcome = Outcome()
-    with ExitStack() as stack:
-        held: list[tuple[Job, Writer]] = []
-        for job in unit:
-            try:
-                writer = stack.enter_context(Writer(job.settings.results_dir, job.run_id, force=job.settings.force))
-            except Locked:
-                outcome.locked.append(job)
-                continue
-            except UserError as error:
-                outcome.failed.append((job, error))
-                continue
-            if writer.complete() is None:
-                held.append((job, writer))
-            else:
-                outcome.elsewhere.append(job)
-        if held:
-            _train_cells(held, reporter, outcome)
+    try:
+        results = execute_together(runs, reporter, pool)
+    except (RunError, UserError) as error:
+        outcome.failed += [(job, error) for job in unit]
+        return outcome
+    for job, result in zip(unit, results, strict=True):
+        if isinstance(result, Locked):
+            outcome.locked.append(job)
+        elif isinstance(result, Exception):
+            outcome.failed.append((job, result))
+        elif result.computed:
+            outcome.computed.append((job, result.computed))
+        else:
+            outcome.elsewhere.append(job)
     return outcome
-
-
-def _train_cells(held: Sequence[tuple[Job, Writer]], reporter: Reporter, outcome: Outcome) -> None:
-    """Train the missing repetitions of all cells, write each block to its cells, commit cells as they are finished."""
-    cells = [job.settings for job, _ in held]
-    finished = [writer.finished_seeds() for _, writer in held]
-    pairs = [(number, seed) for number, cell in enumerate(cells) for seed in cell.seeds if seed not in finished[number]]
-    remaining = [len(set(cell.seeds) - done) for cell, done in zip(cells, finished, strict=True)]
-    updates = cells[0].weight_updates
-    try:
-        trainer = GridTrainer.over(cells, pairs or [(0, cells[0].seed)], held[0][0].table, pick_device(cells[0].device))
-        chunk = trainer.chunk(max(len(pairs), 1))
-    except (RunError, UserError) as error:
-        outcome.failed += [(job, error) for job, _ in held]
-        return
-    blocks = [range(at, min(at + chunk.rows, len(pairs))) for at in range(0, len(pairs), chunk.rows)]
-    reporter.begin("", updates * sum(cell.repetitions for cell in cells), updates * sum(map(len, finished)))
-    open_cells = set(range(len(cells)))
-
-    def document(number: int) -> dict[str, Any]:
-        return experiment.describe(replace(trainer, settings=cells[number]), held[number][0].config_hash, chunk)
-
-    def commit(number: int) -> None:
-        job, writer = held[number]
-        writer.commit(job.settings.seeds, document(number))
-        open_cells.discard(number)
-        outcome.computed.append((job, job.settings.repetitions - len(finished[number])))
-
-    try:
-        for number in [number for number, count in enumerate(remaining) if not count]:
-            commit(number)
-        for block in Threads().run(trainer, blocks, chunk.workers, reporter):
-            for number, part in trainer.split(block):
-                held[number][1].write_block(part)
-                remaining[number] -= len(part.seeds)
-                if not remaining[number]:
-                    commit(number)
-    except (RunError, UserError) as error:
-        outcome.failed += [(held[number][0], error) for number in sorted(open_cells)]
-    except (RuntimeError, MemoryError) as error:
-        text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        for number in sorted(open_cells):
-            job, writer = held[number]
-            writer.fail(job.settings.seeds, document(number), text)
-            outcome.failed.append((job, RunError(f"{job.run_id} failed: {text}; finished blocks are kept")))
 
 
 # --- how much it will take ---
@@ -344,16 +209,14 @@ class Calibration:
         """
         cells, table = [job.settings for job in unit], unit[0].table
         device = pick_device(cells[0].device)
-        pairs = [(number, seed) for number, cell in enumerate(cells) for seed in cell.seeds]
-        chunk = GridTrainer.over(cells, pairs, table, device).chunk(len(pairs)) if len(cells) > 1 else (
-            Trainer.of(cells[0], table, device).chunk(len(pairs))
-        )  # fmt: skip
+        repetitions = sum(cell.repetitions for cell in cells)
+        chunk = Program.of(cells, table, device).trainer.chunk(repetitions)
         plain, trained = _training(unit[-1]), chunk
         if plain is not unit[-1]:
             trained = Trainer.of(plain.settings, table, device).chunk(plain.settings.repetitions)
         rate = self._rate(plain, trained, device)
-        work = len(pairs) * cells[0].total_updates
-        return Estimate(rate * work / max(trained.workers, 1), chunk.bytes, math.ceil(len(pairs) / chunk.rows))
+        work = repetitions * cells[0].total_updates
+        return Estimate(rate * work / max(trained.workers, 1), chunk.bytes, math.ceil(repetitions / chunk.rows))
 
     def _rate(self, job: Job, chunk: memory.Chunk, device: Any) -> float:
         """Seconds of one thread for a weight update of a repetition."""
@@ -415,14 +278,15 @@ class Tally:
 
 
 class Whole:
-    """One progress bar over everything: what single runs report is added up, what they say is left out."""
+    """One progress bar over everything: what single runs report is added up, what they say is passed on."""
 
     def __init__(self, reporter: Reporter) -> None:
         self.reporter = reporter
         self.counted = 0
 
     def say(self, text: str) -> None:
-        """Nothing: the plan said it."""
+        """Pass on: a tracker that failed or a node that was lost is told of here as for a single run."""
+        self.reporter.say(text)
 
     def begin(self, label: str, total: int, done: int = 0) -> None:
         """Count what an earlier call finished."""
@@ -441,10 +305,10 @@ def carry_out(jobs: Sequence[Job], label: str, reporter: Reporter | None = None,
     """Compute the jobs, going on after failures, and coming back to runs that other processes were computing.
 
     Args:
-        pool: where blocks are computed; cells are trained together only without one.
+        pool: where blocks are computed; threads of this process unless given.
     """
     reporter = reporter or Silent()
-    queue = deque(units(jobs, together=pool is None))
+    queue = deque(units(jobs))
     tally, met = Tally(), 0
     reporter.begin(label, sum(job.size for job in jobs))
     try:

@@ -77,7 +77,7 @@ def node(log: Path, first_worker_port: int, *arguments: str) -> Iterator[subproc
     """A Ray node with one CPU while the block lasts."""
     ports = [f"--min-worker-port={first_worker_port}", f"--max-worker-port={first_worker_port + 400}"]
     command = [
-        str(Path(sys.executable).with_name("ray")), "start", "--block", "--disable-usage-stats", "--num-cpus=1",
+        sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats", "--num-cpus=1",
         "--object-store-memory=100000000", *ports, *arguments,
     ]  # fmt: skip
     with log.open("wb") as output:

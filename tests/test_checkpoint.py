@@ -14,7 +14,7 @@ from hpo_bench.core.optimisers import Adam
 from hpo_bench.core.tree import take_rows
 from hpo_bench.datasets.base import Table
 from hpo_bench.errors import RunError
-from hpo_bench.experiment import Trainer, execute
+from hpo_bench.experiment import Program, Row, Trainer, execute
 from hpo_bench.models.mlp import MLP
 from hpo_bench.progress import Silent
 from hpo_bench.store import read_table
@@ -128,15 +128,21 @@ def test_a_run_that_was_interrupted_in_its_blocks_goes_on_with_them(tmp_path):
 
 
 def test_begun_blocks_overlap_with_nothing_finished_and_obey_chunk(tmp_path):
-    trainer = trainer_of(make_settings(tmp_path), tmp_path)
+    settings = make_settings(tmp_path)
+    checkpoints = Checkpoints(tmp_path, 0)
+    trainer = trainer_of(settings, tmp_path)
     for seeds in ([0, 1, 2], [3, 4], [4, 5]):
         with pytest.raises(Interrupted):
             trainer.block(seeds, killed_after(30))
-    checkpoints = trainer.checkpoints
-    assert checkpoints.begun(range(6), None) == [(0, 1, 2), (3, 4)]
-    assert checkpoints.begun(range(6), 2) == [(3, 4)]
-    assert checkpoints.begun([1, 2, 4, 5], None) == [(4, 5)]
-    assert checkpoints.begun([], None) == []
+
+    def begun(missing, chunk=None):
+        program = Program.of([replace(settings, chunk=chunk)], trainer.table, trainer.device, [checkpoints])
+        return [tuple(row.seed for row in rows) for rows in program.begun([Row(0, seed) for seed in missing])]
+
+    assert begun(range(6)) == [(0, 1, 2), (3, 4)]
+    assert begun(range(6), 2) == [(3, 4)]
+    assert begun([1, 2, 4, 5]) == [(4, 5)]
+    assert begun([]) == []
 
 
 def test_segments_are_one_training_and_rows_can_be_taken_along(tmp_path):

@@ -23,10 +23,12 @@ from hpo_bench.distributed.ray_pool import LEAST_ROWS, Loaded, RayPool, Slots, d
 from hpo_bench.errors import RunError, UserError
 from hpo_bench.experiment import Threads, Trainer, execute, pick_device
 from hpo_bench.progress import Silent
+from hpo_bench.reproduce import carry_out
 from hpo_bench.settings import Settings
-from hpo_bench.store import Run, Writer, read_run, read_table, scan
+from hpo_bench.store import Run, Writer, read_run, read_table, runs_folder, scan
 from tests.failing import Dying, Failing
 from tests.problems import make_settings, make_table
+from tests.test_reproduce import cells
 
 TIMINGS = ["seconds", "rows_in_block", "elapsed_s"]
 
@@ -174,6 +176,14 @@ def test_rows_from_ray_are_those_of_threads(tmp_path, pool, chunk):
     assert outcome.computed == 18
     assert reporter.units == 18 * settings.weight_updates
     assert_same(outcome.run, execute(replace(settings, results_dir=tmp_path / "here")).run)
+
+
+def test_cells_of_a_grid_are_rows_of_one_program_on_ray_too(tmp_path, pool):
+    jobs = cells(tmp_path / "ray", "ours_wd_lr_m", (1, 3), repetitions=5, chunk=4)
+    assert carry_out(jobs, "", pool=pool).computed == 2
+    for own in jobs:
+        run = read_run(runs_folder(tmp_path / "ray") / own.run_id)
+        assert_same(run, execute(replace(own.settings, results_dir=tmp_path / "here")).run)
 
 
 def test_only_what_is_missing_goes_to_ray(tmp_path, pool):

@@ -16,11 +16,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hpo_bench import reproduce
+from hpo_bench import reproduce, tracking
 from hpo_bench.errors import UserError
-from hpo_bench.experiment import Threads, execute, identify
+from hpo_bench.experiment import Program, Threads, execute, identify
 from hpo_bench.models.mlp import MLP
 from hpo_bench.plan import Experiment, Part, narrow, read
+from hpo_bench.progress import Silent
 from hpo_bench.reproduce import Calibration, Job, carry_out, expand, finished_record, remember, units
 from hpo_bench.settings import Settings
 from hpo_bench.store import Run, Writer, read_run, read_table, runs_folder
@@ -106,7 +107,6 @@ def test_only_cells_that_differ_in_their_look_back_alone_share_a_program(tmp_pat
     ]
     found = units(jobs)
     assert [[own.settings.look_back for own in unit] for unit in found] == [[1, 2], [1], [1], [1]]
-    assert len(units(jobs, together=False)) == 5
     assert len(units([job(make_settings(tmp_path, "random")), job(make_settings(tmp_path, "baydin"))])) == 2
 
 
@@ -131,6 +131,105 @@ def test_interrupted_cells_are_taken_up(tmp_path: Path, monkeypatch: pytest.Monk
         run = read_run(runs_folder(tmp_path) / own.run_id)
         assert run is not None
         pd.testing.assert_frame_equal(rows(run, "curves"), rows(whole[own.run_id], "curves"), rtol=0, atol=0)
+
+
+class Stopping(Silent):
+    """Keeps what is said, and stops the work after so many weight updates."""
+
+    def __init__(self, updates: float = float("inf")) -> None:
+        self.left, self.lines = updates, []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+    def advance(self, units: int) -> None:
+        self.left -= units
+        if self.left < 0:
+            raise KeyboardInterrupt
+
+
+def test_cells_are_computed_where_the_pool_is(tmp_path: Path) -> None:
+    seen = []
+
+    class Elsewhere:
+        def run(self, program: Program, blocks: Any, workers: int, reporter: Any) -> Any:
+            seen.append([settings.look_back for settings in program.runs])
+            return Threads().run(program, blocks, workers, reporter)
+
+    jobs = cells(tmp_path, "ours_wd_lr_m", (1, 2))
+    assert carry_out(jobs, "", pool=Elsewhere()).computed == 2
+    assert seen == [[1, 2]]
+
+
+@pytest.mark.parametrize("chunk", [None, 4])
+def test_cells_leave_checkpoints_and_go_on_from_them(tmp_path: Path, chunk: int | None) -> None:
+    changes = {"repetitions": 2, "chunk": chunk, "workers": 1, "hyperparameter_updates": 10}
+    jobs = cells(tmp_path, "ours_wd_lr_m", (1, 2, 3), checkpoint_every=0.0, **changes)
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(jobs, "", Stopping(6 * 20))
+    files = list(tmp_path.glob("runs/*/blocks/checkpoint-*.npz"))
+    assert files
+    reporter = Stopping()
+    assert carry_out(jobs, "", reporter).computed == 3
+    assert any("from a checkpoint" in line for line in reporter.lines)
+    assert not list(tmp_path.glob("runs/*/blocks"))
+    for own in jobs:
+        run = read_run(runs_folder(tmp_path) / own.run_id)
+        assert run is not None
+        alone = execute(replace(own.settings, results_dir=tmp_path / "alone", checkpoint_every=None)).run
+        pd.testing.assert_frame_equal(rows(run, "curves"), rows(alone, "curves"), rtol=0, atol=0)
+
+
+def test_a_checkpoint_of_cells_is_nothing_to_one_of_them_alone(tmp_path: Path) -> None:
+    jobs = cells(tmp_path, "ours_wd_lr_m", (1, 2), repetitions=2, chunk=4, workers=1, checkpoint_every=0.0)
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(jobs, "", Stopping(4 * 8))
+    run = execute(jobs[0].settings).run
+    alone = execute(replace(jobs[0].settings, results_dir=tmp_path / "alone", checkpoint_every=None)).run
+    pd.testing.assert_frame_equal(rows(run, "curves"), rows(alone, "curves"), rtol=0, atol=0)
+    assert carry_out(jobs, "").computed == 1
+
+
+def test_cells_for_which_there_is_not_enough_memory_are_computed_in_halves(tmp_path: Path) -> None:
+    jobs = cells(tmp_path, "ours_wd_lr_m", (1, 2, 3), repetitions=2, chunk=6)
+    narrow = [replace(own, settings=replace(own.settings, model=Narrow(2))) for own in jobs]
+    reporter = Stopping()
+    assert carry_out(narrow, "", reporter).computed == 3
+    assert "not enough memory for 6 repetitions at once: going on with 3" in reporter.lines
+    for own in jobs:
+        run = read_run(runs_folder(tmp_path) / own.run_id)
+        assert run is not None
+        alone = execute(replace(own.settings, results_dir=tmp_path / "alone")).run
+        pd.testing.assert_frame_equal(rows(run, "curves"), rows(alone, "curves"), rtol=0, atol=0)
+
+
+def test_each_cell_has_its_tracker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = []
+
+    class Noting:
+        def __init__(self, results_dir: Path, run_id: str, config: Any) -> None:
+            self.run_id = run_id
+
+        def log(self, axis: str, points: Any) -> None:
+            pass
+
+        def close(self, complete: bool) -> None:
+            closed.append((self.run_id, complete))
+
+    monkeypatch.setitem(tracking.BACKENDS, "tensorboard", Noting)
+    monkeypatch.setattr(tracking, "find_spec", lambda name: name)
+    jobs = cells(tmp_path, "ours_wd_lr_m", (1, 2), tracker="tensorboard")
+    carry_out(jobs, "")
+    assert sorted(closed) == sorted((own.run_id, True) for own in jobs)
+
+
+def test_cells_fail_without_their_tracker_as_one_run_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracking, "find_spec", lambda name: None)
+    jobs = cells(tmp_path, "ours_wd_lr_m", (1, 2), tracker="tensorboard")
+    tally = carry_out(jobs, "")
+    assert tally.failed.keys() == {own.run_id for own in jobs}
+    assert all("tensorboardX is not installed" in str(error) for error in tally.failed.values())
+    assert not (tmp_path / "runs").exists()
 
 
 # --- expansion ---
@@ -194,6 +293,25 @@ def test_calibration_estimates_time_and_shards(tmp_path: Path) -> None:
 
 
 # --- failures ---
+
+
+@dataclass(frozen=True)
+class Narrow:
+    """A model with memory for ``rows`` repetitions at once."""
+
+    rows: int
+
+    def build(self, *arguments: Any) -> Any:
+        model = MLP((7,)).build(*arguments)
+        linearise = model.linearise
+
+        def narrow(weights: Any, *others: Any) -> Any:
+            if len(weights) > self.rows:
+                raise MemoryError
+            return linearise(weights, *others)
+
+        model.linearise = narrow  # type: ignore[method-assign]
+        return model
 
 
 @dataclass(frozen=True)
@@ -320,19 +438,6 @@ def test_a_finished_experiment_is_known_without_composing(tmp_path: Path, monkey
     monkeypatch.undo()
     (runs_folder(tmp_path) / ids[0] / "run.json").unlink()
     assert finished_record(tmp_path, "sensitivity", "smoke", words) is None
-
-
-def test_a_pool_of_other_machines_gets_whole_runs(tmp_path: Path) -> None:
-    seen = []
-
-    class Elsewhere:
-        def run(self, trainer: Any, blocks: Any, workers: int, reporter: Any) -> Any:
-            seen.append(trainer.settings.look_back)
-            return Threads().run(trainer, blocks, workers, reporter)
-
-    jobs = cells(tmp_path, "ours_wd_lr_m", (1, 2))
-    assert carry_out(jobs, "", pool=Elsewhere()).computed == 2
-    assert seen == [1, 2]
 
 
 def test_figures_that_fail_are_told(tmp_path: Path) -> None:

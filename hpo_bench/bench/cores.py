@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from hpo_bench.core.memory import cores
-from hpo_bench.experiment import Threads, Trainer
+from hpo_bench.experiment import Program, Row, Threads
 from hpo_bench.progress import Silent
 from hpo_bench.settings import Settings
 
@@ -28,14 +28,14 @@ class Cores:
 def several_cores(settings: Settings, *, updates: int, rounds: int) -> Cores:
     """Train two blocks a core with one worker and with all."""
     short = replace(settings, hyperparameter_updates=updates // settings.update_interval, device="cpu")
-    trainer = Trainer.of(short, short.source.load(short.validation_share), torch.device("cpu"))
+    program = Program.of([short], short.source.load(short.validation_share), torch.device("cpu"))
     workers = cores()
-    rows = trainer.chunk(100 * workers).rows
-    blocks = [range(at * rows, (at + 1) * rows) for at in range(BLOCKS * workers)]
+    rows = program.trainer.chunk(100 * workers).rows
+    blocks = [[Row(0, at * rows + row) for row in range(rows)] for at in range(BLOCKS * workers)]
 
     def seconds(side_by_side: int) -> float:
         begin = time.perf_counter()
-        for _ in Threads().run(trainer, blocks, side_by_side, Silent()):
+        for _ in Threads().run(program, blocks, side_by_side, Silent()):
             pass
         return time.perf_counter() - begin
 

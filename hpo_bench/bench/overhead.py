@@ -12,7 +12,7 @@ import numpy as np
 
 from hpo_bench import index
 from hpo_bench.core.recorder import recorded_steps
-from hpo_bench.experiment import Trainer, curves_table, final_table
+from hpo_bench.experiment import Parts, Program, Row, curves_table, final_table
 from hpo_bench.plan import Experiment, Part, groups
 from hpo_bench.progress import Reporter
 from hpo_bench.reproduce import carry_out, expand
@@ -50,12 +50,14 @@ class Untrained:
     """A pool that makes up its results: blocks cost what their tables cost."""
 
     def run(
-        self, trainer: Trainer, blocks: Sequence[Sequence[int]], workers: int, reporter: Reporter
-    ) -> Iterator[Block]:
+        self, program: Program, blocks: Sequence[Sequence[Row]], workers: int, reporter: Reporter
+    ) -> Iterator[Parts]:
         """Yield the blocks at once."""
+        trainer = program.trainer
         steps = recorded_steps(trainer.settings.weight_updates, trainer.settings.record_every)
         random = np.random.default_rng(0)
-        for seeds in blocks:
+        for rows in blocks:
+            seeds = tuple(row.seed for row in rows)
             curves = {name: random.random((len(steps), len(seeds)), np.float32) for name in COLUMNS}
             ok = np.full(len(seeds), -1, np.int64)
             first = trainer.start(seeds)
@@ -63,7 +65,8 @@ class Untrained:
                 "final": final_table(seeds, first, steps, curves, ok, 0.0),
                 "curves": curves_table(seeds, steps, curves, ok, np.zeros(len(steps))),
             }
-            yield Block(tuple(seeds), tables, {}, {"train": 0.0, "evaluate": 0.0, "total": 0.0})
+            block = Block(seeds, tables, {}, {"train": 0.0, "evaluate": 0.0, "total": 0.0})
+            yield {rows[0].run: block}
 
 
 def overhead(repetitions: int = 200, hyperparameter_updates: int = 400) -> Overhead:

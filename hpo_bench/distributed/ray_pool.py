@@ -18,15 +18,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hpo_bench import __version__
 from hpo_bench.errors import UserError
-from hpo_bench.store import Block
 
 if TYPE_CHECKING:
     from hpo_bench.datasets.base import Table
-    from hpo_bench.experiment import Trainer
+    from hpo_bench.experiment import Parts, Program, Row, Trainer
     from hpo_bench.progress import Reporter
     from hpo_bench.settings import Settings
 
@@ -35,6 +34,7 @@ LEAST_ROWS = 8  # repetitions below which a block is not divided further: side b
 AHEAD = 2  # blocks handed to Ray per slot, so that none waits for the driver and few results wait in memory
 POLL_SECONDS = 1.0
 REPORT_SECONDS = 0.5
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,12 @@ class Job:
     """What all blocks of a run share, as it is sent to the nodes.
 
     Args:
-        settings: with the loaded table for its source, and the device by its type.
+        runs: settings with the loaded table for their source, and the device by its type.
         start: content of the file of ``init.file``, or None.
         threads: of torch in each task.
     """
 
-    settings: Settings
+    runs: tuple[Settings, ...]
     start: bytes | None
     threads: int
     version: str = __version__
@@ -95,8 +95,8 @@ class RayPool:
         self._progress: Any = None
 
     def run(
-        self, trainer: Trainer, blocks: Sequence[Sequence[int]], workers: int, reporter: Reporter
-    ) -> Iterator[Block]:
+        self, program: Program, blocks: Sequence[Sequence[Row]], workers: int, reporter: Reporter
+    ) -> Iterator[Parts]:
         """Compute the blocks on the cluster. Unless ``chunk`` is fixed they are divided to occupy all of it.
 
         Raises:
@@ -105,13 +105,13 @@ class RayPool:
         if not blocks:
             return
         ray = self._connect(reporter)
-        settings = trainer.settings
+        trainer, settings = program.trainer, program.trainer.settings
         room = slots(ray, trainer, workers)
         if settings.chunk is None:
             blocks = divide(blocks, room.count)
         if len(blocks) == 1:
             room = replace(room, cpus=min(trainer.threads(len(blocks[0]), 1), room.widest))
-        tasks = _Tasks(ray, trainer, room, self.retries, blocks, reporter, self._progress)
+        tasks = _Tasks(ray, program, room, self.retries, blocks, reporter, self._progress)
         limit = room.count if settings.workers else room.count * AHEAD
         try:
             yield from tasks.finished(limit)
@@ -205,10 +205,10 @@ def slots(ray: Any, trainer: Trainer, workers: int) -> Slots:
     return Slots(min(count, asked) if asked else count, 1, 0.0, widest)
 
 
-def divide(blocks: Sequence[Sequence[int]], slots: int) -> list[Sequence[int]]:
+def divide(blocks: Sequence[Sequence[T]], slots: int) -> list[Sequence[T]]:
     """Divide blocks into nearly equal parts until every slot has one, none smaller than `LEAST_ROWS`."""
     parts = -(-slots // len(blocks))
-    divided: list[Sequence[int]] = []
+    divided: list[Sequence[T]] = []
     for block in blocks:
         count = max(1, min(parts, len(block) // LEAST_ROWS))
         edges = [len(block) * index // count for index in range(count + 1)]
@@ -221,21 +221,21 @@ class _Tasks:
     """The blocks of one run on the cluster, a bounded number of them at a time."""
 
     ray: Any
-    trainer: Trainer
+    program: Program
     slots: Slots
     retries: int
-    blocks: Sequence[Sequence[int]]
+    blocks: Sequence[Sequence[Row]]
     reporter: Reporter
     progress: Any
     run: str = field(default_factory=lambda: uuid.uuid4().hex)
     pending: dict[Any, int] = field(default_factory=dict)
     shown: dict[int, int] = field(default_factory=dict)
 
-    def finished(self, limit: int) -> Iterator[Block]:
-        """Blocks as they are finished."""
-        ray, updates = self.ray, self.trainer.settings.total_updates
+    def finished(self, limit: int) -> Iterator[Parts]:
+        """What blocks give to their runs, as they are finished."""
+        ray, updates = self.ray, self.program.trainer.settings.total_updates
         try:
-            job = ray.put(_job(self.trainer, self.slots))
+            job = ray.put(_job(self.program, self.slots))
         except ModuleNotFoundError as error:  # Ray Client unpacks it on the head
             raise _lacks(str(error.name)) from None
         task = ray.remote(_compute).options(
@@ -245,19 +245,19 @@ class _Tasks:
         nodes = self._alive()
         while waiting or self.pending:
             while waiting and len(self.pending) < limit:
-                index, seeds = waiting.pop()
-                self.pending[task.remote(job, list(seeds), (self.run, index), self.progress)] = index
+                index, rows = waiting.pop()
+                self.pending[task.remote(job, list(rows), (self.run, index), self.progress)] = index
             done, _ = ray.wait(list(self.pending), num_returns=1, timeout=POLL_SECONDS)
             for reference in done:
                 index = self.pending.pop(reference)
-                block = self._fetch(reference, self.blocks[index])
+                parts = self._fetch(reference, self.blocks[index])
                 self._show(index, updates)
-                yield block
+                yield parts
             if not done:
                 self._poll()
                 nodes = self._say_lost(nodes)
 
-    def _fetch(self, reference: Any, seeds: Sequence[int]) -> Block:
+    def _fetch(self, reference: Any, rows: Sequence[Row]) -> Parts:
         errors = self.ray.exceptions
         try:
             return self.ray.get(reference)
@@ -268,7 +268,7 @@ class _Tasks:
             if missing := re.search(r"No module named '([\w.]+)'", str(error)):
                 raise _lacks(missing[1]) from None
             reason = str(cause).strip().splitlines()[0]
-            raise RuntimeError(f"Ray gave up on seeds {seeds[0]} to {seeds[-1]}: {reason}") from None
+            raise RuntimeError(f"Ray gave up on seeds {rows[0].seed} to {rows[-1].seed}: {reason}") from None
 
     def _poll(self) -> None:
         with suppress(self.ray.exceptions.RayError):  # progress is only shown: a late answer is no failure
@@ -306,10 +306,10 @@ def _lacks(module: str) -> UserError:
     return UserError(f"the nodes of the Ray cluster have no module {module}; install there what is installed here")
 
 
-def _job(trainer: Trainer, slots: Slots) -> Job:
-    settings = trainer.settings
-    file = settings.start.file
-    sent = replace(settings, source=Loaded(trainer.table), device=trainer.device.type)
+def _job(program: Program, slots: Slots) -> Job:
+    trainer, source = program.trainer, Loaded(program.trainer.table)
+    file = trainer.settings.start.file
+    sent = tuple(replace(settings, source=source, device=trainer.device.type) for settings in program.runs)
     return Job(sent, file.read_bytes() if file is not None else None, slots.cpus)
 
 
@@ -339,11 +339,11 @@ def _start_progress(ray: Any) -> Any:
     return ray.remote(_Progress).options(num_cpus=0, scheduling_strategy=near).remote()
 
 
-def _compute(job: Job, seeds: Sequence[int], block: tuple[str, int], progress: Any) -> Block:
+def _compute(job: Job, rows: Sequence[Row], block: tuple[str, int], progress: Any) -> Parts:
     """The task: one block, on whatever node; ``block`` names it in what it tells of its progress."""
     import torch
 
-    from hpo_bench.experiment import Trainer, pick_device
+    from hpo_bench.experiment import Program, pick_device
 
     if job.version != __version__:
         raise UserError(f"a node of the Ray cluster has hpo-bench {__version__}, this machine {job.version}")
@@ -357,11 +357,11 @@ def _compute(job: Job, seeds: Sequence[int], block: tuple[str, int], progress: A
             said = time.monotonic()
             progress.report.remote(*block, done)
 
-    settings = job.settings
-    table = settings.source.load(settings.validation_share)
+    runs, shared = job.runs, job.runs[0]
+    table = shared.source.load(shared.validation_share)
     with tempfile.TemporaryDirectory(prefix="hpo-bench-") as folder:
         if job.start is not None:
             file = Path(folder) / "init.npz"
             file.write_bytes(job.start)
-            settings = replace(settings, start=replace(settings.start, file=file))
-        return Trainer.of(settings, table, pick_device(settings.device)).block(seeds, on_progress)
+            runs = tuple(replace(settings, start=replace(settings.start, file=file)) for settings in runs)
+        return Program.of(runs, table, pick_device(shared.device)).block(rows, on_progress)
