@@ -13,18 +13,14 @@ from numpy.typing import NDArray
 
 from hpo_bench.analysis import load
 from hpo_bench.analysis import statistics as stats
-from hpo_bench.analysis.load import MACHINE, PRESENTATION, flat
+from hpo_bench.analysis.load import MACHINE
 from hpo_bench.analysis.rounding import NOTHING, rounded
 from hpo_bench.analysis.statistics import Comparison, Interval
 from hpo_bench.analysis.summary import Measure, measures
 from hpo_bench.errors import UserError
+from hpo_bench.identity import numbers
 from hpo_bench.store import Run
 
-# Settings that move no number: where a run was computed and what was kept of it. Seeds have a line of their own.
-ASIDE = (
-    "seed", "repetitions", "device", "chunk", "workers", "tracker", "results_dir", "save_weights",
-    "save_hypergradients", "checkpoint_every",
-)  # fmt: skip
 ENVIRONMENT = ("torch", "device", "cpu")
 WIDEST = 60  # of a setting's value as shown
 
@@ -157,17 +153,12 @@ def _common_measures(a: Run, b: Run) -> tuple[Measure, ...]:
 def differences(a: Run, b: Run) -> list[Difference]:
     """Settings that decide numbers and differ, then code and machine."""
     found = []
-    for mine, theirs in ((_settings(a), _settings(b)), (_made_by(a), _made_by(b))):
+    for mine, theirs in ((numbers(a.config), numbers(b.config)), (_made_by(a), _made_by(b))):
         keys = dict.fromkeys([*mine, *theirs])
         found += [Difference(key, mine.get(key), theirs.get(key)) for key in keys if mine.get(key) != theirs.get(key)]
     if a.dataset != b.dataset:
         found = [each for each in found if not each.key.startswith("dataset.") or each.key == "dataset.name"]
     return found
-
-
-def _settings(run: Run) -> dict[str, Any]:
-    own = dict(flat({key: value for key, value in run.config.items() if key not in ASIDE}))
-    return {key: value for key, value in own.items() if key.rpartition(".")[2] not in PRESENTATION}
 
 
 def _made_by(run: Run) -> dict[str, Any]:

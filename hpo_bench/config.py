@@ -18,7 +18,7 @@ from hydra.errors import HydraException, InstantiationException, MissingConfigEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from hpo_bench import checks
+from hpo_bench import checks, identity
 from hpo_bench.datasets.catalogue import configs_folder
 from hpo_bench.errors import UserError, nearest
 from hpo_bench.settings import HYPERPARAMETERS, TRACKERS, DataForWeights, Method, Settings, Start
@@ -82,14 +82,30 @@ def parse(cfg: DictConfig, *, force: bool = False) -> Settings:
         dataset=checks.text("dataset.name", dataset["name"]),
         clip_log10_lr=_or_none(checks.interval, "hyper.clip_log10_lr", hyper["clip_log10_lr"]),
         start=_start(checks.section("init", config["init"], INIT, needed=INIT)),
-        method=_method(config),
+        method=_method({**config, "tuned": identity.canonical(config)["tuned"]}),
         source=_component("dataset.source", dataset["source"]),
         model=_component("model", _deferred(config["model"])),
         force=force,
         checkpoint_every=_or_none(_seconds, "checkpoint_every", config["checkpoint_every"]),
         tracker=_or_none(_tracker, "tracker", config["tracker"]),
-        config=config,
+        config=_by_values(config),
     )
+
+
+def _by_values(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration in the spelling that its hash and its comparisons go by. Its components are importable."""
+    content = identity.canonical(config)
+    content["model"] = identity.component(content["model"], _object)
+    for key in ("estimator", "optimiser", "rule", "search"):
+        content["method"][key] = identity.component(content["method"][key], _object)
+    return content
+
+
+def _object(target: str) -> Any:
+    try:
+        return hydra.utils.get_object(target)
+    except (ImportError, ValueError, AttributeError):
+        return None
 
 
 def _plain(cfg: DictConfig) -> dict[str, Any]:
@@ -267,7 +283,8 @@ def _all_keys(config_dir: Path | None) -> Iterator[str]:
         for file in (*folder.glob("config.yaml"), *files):
             with contextlib.suppress(yaml.YAMLError):
                 content = yaml.safe_load(file.read_text(encoding="utf-8"))
-                yield from _flat({key: value for key, value in content.items() if key not in ("defaults", "hydra")})
+                own = {key: value for key, value in content.items() if key not in ("defaults", "hydra")}
+                yield from _with_sections(key for key, _ in identity.flat(own))
 
 
 def groups() -> list[str]:
@@ -277,8 +294,7 @@ def groups() -> list[str]:
     return [name for name in names if " " not in name]
 
 
-def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    for key, value in content.items():
-        yield f"{prefix}{key}"
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
+def _with_sections(keys: Iterable[str]) -> set[str]:
+    """Dotted keys and the sections that they lie in."""
+    words = [key.split(".") for key in keys]
+    return {".".join(parts[:length]) for parts in words for length in range(1, len(parts) + 1)}

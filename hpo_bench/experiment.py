@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from hpo_bench import __version__, counting, native, tracking
+from hpo_bench import __version__, counting, identity, native, tracking
 from hpo_bench.checkpoint import Checkpoint, Checkpoints
 from hpo_bench.core import memory, start
 from hpo_bench.core.batches import Rows, Stream, inputs_on
@@ -37,8 +37,6 @@ from hpo_bench.settings import HYPERPARAMETERS, Settings
 from hpo_bench.store import CURVE_COLUMNS, FINAL_COLUMNS, Block, Run, Writer
 
 NUMBERS = 2  # raised by every change that moves a result (CHANGELOG, "Numbers"): part of each run's hash
-PRESENTATION = {"label", "colour", "line_style", "order"}
-PLACE = {"results_dir", "device", "chunk", "workers", "tracker", "checkpoint_every", "seed", "repetitions"}
 KEYS, KEY_BYTES = ("seed", "step", "elapsed_s"), 20  # columns that are made for the table alone, and their size a row
 PER_WEIGHT_VECTORS = 16  # of P numbers, for a hyperparameter with one value per weight and its optimiser
 MANY_THREADS_BYTES = 64 << 20  # activations of a block from which one block is worth all cores
@@ -768,9 +766,8 @@ def pick_device(name: str) -> torch.device:
 
 def identify(settings: Settings, table: Table) -> tuple[str, str]:
     """Run id, readable and ending in a hash of everything that decides the numbers, and the hash without the seeds."""
-    decisive = _without(settings.config, PLACE)
+    decisive = identity.decisive(settings.config)
     decisive["dataset"] = {"name": settings.dataset, "fingerprint": table.fingerprint}
-    decisive["method"] = _without(settings.config["method"], PRESENTATION)
     decisive["numbers"] = NUMBERS
     if settings.start.file is not None:
         decisive["init"] = {"sha256": hashlib.sha256(Path(settings.start.file).read_bytes()).hexdigest()}
@@ -785,10 +782,6 @@ def _as_found(config: Mapping[str, Any], table: Table) -> dict[str, Any]:
     if dataset.get("task") == "auto":
         dataset |= {"task": table.task, "metric": "mse" if table.task == "regression" else "error"}
     return {**config, "dataset": dataset}
-
-
-def _without(values: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if key not in names}
 
 
 def _digest(content: Any) -> str:

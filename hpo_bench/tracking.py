@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from hpo_bench.errors import UserError, nearest
+from hpo_bench.identity import flat
 from hpo_bench.progress import Reporter
 from hpo_bench.settings import HYPERPARAMETERS, TRACKERS, Settings
 from hpo_bench.store import Block, Run, read_table
@@ -220,7 +221,7 @@ class MLflow:
         experiment = self.client.get_experiment_by_name("hpo-bench")
         number = experiment.experiment_id if experiment else self.client.create_experiment("hpo-bench")
         self.run = self.client.create_run(number, run_name=run_id).info.run_id
-        for key, value in _flat(config):
+        for key, value in flat(config):
             self.client.log_param(self.run, key, str(value)[:500])
 
     def log(self, axis: str, points: Iterator[tuple[int, dict[str, float]]]) -> None:
@@ -235,14 +236,6 @@ class MLflow:
     def close(self, complete: bool) -> None:
         """See `Backend.close`."""
         self.client.set_terminated(self.run, "FINISHED" if complete else "FAILED")
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 class WandB:

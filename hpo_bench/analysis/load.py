@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,22 +16,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from hpo_bench import store
+from hpo_bench import identity, store
 from hpo_bench.errors import UserError, nearest
+from hpo_bench.identity import canonical, flat
 from hpo_bench.store import Run
 
 NAMED = 2  # configurations left out of a comparison that get a line each
 Runs = Sequence[Run]
 T = TypeVar("T")
 
-# Settings that do not make two runs incomparable: where they ran, what was kept of them, how they are shown.
-ASIDE = (
-    "seed", "repetitions", "device", "chunk", "workers", "tracker", "results_dir", "save_weights",
-    "save_hypergradients", "record_every",
-)  # fmt: skip
-PRESENTATION = ("label", "colour", "line_style", "order", "metric_label", "metric_scale", "offline")
-# Settings that differ between the methods or datasets that are compared.
-OWN = ("method", "dataset", "tuned", "hyper")
 # Columns of final.parquet that tell how long a run took, not what came out.
 TIMINGS = ("seconds", "rows_in_block")
 SETTINGS = (
@@ -88,27 +81,24 @@ def _keep(runs: list[Run], kind: Literal["dataset", "method"], names: Iterable[s
     return kept
 
 
-def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys and values of a nested configuration."""
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            yield from flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
 def _where(runs: list[Run], key: str, value: Any, results_dir: str | Path) -> list[Run]:
-    values = [(run, dict(flat(run.config))) for run in runs]
+    values = [(run, settings(run)) for run in runs]
+    wanted = dict(flat(canonical({key: value}))).get(key, value)
     if not any(key in config for _, config in values):
         keys = {name for _, config in values for name in config}
         close = nearest(key, keys).partition(" Allowed: ")[0]
         hint = close if close.startswith("did you mean") else "see the config of a run.json for what there is"
         raise UserError(f"{key}: no run in {store.runs_folder(results_dir)} has this setting; {hint}")
-    kept = [run for run, config in values if key in config and config[key] == value]
+    kept = [run for run, config in values if key in config and config[key] == wanted]
     if not kept:
         stored = sorted({str(config[key]) for _, config in values if key in config})
         raise UserError(f"{key}={value}: no complete run has it; stored: {', '.join(stored)}")
     return kept
+
+
+def settings(run: Run) -> dict[str, Any]:
+    """All settings of a run by dotted key, in the one spelling of their values."""
+    return dict(flat(canonical(run.config)))
 
 
 def configuration(run: Run) -> str:
@@ -167,11 +157,11 @@ def _preference(group: Runs, reference: Mapping[str, Any], hyper: Mapping[str, A
 
 def _common(run: Run) -> dict[str, Any]:
     """The settings that methods share when they are compared, by dotted key."""
-    return dict(flat({key: value for key, value in run.config.items() if key not in (*ASIDE, *OWN)}))
+    return identity.shared(run.config)
 
 
 def _hyper(run: Run) -> dict[str, Any]:
-    return dict(flat(run.config.get("hyper") or {}))
+    return {key: value for key, value in settings(run).items() if key.startswith("hyper.")}
 
 
 def _shared_by_most(runs: Runs, settings: Callable[[Run], dict[str, Any]]) -> dict[str, Any]:
@@ -200,8 +190,9 @@ def _differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
 
 def _left_out(group: Runs, chosen: Run) -> str:
     run = group[0]
-    own, kept = dict(flat(run.config)), dict(flat(chosen.config))
-    named = [key for key in _differences(own, kept) if key.rpartition(".")[2] not in (*ASIDE[:-1], *PRESENTATION)]
+    own, kept = settings(run), settings(chosen)
+    told_of = (*identity.DECISIVE, identity.Role.KEPT)
+    named = [key for key in _differences(own, kept) if identity.role(key) in told_of]
     told = ", ".join(f"{key}={own.get(key)} (kept: {kept.get(key)})" for key in named[:4])
     return (
         f"{run.dataset}, {run.method}: left out {_repetitions(group)} repetitions with "

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hpo_bench.analysis.load import Runs, flat
+from hpo_bench.analysis.load import Runs, settings
 from hpo_bench.errors import UserError, nearest
 from hpo_bench.figures.common.conditions import Preferably, fits, override
 from hpo_bench.figures.common.paper import STANDARD
@@ -140,7 +140,7 @@ class Store:
     @staticmethod
     def of(runs: Runs) -> Store:
         """Flatten the configurations once for all figures."""
-        return Store(runs, {run.run_id: dict(flat(run.config)) for run in runs})
+        return Store(runs, {run.run_id: settings(run) for run in runs})
 
 
 def select(needs: Iterable[Need], store: Callable[[str], Store], results: str) -> Selection:
