@@ -46,6 +46,8 @@ class Linearisation:
         hessian_product: v (R, P) -> H·v (R, P), H the (symmetric) Hessian of each row's loss; may be called repeatedly.
         carried: the model's carried state after the forward pass.
         hessian_products: the same for several vectors, (n, R, P) -> (n, R, P), if that costs less than n products.
+        series: (vector (R, P), lr, weight decay, terms) -> (R, P), what `Step.series` says, bit by bit, if there is a
+            faster way to it.
     """
 
     loss: Tensor
@@ -53,6 +55,7 @@ class Linearisation:
     hessian_product: Callable[[Tensor], Tensor]
     carried: Mapping[str, Any] = field(default_factory=dict)
     hessian_products: Callable[[Tensor], Tensor] | None = None
+    series: Callable[[Tensor, Tensor, Tensor, int], Tensor] | None = None
 
     def products(self, vectors: Tensor) -> Tensor:
         """H·v for each v of (n, R, P)."""
@@ -131,6 +134,18 @@ class Step:
     def update_pullback(self, covector: Tensor) -> Tensor:
         """a·∂u/∂w, the buffer being a constant: (R, P) -> (R, P)."""
         return self.gradient_pullback(self.hyperparameters.lr * covector)
+
+    def series(self, covector: Tensor, terms: int) -> Tensor:
+        """Σ_{0≤j<terms} a·(I - ∂u/∂w)^j, the buffer being a constant: (R, P). Costs terms - 1 products."""
+        if self.clip is None and self.linearisation.series is not None:
+            return self.linearisation.series(
+                covector, self.hyperparameters.lr, self.hyperparameters.weight_decay, terms
+            )
+        term = total = covector
+        for _ in range(terms - 1):
+            term = term - self.update_pullback(term)
+            total = total + term
+        return total
 
     def raw_product(self, name: str, weights_covector: Tensor, buffer_covector: Tensor) -> Tensor:
         """Derivative with respect to raw ``name`` of ⟨weights_covector, u⟩ (lr) or ⟨buffer_covector, m'⟩ (the others).

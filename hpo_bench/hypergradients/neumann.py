@@ -34,9 +34,6 @@ class Neumann:
     def __call__(self, steps: Sequence[Step], gradient: Tensor, tuned: Sequence[str]) -> dict[str, Tensor]:
         """-p·∂u/∂raw with p = Σ_j v·(I - ∂u/∂w)^j."""
         step = steps[-1]
-        term = total = gradient
-        for _ in range(self.look_back - 1):
-            term = term - step.update_pullback(term)
-            total = total + term
+        total = step.series(gradient, self.look_back)
         through_buffer = step.hyperparameters.lr * total
         return {name: -step.raw_product(name, total, through_buffer) for name in tuned}

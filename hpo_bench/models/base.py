@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from hpo_bench.core.hyperparameters import Hyperparameters
 from hpo_bench.core.layout import Layout
-from hpo_bench.core.update import Linearisation
+from hpo_bench.core.update import Linearisation, State
 from hpo_bench.datasets.base import Table
 
 Split = Literal["training", "validation", "test"]
@@ -87,6 +88,46 @@ class Model(Protocol):
 
     def working_set(self, batch_rows: int) -> int:
         """Bytes of activations that one repetition's linearisation reads again and again: what should stay in cache."""
+        ...
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Several weight updates that were made in one call.
+
+    Args:
+        state: after the last of them.
+        finite: for each update, 0 where weights and training loss were finite before it, else NaN: (n, R).
+        columns: ``train_loss``, ``test_loss``, ``test_metric`` and, where there was a batch for it,
+            ``validation_loss`` before each update that is recorded: (m, R) each.
+        evaluate_seconds: time spent on test and validation losses.
+    """
+
+    state: State
+    finite: Tensor
+    columns: Mapping[str, Tensor]
+    evaluate_seconds: float
+
+
+@runtime_checkable
+class FusedUpdates(Protocol):
+    """A model that can make several plain updates of `hpo_bench.core.update.MomentumSGD` in one call, faster.
+
+    The numbers are those of as many calls of `Model.linearise`, `Model.loss`, `Model.evaluate` and
+    `hpo_bench.core.update.advance`, bit by bit.
+    """
+
+    def updates(
+        self, state: State, batch: Batch, hyperparameters: Hyperparameters, recorded: Sequence[bool],
+        validation: Batch | None, test: Batch,
+    ) -> Stretch:  # fmt: skip
+        """Make as many updates as ``recorded`` has entries, all on one batch, without clipping.
+
+        Args:
+            recorded: for each update, whether the losses before it are wanted.
+            validation: whose loss is recorded as the validation loss.
+            test: the test set.
+        """
         ...
 
 

@@ -1,33 +1,65 @@
 """`ReLURegression` by a compiled kernel: the same numbers to rounding, without a trip to memory between the operations.
 
-What torch does in six passes over hidden activations of 50 numbers a column, the kernel does on 192 columns at a time
-in the first cache; only the mask is written, a byte a number. A row's numbers do not depend on the others, bit by bit.
+What torch does in six passes over hidden activations of 50 numbers a column, the kernel does on up to 640 columns at a
+time in the first cache; only the mask is written, a bit a number. A row's numbers do not depend on the others, nor on
+the instruction set that a kernel was compiled for (`hpo_bench.native`), bit by bit.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from hpo_bench import native
-from hpo_bench.core.update import Linearisation
-from hpo_bench.models.base import Batch
-from hpo_bench.models.relu_regression import ReLURegression
+from hpo_bench.core.hyperparameters import Hyperparameters
+from hpo_bench.core.update import Linearisation, State
+from hpo_bench.models.base import Batch, Stretch
+from hpo_bench.models.relu_regression import VECTOR, ReLURegression
 
-UNITS = 4  # HB in the kernel: hidden units are padded to a multiple
 WEIGHT_VECTORS = 8  # vectors of P numbers that a weight update holds
 
 
 def make(features: int, hidden: int, target_scale: float, dtype: torch.dtype, device: torch.device) -> ReLURegression:
-    """By the kernel on a CPU where one could be compiled, else by torch."""
+    """By the kernel on a CPU where there is one, else by torch."""
     library = native.kernels().library if device.type == "cpu" else None
     if library is None:
         return ReLURegression(features, hidden, target_scale, dtype)
     return NativeReLURegression(features, hidden, target_scale, dtype, library)
+
+
+class _Batch(ctypes.Structure):
+    """``batch`` of ``relu_regression.c``."""
+
+    _fields_ = (
+        ("columns", ctypes.c_long), ("count", ctypes.c_long), ("inputs", ctypes.c_void_p), ("targets", ctypes.c_void_p),
+        ("inputs_apart", ctypes.c_long), ("targets_apart", ctypes.c_long),
+    )  # fmt: skip
+
+    @staticmethod
+    def of(batch: Batch) -> _Batch:
+        """Addresses of a batch, which must outlive this value."""
+        inputs, targets = batch.inputs, batch.targets
+        assert inputs.is_contiguous()
+        assert targets.is_contiguous()
+        apart = (0, 0) if batch.shared else (inputs.stride(0), targets.stride(0))
+        return _Batch(inputs.shape[-1], batch.count, inputs.data_ptr(), targets.data_ptr(), *apart)
+
+
+class _Hyper(ctypes.Structure):
+    """``hyper`` of ``relu_regression.c``."""
+
+    _fields_ = (("values", ctypes.c_void_p), ("row", ctypes.c_long), ("weight", ctypes.c_long))
+
+    @staticmethod
+    def of(values: Tensor) -> _Hyper:
+        """Address and strides of a hyperparameter (R, 1) or (R, P), which must outlive this value."""
+        one = values.shape[-1] == 1
+        assert one or values.stride(-1) == 1
+        return _Hyper(values.data_ptr(), values.stride(0), 0 if one else 1)
 
 
 class NativeReLURegression(ReLURegression):
@@ -37,54 +69,81 @@ class NativeReLURegression(ReLURegression):
         self, features: int, hidden: int, target_scale: float, dtype: torch.dtype, library: ctypes.CDLL
     ) -> None:
         super().__init__(features, hidden, target_scale, dtype)
-        kind = "float64" if dtype == torch.float64 else "float32"
-        self._linearise, self._products = library[f"linearise_{kind}"], library[f"products_{kind}"]
+        self._library, self._kind = library, "float64" if dtype == torch.float64 else "float32"
+        self._size = library[f"mask_bytes_{self._kind}"]
+        self._size.restype = ctypes.c_long
 
-    def _common(self, weights: Tensor, batch: Batch) -> tuple[Any, ...]:
-        """R, H, d, columns, rows, weights, inputs and how far apart two rows' inputs are."""
-        columns = batch.inputs.shape[-1]
-        apart = 0 if batch.shared else (self.features + 1) * columns
-        return (
-            _long(len(weights)), self.hidden, self.features, _long(columns), _long(batch.count),
-            _address(weights), _address(batch.inputs), _long(apart),
-        )  # fmt: skip
+    def _call(self, name: str, weights: Tensor, *arguments: object) -> None:
+        """A kernel for the rows of ``weights``; addresses for tensors, C's long for numbers.
 
-    def _forwarded(self, weights: Tensor, batch: Batch, kept: tuple[Tensor, Tensor, Tensor] | None) -> Tensor:
-        """Loss (R,); with ``kept``, writes the gradient, the inner products and the mask there."""
-        loss = weights.new_empty(len(weights))
-        apart = _long(0 if batch.shared else batch.targets.shape[-1])
-        places = (None, None, None) if kept is None else tuple(_address(tensor) for tensor in kept)
-        _check(self._linearise(*self._common(weights, batch), _address(batch.targets), apart, _address(loss), *places))
-        return loss
+        Raises:
+            MemoryError: there is none for its working space.
+        """
+        code = self._library[f"{name}_{self._kind}"](
+            ctypes.c_long(len(weights)), self.hidden, self.features, *map(_passed, (weights, *arguments))
+        )
+        if code:
+            raise MemoryError("no memory for a kernel's working space")
+
+    def _mask_bytes(self, columns: int) -> int:
+        return int(self._size(self.hidden, self.features, ctypes.c_long(columns)))
 
     def linearise(self, weights: Tensor, batch: Batch, carried: Mapping[str, Any], second_order: bool) -> Linearisation:
         """Loss, gradient and Hessian-vector products."""
         weights, rows = weights.contiguous(), len(weights)
-        units = -(-self.hidden // UNITS) * UNITS
-        gradient = torch.empty_like(weights)
+        loss, gradient = weights.new_empty(rows), torch.empty_like(weights)
         inner = weights.new_empty(rows, self.hidden, self.features + 1)
-        mask = torch.empty(rows, units, batch.inputs.shape[-1], dtype=torch.int8)
-        loss = self._forwarded(weights, batch, (gradient, inner, mask))
+        mask = torch.empty(rows, self._mask_bytes(batch.inputs.shape[-1]), dtype=torch.uint8)
+        self._call("linearise", weights, batch, loss, gradient, inner, mask)
 
         def hessian_products(vectors: Tensor) -> Tensor:
             vectors = vectors.contiguous()
             results = torch.empty_like(vectors)
-            places = (_address(tensor) for tensor in (inner, mask, vectors, results))
-            _check(self._products(_long(len(vectors)), *self._common(weights, batch), *places))
+            self._call("products", weights, batch, inner, mask, len(vectors), vectors, results)
             return results
 
         def hessian_product(vector: Tensor) -> Tensor:
             return hessian_products(vector.unsqueeze(0)).squeeze(0)
 
-        return Linearisation(loss, gradient, hessian_product, carried, hessian_products)
+        def series(vector: Tensor, lr: Tensor, weight_decay: Tensor, terms: int) -> Tensor:
+            vector, total = vector.contiguous(), torch.empty_like(weights)
+            factors = _Hyper.of(lr), _Hyper.of(weight_decay)
+            self._call("series", weights, batch, inner, mask, terms, vector, *factors, total)
+            return total
+
+        return Linearisation(loss, gradient, hessian_product, carried, hessian_products, series)
 
     def loss(self, weights: Tensor, batch: Batch, carried: Mapping[str, Any]) -> tuple[Tensor, Mapping[str, Any]]:
         """Mean squared error (R,)."""
-        return self._forwarded(weights.contiguous(), batch, None), carried
+        weights = weights.contiguous()
+        loss = weights.new_empty(len(weights))
+        self._call("linearise", weights, batch, loss, None, None, None)
+        return loss, carried
+
+    def updates(
+        self, state: State, batch: Batch, hyperparameters: Hyperparameters, recorded: Sequence[bool],
+        validation: Batch | None, test: Batch,
+    ) -> Stretch:  # fmt: skip
+        """See `FusedUpdates.updates`; one repetition after the other makes all of its updates."""
+        weights, buffer = (
+            value.clone(memory_format=torch.contiguous_format) for value in (state.weights, state.buffer)
+        )
+        others = [test] if validation is None else [test, validation]
+        finite = weights.new_empty(len(recorded), len(weights))
+        losses = weights.new_empty(1 + len(others), sum(recorded), len(weights))
+        natural = (hyperparameters.lr, hyperparameters.weight_decay, hyperparameters.momentum)
+        seconds = ctypes.c_double(0.0)
+        self._call(
+            "updates", weights, buffer, batch, len(recorded), *map(_Hyper.of, natural), bytes(map(int, recorded)),
+            len(others), (_Batch * len(others))(*map(_Batch.of, others)), finite, losses, ctypes.byref(seconds),
+        )  # fmt: skip
+        columns = dict(zip(("train_loss", "test_loss", "validation_loss"), losses, strict=False))
+        columns["test_metric"] = columns["test_loss"] * self.target_scale**2
+        return Stretch(State(weights, buffer, state.carried), finite, columns, seconds.value)
 
     def row_bytes(self, batch_rows: int, window: int) -> int:
         """The masks that are kept, or the last one, one in the making, and vectors of weights."""
-        mask = (max(window, 1) + 1) * -(-self.hidden // UNITS) * UNITS * batch_rows
+        mask = (max(window, 1) + 1) * self._mask_bytes(-(-batch_rows // VECTOR) * VECTOR)
         return mask + self.dtype.itemsize * (WEIGHT_VECTORS + 4 * window) * self.layout.count
 
     def evaluation_bytes(self, rows: int) -> int:
@@ -96,13 +155,12 @@ class NativeReLURegression(ReLURegression):
         return self.dtype.itemsize * 2 * WEIGHT_VECTORS * self.layout.count
 
 
-_long = ctypes.c_long
-
-
-def _address(tensor: Tensor) -> ctypes.c_void_p:
-    return ctypes.c_void_p(tensor.data_ptr())
-
-
-def _check(code: int) -> None:
-    if code:
-        raise MemoryError("no memory for a kernel's working space")
+def _passed(argument: object) -> object:
+    """What C gets for an argument."""
+    if isinstance(argument, Tensor):
+        return ctypes.c_void_p(argument.data_ptr())
+    if isinstance(argument, Batch):
+        return ctypes.byref(_Batch.of(argument))
+    if isinstance(argument, _Hyper):
+        return ctypes.byref(argument)
+    return ctypes.c_long(argument) if isinstance(argument, int) else argument

@@ -1,30 +1,35 @@
-"""Kernels in C, compiled for this machine's processor on first use; without a compiler everything runs on torch alone.
+"""Kernels in C: carried by the wheel, or compiled by the machine's own compiler on first use, or torch in their place.
 
 They are worth it where a model is so small that its activations fit a core's first cache: torch then spends its time in
-passes over memory. ``HPO_BENCH_NATIVE=0`` leaves them out. The library is kept in the cache folder.
+passes over memory. One source (`lanes.h` says how) gives a variant for each instruction set:
+
+- ``x86-64-v4`` (AVX-512) and ``x86-64-v3`` (AVX2), whose results are the same bit by bit, so that the faster one may be
+  taken wherever there is one;
+- ``plain`` for other processors, whose results are its own: with fused multiply-add on ARM, without it on older x86.
+
+Which one is taken depends on the processor alone, as torch sees it (``ATEN_CPU_CAPABILITY=avx2`` counts here too), and
+never on a measurement: kernels and torch differ in the last digit, and a run would not be the same twice. ``hpo-bench
+doctor`` measures them. ``HPO_BENCH_NATIVE`` names a variant to be taken instead, or is ``0`` for none.
 """
 
 from __future__ import annotations
 
 import ctypes
-import hashlib
 import os
-import platform
-import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from hpo_bench.datasets.sources import cache_folder
+from hpo_bench.errors import UserError
+from hpo_bench.native import building
+from hpo_bench.native.building import VARIANTS
 
-SOURCES = ("relu_regression_both.c",)  # each compiled by itself, for every type of number; they include the rest
-FLAGS = ("-O3", "-ffp-contract=fast", "-shared", "-fPIC")
-TUNINGS = (("-march=native",), ("-mcpu=native",), ())
-COMPILERS = ("cc", "gcc", "clang")
-SECONDS = 120
+BY_CAPABILITY = {"AVX512": "x86-64-v4", "AVX2": "x86-64-v3"}
 
 
 @dataclass(frozen=True)
@@ -33,87 +38,104 @@ class Kernels:
 
     Args:
         library: None without one.
-        why: a sentence for ``hpo-bench doctor``.
+        why: a sentence for ``hpo-bench doctor`` and ``run.json``.
         seconds: that it took to compile in this process; 0 where it was there.
+        variant: which of `building.VARIANTS` it is.
     """
 
     library: ctypes.CDLL | None
     why: str
     seconds: float = 0.0
+    variant: str | None = None
+
+
+def wanted() -> str:
+    """What ``HPO_BENCH_NATIVE`` says: ``0`` for none, ``1`` (as unless it is set) for the best one, or a variant.
+
+    Raises:
+        UserError: something else.
+    """
+    given = os.environ.get("HPO_BENCH_NATIVE") or "1"
+    if given not in ("0", "1", *VARIANTS):
+        raise UserError(f"HPO_BENCH_NATIVE={given}: must be 0, 1 or one of {', '.join(VARIANTS)}")
+    return given
 
 
 def left_out() -> bool:
     """Whether the user does not want them."""
-    return os.environ.get("HPO_BENCH_NATIVE", "1") == "0"
+    return wanted() == "0"
 
 
 def compiler() -> str | None:
     """Path of the C compiler that would be used; None without one, or where kernels are left out."""
-    names = () if left_out() else filter(None, (os.environ.get("CC"), *COMPILERS))
-    return next(filter(None, map(shutil.which, names)), None)
+    return None if left_out() else building.compiler()
+
+
+def variants() -> tuple[str, ...]:
+    """Those that this processor can run, the fastest first."""
+    import torch
+
+    best = BY_CAPABILITY.get(torch.backends.cpu.get_cpu_capability(), "plain")
+    return tuple(VARIANTS)[tuple(VARIANTS).index(best) :]
 
 
 @cache
 def kernels() -> Kernels:
-    """Load the library, compiling it if need be; never raises."""
+    """Load the library, compiling it if need be.
+
+    Raises:
+        UserError: ``HPO_BENCH_NATIVE`` has a wrong value.
+    """
     if left_out():
         return Kernels(None, "left out, HPO_BENCH_NATIVE=0")
+    possible, name = variants(), wanted()
+    if name in VARIANTS and name not in possible:
+        return Kernels(None, f"none: HPO_BENCH_NATIVE={name}, which this processor cannot run, torch does all the work")
+    return load(name if name in VARIANTS else possible[0])
+
+
+def load(variant: str) -> Kernels:
+    """One variant: from the package, from the cache, or compiled now; never raises."""
+    name = building.file_name(variant)
+    packaged = building.HERE / name
+    try:
+        if packaged.is_file():
+            return Kernels(ctypes.CDLL(str(packaged)), f"{variant}, from the package", 0.0, variant)
+    except OSError:
+        pass  # another C library, say: compiled here it will do
     command = compiler()
     if command is None:
-        return Kernels(None, "none: no C compiler (cc, gcc, clang) was found, torch does all the work")
+        return Kernels(
+            None, "none: not in the package, and no C compiler (cc, gcc, clang) was found, torch does all the work"
+        )
     begin = time.perf_counter()
-    for folder in (cache_folder() / "native", Path(tempfile.gettempdir()) / f"hpo-bench-{_user()}"):
+    for folder in _folders():
         try:
-            file = folder / f"kernels-{_key(command)}.so"
+            file = folder / name
             fresh = not file.is_file()
             if fresh:
-                _compile(command, file)
+                _own(folder)
+                building.compile_to(file, command, variant)
             seconds = time.perf_counter() - begin if fresh else 0.0
-            return Kernels(ctypes.CDLL(str(file)), f"compiled by {command}", seconds)
+            return Kernels(ctypes.CDLL(str(file)), f"{variant}, compiled by {command}", seconds, variant)
         except (OSError, subprocess.SubprocessError) as error:
             reason = str(error).splitlines()[0]
     return Kernels(None, f"none: {command} failed ({reason}), torch does all the work")
 
 
-def _user() -> str:
-    return str(os.getuid()) if hasattr(os, "getuid") else "user"
+def _folders() -> Iterator[Path]:
+    """Where compiled libraries are kept: the cache, or a folder of the user's own among the temporary ones."""
+    user = str(os.getuid()) if hasattr(os, "getuid") else "user"
+    yield cache_folder() / "native"
+    yield Path(tempfile.gettempdir()) / f"hpo-bench-{user}"
 
 
-def _sources() -> list[Path]:
-    return sorted(Path(__file__).parent.glob("*.[ch]"))
-
-
-def _key(compiler: str) -> str:
-    """Changes with the source, the compiler and the processor."""
-    version = subprocess.run([compiler, "--version"], capture_output=True, timeout=SECONDS, check=True).stdout
-    parts = [source.read_bytes() for source in _sources()]
-    return hashlib.sha256(b"\0".join([*parts, version, _processor().encode(), repr(FLAGS).encode()])).hexdigest()[:16]
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return f"{platform.machine()} {platform.processor()}"
-    return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
-
-
-def _compile(compiler: str, file: Path) -> None:
-    """Compile to ``file``, atomically: other processes may do the same.
+def _own(folder: Path) -> None:
+    """Make a folder that nobody else can put a library into.
 
     Raises:
-        OSError, subprocess.SubprocessError: it did not work.
+        OSError: it cannot be made, or belongs to somebody else.
     """
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if file.parent.stat().st_uid != os.getuid():
-        raise OSError(f"{file.parent} belongs to somebody else")
-    with tempfile.TemporaryDirectory(dir=file.parent) as folder:
-        made = Path(folder) / "kernels.so"
-        for tuning in TUNINGS:
-            files = [str(Path(__file__).parent / source) for source in SOURCES]
-            command = [compiler, *FLAGS, *tuning, "-o", str(made), *files]
-            done = subprocess.run(command, capture_output=True, timeout=SECONDS)
-            if done.returncode == 0:
-                os.replace(made, file)
-                return
-    raise OSError(done.stderr.decode(errors="replace").strip() or f"exit code {done.returncode}")
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if hasattr(os, "getuid") and folder.stat().st_uid != os.getuid():
+        raise OSError(f"{folder} belongs to somebody else")

@@ -134,12 +134,12 @@ ALWAYS void SAVE_BITS(uint8_t *p, MASK m) { *p = (uint8_t)OP(movemask)(m); }
 #if REAL_BITS == 32
 ALWAYS MASK LOAD_BITS(const uint8_t *p) {
     const __m256i lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
-    return _mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(*p), lane), lane));
+    return _mm256_castsi256_ps(_mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi8((char)*p), lane), lane));
 }
 #else
 ALWAYS MASK LOAD_BITS(const uint8_t *p) {
     const __m256i lane = _mm256_setr_epi64x(1, 2, 4, 8);
-    return _mm256_castsi256_pd(_mm256_cmpeq_epi64(_mm256_and_si256(_mm256_set1_epi64x(*p), lane), lane));
+    return _mm256_castsi256_pd(_mm256_cmpeq_epi64(_mm256_and_si256(_mm256_set1_epi8((char)*p), lane), lane));
 }
 #endif
 #else /* compilers' own vectors: NEON, or x86 of any age */
@@ -157,11 +157,7 @@ ALWAYS VEC LOAD(const REAL *p) {
 }
 ALWAYS void STORE(REAL *p, VEC v) { memcpy(p, &v, sizeof v); }
 ALWAYS VEC ZERO(void) { return (VEC){0}; }
-ALWAYS VEC SPREAD(REAL x) {
-    VEC v;
-    for (int lane = 0; lane < LANES; lane++) v[lane] = x;
-    return v;
-}
+ALWAYS VEC SPREAD(REAL x) { return x - ZERO(); }
 ALWAYS VEC ADD(VEC a, VEC b) { return a + b; }
 ALWAYS VEC SUB(VEC a, VEC b) { return a - b; }
 ALWAYS VEC MUL(VEC a, VEC b) { return a * b; }
@@ -177,16 +173,21 @@ ALWAYS VEC KEEP(MASK m, VEC v) { return (VEC)(m & (MASK)v); }
 ALWAYS VEC RELU(VEC v) { return KEEP(~(v <= ZERO()), v); }
 ALWAYS VEC ADD_WHERE(MASK m, VEC v, VEC c) { return c + KEEP(m, v); }
 ALWAYS VEC FMA_WHERE(MASK m, VEC a, VEC b, VEC c) { return FMA(KEEP(m, a), b, c); }
+#if REAL_BITS == 32
+#define LANE_BITS ((MASK){1, 2, 4, 8})
 ALWAYS void SAVE_BITS(uint8_t *p, MASK m) {
-    int bits = 0;
-    for (int lane = 0; lane < LANES; lane++) bits |= (m[lane] & 1) << lane;
-    *p = (uint8_t)bits;
+    m &= LANE_BITS;
+    *p = (uint8_t)(m[0] | m[1] | m[2] | m[3]);
 }
-ALWAYS MASK LOAD_BITS(const uint8_t *p) {
-    MASK m;
-    for (int lane = 0; lane < LANES; lane++) m[lane] = -(NAME(whole))(*p >> lane & 1);
-    return m;
+#else
+#undef LANE_BITS
+#define LANE_BITS ((MASK){1, 2})
+ALWAYS void SAVE_BITS(uint8_t *p, MASK m) {
+    m &= LANE_BITS;
+    *p = (uint8_t)(m[0] | m[1]);
 }
+#endif
+ALWAYS MASK LOAD_BITS(const uint8_t *p) { return ((NAME(whole))*p & LANE_BITS) == LANE_BITS; }
 #endif
 
 /* One number: a * b + c, rounded as FMA does it. */

@@ -1,22 +1,14 @@
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
-#if defined(__AVX2__)
-#include <immintrin.h>
-#endif
+/* `relu_regression.c` for float and for double. */
 
 #define REAL float
-#define INT int32_t
-#define LANES_ARE_8 1
+#define REAL_BITS 32
 #define NAME(x) x##_float32
 #include "relu_regression.c"
 #undef REAL
-#undef INT
+#undef REAL_BITS
 #undef NAME
-#undef LANES_ARE_8
 
 #define REAL double
-#define INT int64_t
-#define LANES_ARE_8 0
+#define REAL_BITS 64
 #define NAME(x) x##_float64
 #include "relu_regression.c"
