@@ -21,7 +21,7 @@ import torch
 
 from hpo_bench import __version__, counting, identity, native, tracking
 from hpo_bench.checkpoint import Checkpoint, Checkpoints
-from hpo_bench.core import memory, start
+from hpo_bench.core import graphs, memory, start
 from hpo_bench.core.batches import Rows, Stream, inputs_on
 from hpo_bench.core.loop import MOMENTUM_SGD, Plan, Problem, Snapshot, beginning, train
 from hpo_bench.core.loop import Start as StartTensors
@@ -592,7 +592,7 @@ class Trainer:
             on_progress(snapshot.number)
         end = train(
             problem, self.plan, first, recorder, snapshot=snapshot,
-            on_interval=_saving(checkpoint, recorder, self.plan.update_interval, on_progress),
+            on_interval=_saving(checkpoint, recorder, self.plan.update_interval, on_progress), engine=graphs.of,
         )  # fmt: skip
         curves, diverged_at, seconds = recorder.curves(), recorder.diverged_at(), recorder.seconds
         tables = {

@@ -1,21 +1,40 @@
 #!/usr/bin/env bash
 # One command for a machine with a CUDA device and torch 2.9 or newer, without network: does a GPU give the numbers of a
-# CPU (float64, float32, reference traces, repeated runs, chunks under a memory cap), and how fast is it? Under ten minutes.
+# CPU (float64, float32, reference traces, repeated runs, replayed graphs, chunks under a memory cap), and how fast is it
+# beside the goals of scripts/gpu_goals.py?
 #
-#   scripts/gpu_check.sh [PYTHON]        (python3 by default; results of the speed table go to $OUT or a temporary folder)
+#   scripts/gpu_check.sh [PYTHON]        python3 by default
+#
+# What the machine's Python lacks can come from a folder of wheels, .whl beside this checkout or $WHEELS. Made where
+# there is a network (all three are pure Python, one of them is built from its source):
+#
+#   python3 -m pip wheel --no-deps -c constraints.txt -w .whl hydra-core omegaconf antlr4-python3-runtime
+#
+# SHARE=0.1 makes a tenth of the weight updates of each goal and multiplies (everything: about twenty minutes).
+# HPO_BENCH_DATA_MIRROR names a folder with the data; what is not there is replaced by random numbers of its shape, and
+# the UCI sets are then left out of the goals by the error that names the missing file.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${1:-python3}
+wheels=${WHEELS:-.whl}
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
+
+if compgen -G "$wheels/*.whl" >/dev/null; then
+    site=$(mktemp -d)
+    "$python" -m pip install -q --no-index --no-deps --no-compile --upgrade --target "$site" "$wheels"/*.whl
+    export PYTHONPATH="$site:$PYTHONPATH"
+fi
 
 "$python" - <<'PYTHON'
 import importlib.util as look
 import sys
 
-needed = ["torch", "hydra", "omegaconf", "typer", "rich", "pandas", "pyarrow", "scipy", "sklearn", "matplotlib", "pytest"]
+needed = [
+    "torch", "hydra", "omegaconf", "typer", "rich", "pandas", "pyarrow", "scipy", "sklearn", "matplotlib", "pytest",
+]
 missing = [name for name in needed if look.find_spec(name) is None]
 if missing:
-    sys.exit(f"gpu_check: missing here: {', '.join(missing)} (pip install -c constraints.txt -e .[dev])")
+    sys.exit(f"gpu_check: missing here: {', '.join(missing)}; the head of this script says how to bring them")
 import torch
 
 if not torch.cuda.is_available():
@@ -23,25 +42,5 @@ if not torch.cuda.is_available():
 print(f"torch {torch.__version__}, {torch.cuda.get_device_name()}, Python {sys.version.split()[0]}")
 PYTHON
 
-"$python" -m pytest -q -p no:cacheprovider tests/gpu
-"$python" -m pytest -q -p no:cacheprovider tests/test_golden.py
-
-out=${OUT:-$(mktemp -d)}
-for method in random ours_wd_lr_m diff_through_opt; do
-    for dataset in diabetes ${HPO_BENCH_DATA_MIRROR:+uci_energy uci_kin8nm}; do
-        "$python" -m hpo_bench run method="$method" dataset="$dataset" repetitions=200 device=cuda \
-            hyperparameter_updates=40 results_dir="$out/results" >/dev/null
-    done
-done
-"$python" - "$out/results" <<'PYTHON'
-import sys
-
-from hpo_bench.store import scan
-
-print("| dataset | method | repetitions x updates | seconds | microseconds per update and repetition |\n|---|---|---|---|---|")
-for run in scan(sys.argv[1]):
-    updates = run.config["update_interval"] * run.config["hyperparameter_updates"]
-    seconds = run.seconds["total"]
-    print(f"| {run.dataset} | {run.method} | {len(run.seeds)} x {updates} | {seconds:.2f} "
-          f"| {1e6 * seconds / updates / len(run.seeds):.2f} |")
-PYTHON
+"$python" -m pytest -q -p no:cacheprovider tests/gpu tests/test_golden.py
+"$python" scripts/gpu_goals.py --share "${SHARE:-1}"

@@ -15,9 +15,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: workers sha
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Slow tests last; those for a GPU are skipped where there is none."""
-    items.sort(key=lambda item: "slow" in item.keywords)
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
     for item in items:
-        if "gpu" in item.keywords and not _has_gpu():
+        if item.get_closest_marker("gpu") is not None and not _has_gpu():
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
 
 

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from hpo_bench.core.hyperparameters import Hyperparameters
+from hpo_bench.core.loop import train
 from hpo_bench.core.optimisers import SGD, Adam
 from hpo_bench.core.update import Linearisation, State, Step, advance
 from hpo_bench.datasets.base import Table
+from hpo_bench.experiment import Trainer
 from hpo_bench.hypergradients.dot_product import DotProduct
 from hpo_bench.hypergradients.neumann import Neumann
 from hpo_bench.hypergradients.unroll import Unroll
@@ -121,6 +123,26 @@ def make_settings(
         "method": {"name": values["method"].name, "is": str(values["method"])},
     }
     return Settings(**values, config=config)
+
+
+def trained(settings: Settings, engine: Any = None, device: str = "cpu", **arguments: Any) -> tuple[Any, Any, Any]:
+    """End, record, and what ``engine`` (see `hpo_bench.core.loop.train`) made, of one training of all repetitions."""
+    trainer = Trainer.of(settings, settings.source.load(0.25), torch.device(device))
+    recorder, made = trainer.recorder(settings.repetitions), []
+
+    def keeping(training: Any) -> Any:
+        made.append(engine(training))
+        return made[0]
+
+    end = train(
+        trainer.problem(list(settings.seeds)),
+        trainer.plan,
+        trainer.start(list(settings.seeds)),
+        recorder,
+        engine=None if engine is None else keeping,
+        **arguments,
+    )
+    return end, recorder, made
 
 
 def quadratic(curvature: Tensor, centre: Tensor) -> Any:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hpo_bench.core.seeds import permutation
+from hpo_bench.core.seeds import as_signed, permutation, random_bits
 from hpo_bench.datasets.base import Table
 from hpo_bench.models.base import Batch, Model, Split
 
@@ -59,6 +60,14 @@ def inputs_on(table: Table, dtype: torch.dtype, device: torch.device) -> Tensor:
     return result
 
 
+class Batches(Protocol):
+    """Where a training takes its batches from."""
+
+    def batch(self, number: int) -> Batch:
+        """Batch for weight update ``number``, counted from 0."""
+        ...
+
+
 class Stream:
     """Consecutive slices of ``batch_size`` rows (the last of a pass shorter), reshuffled by repetition at each pass.
 
@@ -83,15 +92,31 @@ class Stream:
 
     def batch(self, number: int) -> Batch:
         """Batch for weight update ``number``, counted from 0."""
+        index = number % self.per_pass
+        if self.shuffled:
+            return self.gathered(self.places(number), first=index == 0)
+        if index not in self._fixed:
+            part = slice(index * self.size, (index + 1) * self.size)
+            self._fixed[index] = self._make(self.rows.inputs[part], self.rows.targets[part], True, index == 0)
+        return self._fixed[index]
+
+    def places(self, number: int) -> Tensor:
+        """Of a shuffled stream: which of the rows make up batch ``number``, (R, B) int64."""
         passes, index = divmod(number, self.per_pass)
+        return self._permutations(passes)[:, index * self.size : (index + 1) * self.size]
+
+    def gathered(self, places: Tensor, *, first: bool) -> Batch:
+        """The batch of the rows ``places`` (R, B)."""
+        inputs, targets = (_take(values, places) for values in (self.rows.inputs, self.rows.targets))
+        return self._make(inputs, targets, False, first)
+
+    def kind(self, number: int) -> tuple[int, ...]:
+        """Equal for batches that one program can use: alike in size and place in a pass, as far as that matters."""
+        index = number % self.per_pass
         if not self.shuffled:
-            if index not in self._fixed:
-                part = slice(index * self.size, (index + 1) * self.size)
-                self._fixed[index] = self._make(self.rows.inputs[part], self.rows.targets[part], True, index == 0)
-            return self._fixed[index]
-        chosen = self._permutations(passes)[:, index * self.size : (index + 1) * self.size]
-        inputs, targets = (_take(values, chosen) for values in (self.rows.inputs, self.rows.targets))
-        return self._make(inputs, targets, False, index == 0)
+            return (index,)
+        size = min(self.size, len(self.rows) - index * self.size)
+        return (size, int(index == 0 and self.model.carries_state))
 
     def _make(self, inputs: Tensor, targets: Tensor, shared: bool, first: bool) -> Batch:
         return self.model.batch(inputs, targets, shared=shared, split=self.rows.split, first=first)
@@ -99,9 +124,18 @@ class Stream:
     def _permutations(self, passes: int) -> Tensor:
         """Orders of one pass, (R, N), kept until the next."""
         if self._order is None or self._order[0] != passes:
-            orders = [permutation(seed, self.dataset, self.name, len(self.rows), passes) for seed in self.seeds]
-            self._order = passes, torch.from_numpy(np.stack(orders)).to(self.rows.inputs.device)
+            self._order = passes, self._orders(passes)
         return self._order[1]
+
+    def _orders(self, passes: int) -> Tensor:
+        """As `permutation` says; a GPU sorts the random numbers itself, which are 2⁶⁴ apart from chance ties."""
+        device, count = self.rows.inputs.device, len(self.rows)
+        if device.type != "cuda":
+            orders = [permutation(seed, self.dataset, self.name, count, passes) for seed in self.seeds]
+            return torch.from_numpy(np.stack(orders)).to(device)
+        bits = [random_bits(seed, self.dataset, self.name, count, passes) for seed in self.seeds]
+        signed = torch.from_numpy(as_signed(np.stack(bits)))
+        return signed.pin_memory().to(device, non_blocking=True).argsort(-1)
 
 
 def _take(values: Tensor, chosen: Tensor) -> Tensor:

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hpo_bench.core.batches import Stream
+from hpo_bench.core.batches import Batches
 from hpo_bench.core.hyperparameters import Hyperparameters
 from hpo_bench.core.optimisers import Optimiser
-from hpo_bench.core.recorder import Recorder
-from hpo_bench.core.update import MomentumSGD, Rule, State
+from hpo_bench.core.recorder import Record, Recorder
+from hpo_bench.core.update import Linearisation, MomentumSGD, Rule, State
 from hpo_bench.hypergradients.base import Accumulator, Estimator, accumulator
 from hpo_bench.models.base import Batch, Model
 
@@ -37,8 +37,8 @@ class Problem:
     """
 
     model: Model
-    training: Stream
-    second: Stream | None
+    training: Batches
+    second: Batches | None
     test: Batch
     full_validation: Batch | None = None
     gradient_clip_norm: float | None = None
@@ -69,6 +69,18 @@ class Plan:
     def window(self) -> int:
         """Weight updates that a hypergradient differentiates."""
         return 0 if self.estimator is None else self.estimator.window(self.interval)
+
+    def differentiates(self, number: int) -> bool:
+        """Whether a hypergradient differentiates weight update ``number``, counted from 0."""
+        return self.interval - number % self.interval <= self.window
+
+    def tunes_after(self, number: int) -> bool:
+        """Whether a hyperparameter update follows weight update ``number``."""
+        return self.estimator is not None and (number + 1) % self.interval == 0
+
+    def resets_after(self, number: int) -> bool:
+        """Whether the weights go back to their start after the hyperparameter update that follows ``number``."""
+        return self.reset_weights and number + 1 < self.weight_updates
 
     @property
     def accumulator(self) -> Accumulator | None:
@@ -120,75 +132,139 @@ def beginning(problem: Problem, plan: Plan, start: Start) -> Snapshot:
     return Snapshot(0, state, dict(start.raw), memory)
 
 
+@dataclass(frozen=True)
+class Training:
+    """What stays the same during a training."""
+
+    problem: Problem
+    plan: Plan
+    start: Start
+    recorder: Record
+
+
+Advance = Callable[[Snapshot, int], Snapshot]
+"""What brings a training to a number of weight updates that is at most T away (`Eager`, or a replayed graph)."""
+
+
 @torch.no_grad()
 def train(
-    problem: Problem, plan: Plan, start: Start, recorder: Recorder, *, snapshot: Snapshot | None = None,
-    until: int | None = None, on_interval: Callable[[Snapshot], None] = lambda snapshot: None,
-) -> Snapshot:  # fmt: skip
+    problem: Problem,
+    plan: Plan,
+    start: Start,
+    recorder: Recorder,
+    *,
+    snapshot: Snapshot | None = None,
+    until: int | None = None,
+    on_interval: Callable[[Snapshot], None] = lambda snapshot: None,
+    engine: Callable[[Training], Advance] | None = None,
+) -> Snapshot:
     """Train; row s of the record holds the state before update s, the last row that after the final update.
 
     Args:
-        snapshot: where to begin: after a whole number of intervals of T (and of the estimator's); None for the start.
-        until: number of weight updates after which to stop, likewise whole intervals; None for the end. Row ``until``
-            is recorded by whoever goes on from there, or here if it is the end.
-        on_interval: called with each snapshot after T weight updates.
+        snapshot: where to begin: not among updates that a hypergradient differentiates; None for the start.
+        until: number of weight updates after which to stop, likewise; None for the end. Row ``until`` is recorded by
+            whoever goes on from there, or here if it is the end.
+        on_interval: called with each snapshot after T weight updates. What a snapshot holds may be overwritten by the
+            next interval: whoever keeps it copies it.
+        engine: makes what advances the training; `Eager` unless given (`hpo_bench.core.graphs.of` replays graphs).
     """
-    model, total, interval = problem.model, plan.weight_updates, plan.interval
+    training = Training(problem, plan, start, recorder)
+    last = plan.weight_updates if until is None else until
     now = snapshot or beginning(problem, plan, start)
-    state, raw, memory = now.state, dict(now.raw), now.memory
-    hyper = Hyperparameters.of(raw)
-    accumulator, window_size = plan.accumulator, plan.window
+    advance_to = (engine or Eager)(training)
+    while now.number < last:
+        ahead = plan.update_interval - now.number % plan.update_interval
+        now = advance_to(now, min(now.number + ahead, last))
+        if now.number % plan.update_interval == 0:
+            on_interval(now)
+    if last == plan.weight_updates:
+        observe(training, now.number, now.state, Hyperparameters.of(now.raw), differentiable=False)
+    return now
+
+
+class Eager:
+    """Makes weight updates one by one."""
+
+    def __init__(self, training: Training) -> None:
+        self.training = training
+        self._in_force: tuple[Mapping[str, Tensor], Hyperparameters] | None = None
+
+    def __call__(self, now: Snapshot, end: int) -> Snapshot:
+        """The snapshot after ``end`` weight updates, at most T from now."""
+        return advance(self.training, now, end, self._hyperparameters(now.raw))
+
+    def _hyperparameters(self, raw: Mapping[str, Tensor]) -> Hyperparameters:
+        """Natural values, computed once for the raw values that many intervals share."""
+        if self._in_force is None or self._in_force[0] is not raw:
+            self._in_force = raw, Hyperparameters.of(raw)
+        return self._in_force[1]
+
+
+def advance(training: Training, now: Snapshot, end: int, hyper: Hyperparameters) -> Snapshot:
+    """Weight updates ``now.number`` to ``end``, all within one interval of T, and the hyperparameter updates due.
+
+    Nothing in here waits for the device or depends on a value on it, so that a graph of it can be replayed.
+    """
+    problem, plan, recorder = training.problem, training.plan, training.recorder
+    accumulator = plan.accumulator
     window = None if accumulator is None else accumulator.begin(plan.tuned)
-    last = total if until is None else until
+    state, raw, memory = now.state, now.raw, now.memory
 
-    for number in range(now.number, last + (last == total)):
-        final = number == total
-        batch = problem.training.batch(number)
-        due, tunes = recorder.due(number), accumulator is not None and (number + 1) % interval == 0
-        second = None
-        if problem.second is not None and (due or tunes or model.carries_state):
-            second = problem.second.batch(number)
-        differentiable = interval - number % interval <= window_size
-        linearisation = model.linearise(state.weights, batch, state.carried, differentiable and not final)
-        state_after = State(state.weights, state.buffer, linearisation.carried)
-        recorder.watch(number, state, linearisation.loss, plan.rule.in_force(state, hyper))
-        if second is not None and (model.carries_state or due):
-            weights, carried = plan.rule.evaluated(state), state_after.carried
-            if due:
-                second_loss, carried = model.loss(weights, second, carried)
-            else:
-                carried = model.carry(weights, second, carried)
-            state_after = State(state.weights, state.buffer, carried)
-        if due:
-            values = {"train_loss": linearisation.loss}
-            if second is not None:
-                values["validation_loss"] = second_loss
-            recorder.record(number, {**values, **_evaluate(problem, plan.rule, state_after, recorder)})
-        if final:
-            break
-
-        state, step = plan.rule.advance(state_after, linearisation, hyper, problem.gradient_clip_norm)
+    for number in range(now.number, end):
+        differentiable = plan.differentiates(number)
+        state, linearisation, second = observe(training, number, state, hyper, differentiable=differentiable)
+        state, step = plan.rule.advance(state, linearisation, hyper, problem.gradient_clip_norm)
         if accumulator is not None and differentiable:
             assert step is not None
             window = accumulator.accumulate(window, step)
-        if tunes and accumulator is not None and plan.optimiser is not None:
+
+        if plan.tunes_after(number):
+            assert accumulator is not None
+            assert plan.optimiser is not None
             assert second is not None
-            gradient = model.linearise(state.weights, second, state.carried, False)
+            gradient = problem.model.linearise(state.weights, second, state.carried, False)
             state = State(state.weights, state.buffer, gradient.carried)
             hypergradients = accumulator.finish(window, gradient.gradient)
             window = accumulator.begin(plan.tuned)
             changes, memory = plan.optimiser.update(hypergradients, memory)
             moved = move(raw, changes, plan.clip_log10_lr)
-            recorder.hyper_update(number // interval, hypergradients, raw, moved)
+            recorder.hyper_update(number // plan.interval, hypergradients, raw, moved)
             raw, hyper = moved, Hyperparameters.of(moved)
-            if plan.reset_weights and number + 1 < total:
-                state = State(start.weights, state.buffer, state.carried)
-        elif (number + 1) % plan.update_interval == 0 and start.log10_multiplier is not None:
-            raw = move(raw, {"lr": start.log10_multiplier}, RANDOM_LR_BOUNDS)
+            if plan.resets_after(number):
+                state = State(training.start.weights, state.buffer, state.carried)
+        elif training.start.log10_multiplier is not None and (number + 1) % plan.update_interval == 0:
+            raw = move(raw, {"lr": training.start.log10_multiplier}, RANDOM_LR_BOUNDS)
             hyper = Hyperparameters.of(raw)
-        if (number + 1) % plan.update_interval == 0:
-            on_interval(Snapshot(number + 1, state, raw, memory))
-    return Snapshot(last, state, raw, memory)
+    return Snapshot(end, state, raw, memory)
+
+
+def observe(
+    training: Training, number: int, state: State, hyper: Hyperparameters, *, differentiable: bool
+) -> tuple[State, Linearisation, Batch | None]:
+    """Look at the training before weight update ``number``: losses, and what they leave in the carried state.
+
+    Returns:
+        The state with what the forward passes carried on, the linearisation of the training loss (to second order
+        where ``differentiable``), and the second batch where one was drawn.
+    """
+    problem, plan, recorder = training.problem, training.plan, training.recorder
+    model, due = problem.model, recorder.due(number)
+    second = None
+    if problem.second is not None and (due or plan.tunes_after(number) or model.carries_state):
+        second = problem.second.batch(number)
+
+    linearisation = model.linearise(state.weights, problem.training.batch(number), state.carried, differentiable)
+    recorder.watch(number, state, linearisation.loss, plan.rule.in_force(state, hyper))
+    values, carried = {"train_loss": linearisation.loss}, linearisation.carried
+    if second is not None and due:
+        values["validation_loss"], carried = model.loss(plan.rule.evaluated(state), second, carried)
+    elif second is not None and model.carries_state:
+        carried = model.carry(plan.rule.evaluated(state), second, carried)
+
+    state = State(state.weights, state.buffer, carried)
+    if due:
+        recorder.record(number, {**values, **_evaluate(problem, plan.rule, state, recorder)})
+    return state, linearisation, second
 
 
 def move(
@@ -201,7 +277,7 @@ def move(
     return moved
 
 
-def _evaluate(problem: Problem, rule: Rule, state: State, recorder: Recorder) -> dict[str, Tensor]:
+def _evaluate(problem: Problem, rule: Rule, state: State, recorder: Record) -> dict[str, Tensor]:
     begin = time.perf_counter()
     weights = rule.evaluated(state)
     loss, metric = problem.model.evaluate(weights, problem.test, state.carried)

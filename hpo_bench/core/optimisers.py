@@ -40,9 +40,14 @@ class SGD:
 
 @dataclass(frozen=True)
 class AdamMemory:
-    """Number of updates made, first and second moments by name."""
+    """What Adam carries.
 
-    count: int
+    Args:
+        count: updates made, (R, 1) float64: a tensor, so that an update is the same program every time.
+        first, second: moments by name, shaped like the raw values.
+    """
+
+    count: Tensor
     first: dict[str, Tensor]
     second: dict[str, Tensor]
 
@@ -57,19 +62,26 @@ class Adam:
 
     def init(self, raw: Values) -> AdamMemory:
         """Moments at zero."""
+        like = next(iter(raw.values()))
         return AdamMemory(
-            0,
+            like.new_zeros(len(like), 1, dtype=torch.float64),
             {name: torch.zeros_like(value) for name, value in raw.items()},
             {name: torch.zeros_like(value) for name, value in raw.items()},
         )
 
     def update(self, hypergradients: Values, memory: AdamMemory) -> tuple[dict[str, Tensor], AdamMemory]:
-        """Steps -lr·m̂ / (√v̂ + ε)."""
+        """Steps -lr·m̂ / (√v̂ + ε).
+
+        The bias corrections are computed in float64 and rounded once, as they are where they are Python's numbers.
+        """
         beta1, beta2 = self.betas
         count = memory.count + 1
         first = {name: torch.lerp(memory.first[name], g, 1 - beta1) for name, g in hypergradients.items()}
         second = {name: beta2 * memory.second[name] + (1 - beta2) * g * g for name, g in hypergradients.items()}
-        scale = self.lr / (1 - beta1**count)
-        root = (1 - beta2**count) ** 0.5
-        steps = {name: -scale * first[name] / (second[name].sqrt() / root + self.eps) for name in hypergradients}
+        scale = -self.lr / (1 - beta1**count)
+        root = (1 - beta2**count).sqrt()
+        steps = {}
+        for name in hypergradients:
+            deviation = second[name].sqrt() / root.to(second[name]) + self.eps
+            steps[name] = scale.to(first[name]) * first[name] / deviation
         return steps, AdamMemory(count, first, second)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -19,6 +20,38 @@ def recorded_steps(updates: int, every: int) -> list[int]:
     """Steps that get a row in the curves: each ``every``-th from 0, and the last."""
     steps = list(range(0, updates + 1, every))
     return steps if steps[-1] == updates else [*steps, updates]
+
+
+class Record(Protocol):
+    """What the loop tells of a training.
+
+    Attributes:
+        evaluate_seconds: host time spent on test and full-validation losses.
+    """
+
+    evaluate_seconds: float
+
+    def due(self, step: int) -> bool:
+        """Whether ``step`` gets a row of the curves."""
+        ...
+
+    def watch(self, step: int, state: State, loss: Tensor, hyperparameters: Hyperparameters) -> None:
+        """Take note of the state before weight update ``step``."""
+        ...
+
+    def record(self, step: int, values: Mapping[str, Tensor]) -> None:
+        """Write a row of the curves: ``values`` by column, (R,) each."""
+        ...
+
+    def hyper_update(
+        self,
+        index: int,
+        hypergradients: Mapping[str, Tensor],
+        before: Mapping[str, Tensor],
+        after: Mapping[str, Tensor],
+    ) -> None:
+        """Take note of a hyperparameter update: hypergradients, and raw values before and after it."""
+        ...
 
 
 class Recorder:
@@ -46,6 +79,7 @@ class Recorder:
         self._columns: dict[str, Tensor] = {}
         self._finite = like.new_zeros(updates + 1, rows)  # 0 where all is finite at a step, else NaN
         self._per_weight_lr = per_weight_lr
+        self._quantiles = like.new_tensor([0.5, *QUANTILES.values()])
         self._hyper: Hyperparameters | None = None
         self._hyper_columns: dict[str, Tensor] = {}
         self._hyper_finite = like.new_zeros(rows)
@@ -60,28 +94,56 @@ class Recorder:
         return step in self._index
 
     def watch(self, step: int, state: State, loss: Tensor, hyperparameters: Hyperparameters) -> None:
-        """Note whether loss, weights and hyperparameters are finite at ``step``: 0·x is NaN where x is not."""
+        """Note whether loss, weights and hyperparameters are finite at ``step``."""
+        self._finite[step] = self.finite(state, loss, hyperparameters)
+
+    def finite(self, state: State, loss: Tensor, hyperparameters: Hyperparameters) -> Tensor:
+        """0 where loss, weights and hyperparameters are finite, else NaN, (R,): 0·x is NaN where x is not."""
         if hyperparameters is not self._hyper:
             self._hyper = hyperparameters
             self._hyper_columns = dict(self._summaries(hyperparameters))
             self._hyper_finite = torch.stack([(v * 0).sum(-1) for v in hyperparameters.natural.values()]).sum(0)
-        self._finite[step] = (state.weights * 0).sum(-1) + loss * 0 + self._hyper_finite
+        return (state.weights * 0).sum(-1) + loss * 0 + self._hyper_finite
 
     def _summaries(self, hyperparameters: Hyperparameters) -> Mapping[str, Tensor]:
         columns = {name: value.squeeze(-1) for name, value in hyperparameters.natural.items() if value.shape[-1] == 1}
         if self._per_weight_lr:
-            wanted = self._like.new_tensor([0.5, *QUANTILES.values()])
-            columns |= dict(zip(("lr", *QUANTILES), torch.quantile(hyperparameters.lr, wanted, dim=-1), strict=True))
+            quantiles = torch.quantile(hyperparameters.lr, self._quantiles, dim=-1)
+            columns |= dict(zip(("lr", *QUANTILES), quantiles, strict=True))
         return columns
 
     def record(self, step: int, values: Mapping[str, Tensor]) -> None:
         """Write a row of the curves: ``values`` by column, (R,) each; `watch` supplies the hyperparameters."""
         index = self._index[step]
-        for name, value in {**values, **self._hyper_columns}.items():
-            if name not in self._columns:
-                self._columns[name] = self._like.new_full((len(self.steps), self._rows), torch.nan)
-            self._columns[name][index] = value
+        for name, value in self.row(values).items():
+            self._column(name)[index] = value
         self.elapsed[index] = time.perf_counter() - self._begin
+
+    def row(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """``values`` with the hyperparameters that `watch` or `finite` saw last, (R,) each."""
+        return {**values, **self._hyper_columns}
+
+    def _column(self, name: str) -> Tensor:
+        if name not in self._columns:
+            self._columns[name] = self._like.new_full((len(self.steps), self._rows), torch.nan)
+        return self._columns[name]
+
+    def take(self, first: int, finite: Tensor, columns: Mapping[str, Tensor]) -> None:
+        """Write what a replayed interval left: allocates nothing once every column is there.
+
+        Args:
+            first: number of the interval's first weight update.
+            finite: (T, R), as `finite` for each of its updates.
+            columns: the rows due in the interval, (rows, R) by column.
+        """
+        self._finite[first : first + len(finite)].copy_(finite)
+        due = [self._index[step] for step in range(first, first + len(finite)) if step in self._index]
+        if not due:
+            return
+        begin, end = due[0], due[-1] + 1
+        for name, values in columns.items():
+            self._column(name)[begin:end].copy_(values)
+        self.elapsed[begin:end] = time.perf_counter() - self._begin
 
     def hyper_update(
         self,
@@ -90,14 +152,38 @@ class Recorder:
         before: Mapping[str, Tensor],
         after: Mapping[str, Tensor],
     ) -> None:
-        """Keep hypergradients and the steps taken; of per-weight ones the sum and the mean."""
+        """Keep hypergradients and the steps taken."""
+        for name, values in self.hyper_row(hypergradients, before, after).items():
+            self._hyper_column(name)[index] = values
+
+    def hyper_row(
+        self, hypergradients: Mapping[str, Tensor], before: Mapping[str, Tensor], after: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Hypergradient and step taken by hyperparameter, (2, R); of per-weight ones the sum and the mean.
+
+        Nothing where none are kept.
+        """
         if not self._hyper_updates:
-            return
+            return {}
+        rows = {}
         for name, value in hypergradients.items():
-            if name not in self._hypergradients:
-                self._hypergradients[name] = self._like.new_full((self._hyper_updates, 2, self._rows), torch.nan)
-            self._hypergradients[name][index, 0] = value.sum(-1)
-            self._hypergradients[name][index, 1] = (after[name] - before[name]).mean(-1)
+            step = (after[name] - before[name]).mean(-1)
+            rows[name] = torch.stack([value.sum(-1), step])
+        return rows
+
+    def _hyper_column(self, name: str) -> Tensor:
+        if name not in self._hypergradients:
+            self._hypergradients[name] = self._like.new_full((self._hyper_updates, 2, self._rows), torch.nan)
+        return self._hypergradients[name]
+
+    def take_hyper(self, first: int, rows: Mapping[str, Tensor]) -> None:
+        """Write what a replayed interval left of its hyperparameter updates, number ``first`` and on.
+
+        Args:
+            rows: (updates, 2, R) by hyperparameter, see `hyper_row`.
+        """
+        for name, values in rows.items():
+            self._hyper_column(name)[first : first + len(values)].copy_(values)
 
     def hypergradients(self) -> dict[str, np.ndarray]:
         """By hyperparameter, (hyper updates, 2, R): hypergradient and step taken."""

@@ -38,5 +38,14 @@ def permutation(seed: int, dataset: str, stream: str, rows: int, passes: int) ->
     A function of its arguments alone, so a stream can be taken up anywhere without a stored state. Sorts raw 64-bit
     numbers, whose stream NumPy promises for ever, which it does not for its own ``permutation``.
     """
-    bits = generator(seed, dataset, "batches", stream, rows, passes).bit_generator
-    return np.argsort(bits.random_raw(rows))
+    return np.argsort(random_bits(seed, dataset, stream, rows, passes))
+
+
+def random_bits(seed: int, dataset: str, stream: str, rows: int, passes: int) -> np.ndarray:
+    """The random numbers whose order is the `permutation`: (rows,) uint64."""
+    return generator(seed, dataset, "batches", stream, rows, passes).bit_generator.random_raw(rows)
+
+
+def as_signed(bits: np.ndarray) -> np.ndarray:
+    """Unsigned 64-bit numbers as signed ones in the same order, for libraries that sort no others."""
+    return (bits ^ np.uint64(1 << 63)).view(np.int64)

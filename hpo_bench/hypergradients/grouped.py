@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate
 from typing import Any, Literal
 
@@ -30,7 +31,13 @@ class _Grouped:
     tunes: tuple[str, ...] = ("lr", "weight_decay", "momentum")
 
     def _column(self, like: Tensor) -> Tensor:
-        return torch.tensor(self.look_backs, device=like.device).unsqueeze(-1)
+        return _column(self.look_backs, like.device)
+
+
+@lru_cache
+def _column(look_backs: tuple[int, ...], device: torch.device) -> Tensor:
+    """(R, 1), moved to the device once: a graph of the program may not wait for the host."""
+    return torch.tensor(look_backs, device=device).unsqueeze(-1)
 
 
 @dataclass(frozen=True)

@@ -146,10 +146,12 @@ def mean_of_parts(evaluate: Callable[[Batch], tuple[Tensor, Tensor]], batch: Bat
     """
     if batch.count <= rows:
         return evaluate(batch)
-    axis, totals = (0 if batch.shared else 1), torch.zeros(())
+    axis, total = (0 if batch.shared else 1), None
     for begin in range(0, batch.count, rows):
         count = min(rows, batch.count - begin)
         inputs, targets = (tensor.narrow(axis, begin, count) for tensor in (batch.inputs, batch.targets))
         part = replace(batch, inputs=inputs, targets=targets, count=count)
-        totals = totals.to(inputs.device) + count / batch.count * torch.stack(evaluate(part))
-    return totals[0], totals[1]
+        share = count / batch.count * torch.stack(evaluate(part))
+        total = share if total is None else total + share
+    assert total is not None
+    return total[0], total[1]

@@ -129,7 +129,7 @@ class ReLUClassification:
         mask = torch.sign(hidden)
         chances = torch.softmax(scores, -1)
         slope = aligned(chances, *chances.shape).copy_(chances)
-        slope.scatter_add_(-1, targets, slope.new_tensor(-1).expand(targets.shape)).mul_(1 / batch.count)
+        slope.scatter_add_(-1, targets, slope.new_full((), -1).expand(targets.shape)).mul_(1 / batch.count)
 
         def pulled_back(slope: Tensor, change: Tensor, out: Tensor) -> dict[str, Tensor]:
             """Write what a slope of the scores and one of the hidden layer mean for the first layer and b₂."""

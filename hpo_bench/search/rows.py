@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from hpo_bench.core import tree
+from hpo_bench.core import graphs, tree
 from hpo_bench.core.hyperparameters import Hyperparameters
 from hpo_bench.core.loop import Snapshot, Start, beginning, train
 from hpo_bench.core.recorder import Recorder
@@ -120,6 +120,10 @@ class Watch(Recorder):
         """See `Recorder.watch`."""
         super().watch(step - self.first, *values)
 
+    def take(self, first: int, finite: torch.Tensor, columns: Mapping[str, torch.Tensor]) -> None:
+        """See `Recorder.take`."""
+        super().take(first - self.first, finite, columns)
+
     def first_bad(self, before: np.ndarray) -> np.ndarray:
         """`Rows.diverged_at` by now."""
         now = self.diverged_at()
@@ -173,7 +177,9 @@ def _segment(trainer: Trainer, rows: Rows, until: int, on_interval: OnInterval |
             on_interval(snapshot.number, lambda: at(snapshot))
 
     start = Start(rows.snapshot.state.weights, rows.snapshot.raw)  # searches reset no weights and schedule no rates
-    snapshot = train(problem, plan, start, watch, snapshot=rows.snapshot, until=until, on_interval=told)
+    snapshot = train(
+        problem, plan, start, watch, snapshot=rows.snapshot, until=until, on_interval=told, engine=graphs.of
+    )
     return at(snapshot)
 
 
