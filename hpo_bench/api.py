@@ -6,26 +6,25 @@ The estimators, the weight update and the hyperparameter optimiser are those of 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
-from torch.utils._pytree import tree_leaves
 
 from hpo_bench import checks
 from hpo_bench.core import tree
 from hpo_bench.core.hyperparameters import SPACES, Hyperparameters
 from hpo_bench.core.layout import Layout
 from hpo_bench.core.loop import move
-from hpo_bench.core.optimisers import Adam, Optimiser
-from hpo_bench.core.update import Linearisation, State, advance
+from hpo_bench.core.optimisers import Adam, Optimiser, chosen_rows, finite_rows, with_own_numbers
+from hpo_bench.core.update import State, advance
 from hpo_bench.errors import UserError
 from hpo_bench.hypergradients.base import Chooser, Estimator, accumulator
 from hpo_bench.hypergradients.neumann import Neumann
+from hpo_bench.models.live import LiveModules, Loss
 
-Loss = Callable[[Any, Any], Tensor]
 Value = float | Sequence[float] | Tensor
 
 
@@ -40,15 +39,24 @@ class OnePass:
 
     The module's own parameters and buffers are updated in place, so it can be evaluated, saved and loaded as ever; its
     ``.grad`` is not touched. It is used in the mode (``train()``, ``eval()``) that it is in; `tune` leaves its buffers
-    (running statistics) as they are. The loss must be twice differentiable by autograd. A call of `step` costs a
-    gradient, and in the estimator's window (the last update before `due`, or the last ``look_back``) what it keeps;
-    `tune` costs a gradient and the estimator's Hessian-vector products.
+    (running statistics) as they are. The loss must be twice differentiable by autograd; attention is computed by
+    elementary operations, since its fused kernels are not. A call of `step` costs a gradient, and in the estimator's
+    window (the last update before `due`, or the last ``look_back``) what it keeps; `tune` costs a gradient and the
+    estimator's Hessian-vector products.
 
-    Several copies at once: give a list of R modules of one architecture. They are trained as rows of one program by
-    ``vmap``, none sees another, and losses and hyperparameters come as (R,).
+    The module may change meanwhile. Values that are loaded or assigned are the ones that go on, a layer that is frozen
+    (``requires_grad_(False)``) stays where it is until it is trained again, and buffers that ``forward`` assigns anew
+    are kept. What cannot be followed is an error at the next call: a replaced layer, other shapes, another dtype or
+    device.
+
+    Hyperparameters, what their optimiser remembers, hypergradients and momentum are float32 for modules of a lower
+    precision. A hypergradient that is not finite changes nothing: it is counted (`skipped`), and said once.
+
+    Several copies at once: give a list of R modules that differ in their parameters and buffers alone. They are trained
+    as rows of one program by ``vmap``, none sees another, and losses and hyperparameters come as (R,).
 
     Args:
-        model: with parameters of one dtype on one device; those with ``requires_grad=False`` stay as they are.
+        model: with trained parameters of one dtype on one device; those with ``requires_grad=False`` stay as they are.
         loss: (model, batch) -> mean loss (); calls the model that it is given.
         lr, weight_decay, momentum: where they start: numbers, or R of them.
         tune: which of them are tuned.
@@ -74,27 +82,37 @@ class OnePass:
         clip_log10_lr: tuple[float, float] | None = (-10.0, 0.0), gradient_clip_norm: float | None = None,
         separate_batches: bool = False,
     ) -> None:  # fmt: skip
-        self._modules = _Modules(model, loss, separate_batches)
-        self._tuned = checks.words("tune", list(tune), tuple(SPACES))
-        self._per_weight = checks.words("per_weight", list(per_weight), tuple(SPACES))
+        self._modules = LiveModules(model, loss, checks.flag("separate_batches", separate_batches))
+        self._tuned = checks.words("tune", tune, tuple(SPACES))
+        self._per_weight = checks.words("per_weight", per_weight, tuple(SPACES))
         self._estimator = estimator or Neumann(checks.whole("look_back", look_back, 1))
         self._check_estimator()
         self._accumulator = accumulator(self._estimator)
         self._optimiser = optimiser or Adam(checks.positive("hyper_lr", hyper_lr))
+        _check_made("optimiser", self._optimiser, ("init", "update"), "Adam(0.05) of hpo_bench.core.optimisers")
         self._interval = 1 if self._estimator.every_update else checks.whole("every", every, 1)
         self._window_size = self._estimator.window(self._interval)
-        self._bounds, self._clip_norm = clip_log10_lr, gradient_clip_norm
+        self._bounds = None if clip_log10_lr is None else checks.interval("clip_log10_lr", clip_log10_lr)
+        self._clip_norm = (
+            None if gradient_clip_norm is None else checks.positive("gradient_clip_norm", gradient_clip_norm)
+        )
         weights = self._modules.weights()
         given = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum}
-        self._raw = {name: self._raw_value(name, value, weights) for name, value in given.items()}
+        self._initial = {name: self._raw_value(name, value, weights) for name, value in given.items()}
+        self._raw = self._widened(self._initial)
         self._hyper = Hyperparameters.of(self._raw)
         self._buffer = torch.zeros_like(weights)
         self._memory = self._optimiser.init({name: self._raw[name] for name in self._tuned})
+        self._resting: dict[str, list[Tensor]] = {}
+        self._skipped = torch.zeros(len(weights), dtype=torch.int64)
         self._updates = 0
         self._window: Any = None
         self._begin_interval()
 
     def _check_estimator(self) -> None:
+        _check_made(
+            "estimator", self._estimator, ("every_update", "window", "tunes"), "Unroll(5) of hpo_bench.hypergradients"
+        )
         if not self._tuned:
             raise UserError(f"tune=[]: name at least one of {', '.join(self._estimator.tunes)}")
         if isinstance(self._estimator, Chooser):
@@ -107,8 +125,8 @@ class OnePass:
                 raise UserError(f"tune: {kind} cannot tune {name}; allowed: {', '.join(self._estimator.tunes)}")
 
     def _raw_value(self, name: str, value: Value, weights: Tensor) -> Tensor:
-        """The raw value of each row, (R, 1) or (R, P)."""
-        rows, width = weights.shape
+        """The raw value of each row, (R, 1)."""
+        rows = len(weights)
         try:
             values = torch.as_tensor(value, dtype=torch.float64).detach().cpu()
         except (TypeError, ValueError, RuntimeError):
@@ -119,7 +137,12 @@ class OnePass:
             )
         _check_range(name, values, name in self._tuned)
         raw = torch.logit(values) if name == "momentum" else torch.log10(values)
-        return raw.expand(rows).unsqueeze(-1).repeat(1, width if name in self._per_weight else 1).to(weights)
+        return raw.expand(rows).unsqueeze(-1).to(weights)
+
+    def _widened(self, raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """(R, 1) each as (R, P) where each weight has its own value."""
+        width = self._modules.layout.count
+        return {name: value.repeat(1, width if name in self._per_weight else 1) for name, value in raw.items()}
 
     # --- the training ---
 
@@ -128,9 +151,8 @@ class OnePass:
         """Make one weight update on a batch, and return its loss before it: (), or (R,) for several modules."""
         if self.due:  # was not used: hyperparameters stay as they are
             self._begin_interval()
+        self._follow()
         weights = self._modules.weights()
-        if weights.device != self._buffer.device or weights.dtype != self._buffer.dtype:
-            raise UserError("model: was moved to another device or dtype; do so before OnePass is made")
         differentiable = self._interval - self._count <= self._window_size
         linearisation = self._modules.linearise(weights, batch, differentiable)
         state, made = advance(State(weights, self._buffer), linearisation, self._hyper, self._clip_norm)
@@ -168,21 +190,92 @@ class OnePass:
                 f"tune: called after {self._count} of {self._interval} weight updates; call it where due is true, "
                 "once before the next step"
             )
-        gradient = self._modules.linearise(self._modules.weights(), batch, False).gradient
+        self._modules.check()
+        gradient = self._modules.look_only(self._modules.weights(), batch)
         return self._accumulator.finish(self._window, gradient)
 
     @torch.no_grad()
     def tune(self, batch: Any) -> dict[str, Any]:
         """Make one hyperparameter update by `hypergradients` on a batch, and return those."""
         hypergradients = self._hypergradients(batch)
-        changes, self._memory = self._optimiser.update(hypergradients, self._memory)
-        self._raw = move(self._raw, changes, self._bounds)
-        self._hyper = Hyperparameters.of(self._raw)
+        self._update(hypergradients)
         self._begin_interval()
         return {name: self._shown(value, name) for name, value in hypergradients.items()}
 
+    def _update(self, hypergradients: Mapping[str, Tensor]) -> None:
+        """Move the hyperparameters of the rows for which that leads to finite numbers; the others stay as they are."""
+        changes, memory = self._optimiser.update(hypergradients, self._memory)
+        usable = finite_rows((dict(hypergradients), changes, memory), self._memory, len(self._buffer))
+        if not bool(usable.all()):
+            self._skip(~usable)
+            if not bool(usable.any()):
+                return
+            before = with_own_numbers(self._memory, len(self._buffer), self._buffer.device)
+            changes, memory = self._optimiser.update(hypergradients, before)
+            memory = chosen_rows(usable, memory, before)
+            changes = {name: torch.where(usable.unsqueeze(-1), value, 0.0) for name, value in changes.items()}
+        self._memory = memory
+        changes = {name: value.to(self._raw[name].dtype) for name, value in changes.items()}
+        self._raw = move(self._raw, changes, self._bounds)
+        self._hyper = Hyperparameters.of(self._raw)
+
+    def _skip(self, rows: Tensor) -> None:
+        if not bool(self._skipped.any()):
+            warnings.warn(
+                "a hypergradient was not finite: the hyperparameters were left as they are (OnePass.skipped counts)",
+                RuntimeWarning, stacklevel=5,
+            )  # fmt: skip
+        self._skipped = self._skipped + rows.cpu()
+
     def _begin_interval(self) -> None:
         self._count, self._window = 0, self._accumulator.begin(self._tuned)
+
+    # --- parameters that are trained no longer, or again ---
+
+    def _follow(self) -> None:
+        """Take up what was frozen or released since the last update."""
+        before = self._modules.layout
+        if self._modules.follow():
+            self._rearrange(before)
+
+    def _rearrange(self, before: Layout) -> None:
+        """Bring what has one value for each weight from another layout to that of the modules.
+
+        What belongs to weights that are not trained now is put by, under the parameter's name. The window cannot span
+        the change: where it was open, the interval begins again.
+        """
+        after, put_by = self._modules.layout, {**self._resting, **self._by_parameter(before)}
+        self._resting = {name: values for name, values in put_by.items() if name not in after.names}
+        self._buffer = self._buffer.new_zeros(len(self._buffer), after.count)
+        raw = self._widened(self._initial)
+        self._raw = {name: raw[name] if name in self._per_weight else value for name, value in self._raw.items()}
+        fresh = self._optimiser.init({name: self._raw[name] for name in self._tuned})
+        wide = self._wide_leaves()
+        leaves = zip(wide, tree.leaves(fresh), tree.leaves(self._memory), strict=True)
+        self._memory = tree.rebuilt(fresh, [new if is_wide else old for is_wide, new, old in leaves])
+        for name, values in self._by_parameter(after).items():
+            for value, known in zip(values, put_by.get(name, values), strict=True):
+                value.copy_(known)
+        self._hyper = Hyperparameters.of(self._raw)
+        if self._count > self._interval - self._window_size:
+            self._begin_interval()
+
+    def _by_parameter(self, layout: Layout) -> dict[str, list[Tensor]]:
+        """Views of all that has one value for each weight, by parameter."""
+        own = [value for name, value in self._raw.items() if name in self._per_weight]
+        leaves = zip(self._wide_leaves(), tree.leaves(self._memory), strict=True)
+        tensors = [self._buffer, *own, *(leaf for is_wide, leaf in leaves if is_wide)]
+        views = [layout.views(tensor) for tensor in tensors]
+        return {name: [view[name] for view in views] for name in layout.names}
+
+    def _wide_leaves(self) -> list[bool]:
+        """Which leaves of the optimiser's memory have one value for each weight: those whose shape depends on P."""
+
+        def shapes(width: int) -> list[Any]:
+            raw = {name: torch.zeros(1, width if name in self._per_weight else 1) for name in self._tuned}
+            return [getattr(leaf, "shape", None) for leaf in tree.leaves(self._optimiser.init(raw))]
+
+        return [two != three for two, three in zip(shapes(2), shapes(3), strict=True)]
 
     # --- what it has come to ---
 
@@ -190,6 +283,12 @@ class OnePass:
     def updates(self) -> int:
         """Weight updates made."""
         return self._updates
+
+    @property
+    def skipped(self) -> int | Tensor:
+        """Hyperparameter updates left out because they would not have been finite: a number, or (R,) int64."""
+        skipped = self._modules.single_or_all(self._skipped.clone())
+        return skipped if skipped.ndim else int(skipped)
 
     @property
     def hyperparameters(self) -> dict[str, Any]:
@@ -215,31 +314,46 @@ class OnePass:
         return {
             "tuned": list(self._tuned), "raw": {name: value.clone() for name, value in self._raw.items()},
             "momentum_buffer": self._buffer.clone(), "memory": tree.leaves(self._memory), "updates": self._updates,
-            "count": self._count,
+            "count": self._count, "trained": list(self._modules.layout.names), "skipped": self._skipped.clone(),
+            "resting": {name: [value.clone() for value in values] for name, values in self._resting.items()},
         }  # fmt: skip
 
+    @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a `state_dict` of a tuner made with the same arguments.
 
         Raises:
             UserError: it is of another.
         """
+        self._follow()
         try:
-            raw = {name: _like(state["raw"][name], value, name) for name, value in self._raw.items()}
-            buffer = _like(state["momentum_buffer"], self._buffer, "momentum_buffer")
+            names = tuple(state.get("trained", self._modules.layout.names))
+            layout = Layout(names, tuple(self._modules.shapes[name] for name in names))
+            rows, kind = len(self._buffer), (self._buffer.dtype, self._buffer.device)
+            widths = {name: layout.count if name in self._per_weight else 1 for name in self._raw}
+            raw = {name: _like(state["raw"][name], (rows, widths[name]), kind, name) for name in self._raw}
+            buffer = _like(state["momentum_buffer"], (rows, layout.count), kind, "momentum_buffer")
             template = self._optimiser.init({name: raw[name] for name in self._tuned})
-            memory = tree.rebuilt(template, state["memory"])
+            saved = zip(tree.leaves(template), state["memory"], strict=True)
+            memory = tree.rebuilt(template, [_taken(own, given) for own, given in saved])
             tuned, updates, count = tuple(state["tuned"]), int(state["updates"]), int(state["count"])
-        except (KeyError, ValueError, TypeError, AttributeError) as error:
+            skipped = torch.as_tensor(state.get("skipped", torch.zeros(rows, dtype=torch.int64))).expand(rows).cpu()
+            resting = {
+                name: [value.detach().clone().to(self._buffer.device) for value in values]
+                for name, values in dict(state.get("resting", {})).items()
+            }
+        except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
             raise UserError(f"state_dict: is of another tuner ({type(error).__name__}: {error})") from None
         if tuned != self._tuned:
             raise UserError(f"state_dict: tunes {', '.join(tuned)}, this tuner {', '.join(self._tuned)}")
-        self._raw, self._buffer, self._updates = raw, buffer, updates
-        self._memory = tree.change(memory, lambda leaf: leaf.to(buffer) if isinstance(leaf, Tensor) else leaf)
+        self._raw, self._buffer, self._updates, self._memory = raw, buffer, updates, memory
+        self._skipped, self._resting = skipped, resting
         self._hyper = Hyperparameters.of(raw)
         self._begin_interval()
         if count <= self._interval - self._window_size:
             self._count = count
+        if layout != self._modules.layout:
+            self._rearrange(layout)
 
 
 def _check_range(name: str, values: Tensor, tuned: bool) -> None:
@@ -252,156 +366,22 @@ def _check_range(name: str, values: Tensor, tuned: bool) -> None:
         raise UserError(f"{name}={values.tolist()}: must be {low}{below}")
 
 
-def _like(value: Tensor, template: Tensor, name: str) -> Tensor:
-    if value.shape != template.shape:
-        raise ValueError(f"{name} has shape {tuple(value.shape)}, needed {tuple(template.shape)}")
-    return value.detach().clone().to(template)
+def _check_made(key: str, value: Any, needed: Sequence[str], example: str) -> None:
+    if isinstance(value, type) or not all(hasattr(value, name) for name in needed):
+        found = value.__name__ if isinstance(value, type) else type(value).__name__
+        raise UserError(f"{key}: cannot be a {found}; give one such as {example}")
 
 
-# --- modules as rows ---
+def _like(value: Tensor, shape: tuple[int, ...], kind: tuple[torch.dtype, torch.device], name: str) -> Tensor:
+    if value.shape != shape:
+        raise ValueError(f"{name} has shape {tuple(value.shape)}, needed {shape}")
+    return value.detach().clone().to(dtype=kind[0], device=kind[1])
 
 
-class _Objective(nn.Module):
-    """The loss as a module, so that `functional_call` replaces the parameters of the model inside it."""
-
-    def __init__(self, model: nn.Module, loss: Loss) -> None:
-        super().__init__()
-        self.model, self.loss = model, loss
-
-    def forward(self, batch: Any) -> Tensor:
-        value = self.loss(self.model, batch)
-        if not isinstance(value, Tensor) or value.ndim:
-            found = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-            raise UserError(f"loss: must return the mean loss as a tensor of no dimension, not {found}")
+def _taken(template: Any, value: Any) -> Any:
+    """A saved leaf of the optimiser's memory in the place of one of this tuner's."""
+    if not isinstance(value, Tensor):
         return value
-
-
-class _Modules:
-    """R modules whose parameters are the rows of (R, P).
-
-    Args:
-        model: one module, or several of one architecture.
-        loss: (model, batch) -> ().
-        separate_batches: see `OnePass`.
-    """
-
-    def __init__(self, model: nn.Module | Sequence[nn.Module], loss: Loss, separate_batches: bool) -> None:
-        self._alone = isinstance(model, nn.Module)
-        modules = cast("list[nn.Module]", list(model) if isinstance(model, list | tuple) else [model])
-        _check_modules(modules, loss)
-        if self._alone and separate_batches:
-            raise UserError("separate_batches: is for several modules")
-        self._objectives = [_Objective(module, loss) for module in modules]
-        self._batch_axis = 0 if separate_batches else None
-        named = _trained(modules[0])
-        self.layout = Layout(tuple(named), tuple(tuple(value.shape) for value in named.values()))
-        self._parameters = [list(_trained(module).values()) for module in modules]
-        self._places = _places(modules[0])
-
-    def weights(self) -> Tensor:
-        """The modules' parameters, (R, P), copied."""
-        rows = [torch.cat([value.detach().reshape(-1) for value in row]) for row in self._parameters]
-        return torch.stack(rows)
-
-    def write(self, weights: Tensor, buffers: Mapping[str, Tensor]) -> None:
-        """Give the modules their parameters (R, P) and buffers (R, …)."""
-        for row, flat in zip(self._parameters, weights, strict=True):
-            for value, new in zip(row, self.layout.views(flat).values(), strict=True):
-                value.copy_(new)
-        for index, objective in enumerate(self._objectives):
-            for name, value in objective.model.named_buffers():
-                value.copy_(buffers[name][index])
-
-    def linearise(self, weights: Tensor, batch: Any, second_order: bool) -> Linearisation:
-        """Loss, gradient and, if ``second_order``, Hessian-vector products by autograd."""
-        with torch.enable_grad():
-            leaf = weights.detach().requires_grad_(True)
-            losses, buffers = self._losses(leaf, batch)
-            if not losses.requires_grad:
-                raise UserError("loss: does not depend on the model's parameters; call the model that it is given")
-            (gradient,) = torch.autograd.grad(losses.sum(), leaf, create_graph=second_order)
-
-        def hessian_product(vector: Tensor) -> Tensor:
-            with torch.enable_grad():
-                return torch.autograd.grad(gradient, leaf, vector, retain_graph=True)[0].detach()
-
-        return Linearisation(losses.detach(), gradient.detach(), hessian_product, buffers)
-
-    def _losses(self, weights: Tensor, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        """Loss (R,) and the buffers after it, (R, …) each."""
-        fixed = [_fixed(objective.model) for objective in self._objectives]
-        if self._alone:
-            loss, buffers = self._loss(self.layout.views(weights[0]), fixed[0], batch)
-            return loss.unsqueeze(0), {name: value.unsqueeze(0) for name, value in buffers.items()}
-        self._check_batch(batch)
-        stacked = {name: torch.stack([each[name] for each in fixed]) for name in fixed[0]}
-        mapped = vmap(self._loss, in_dims=(0, 0, self._batch_axis), randomness="different")
-        return mapped(self.layout.views(weights), stacked, batch)
-
-    def _loss(
-        self, parameters: Mapping[str, Tensor], fixed: Mapping[str, Tensor], batch: Any
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        objective = self._objectives[0]
-        own = {name: value.clone() for name, value in fixed.items()}
-        values = {**own, **parameters}
-        given = {f"model.{place}": values[name] for place, name in self._places.items()}
-        loss = functional_call(objective, given, (batch,), tie_weights=False)  # `_places` ties them
-        return loss, {name: own[name].detach() for name, _ in objective.model.named_buffers()}
-
-    def _check_batch(self, batch: Any) -> None:
-        if self._batch_axis is None:
-            return
-        for leaf in tree_leaves(batch):
-            if not isinstance(leaf, Tensor) or leaf.shape[:1] != (len(self._objectives),):
-                found = f"shape {tuple(leaf.shape)}" if isinstance(leaf, Tensor) else type(leaf).__name__
-                raise UserError(
-                    f"batch: separate_batches needs tensors whose first axis is the {len(self._objectives)} modules, "
-                    f"not {found}"
-                )
-
-    def single_or_all(self, values: Tensor) -> Tensor:
-        """The one row's value where there is one module, else all (R, …)."""
-        return values[0] if self._alone else values
-
-
-def _trained(module: nn.Module) -> dict[str, Tensor]:
-    return {name: value for name, value in module.named_parameters() if value.requires_grad}
-
-
-def _fixed(module: nn.Module) -> dict[str, Tensor]:
-    """Buffers, and parameters that are not trained."""
-    frozen = {name: value.detach() for name, value in module.named_parameters() if not value.requires_grad}
-    return {**frozen, **{name: value.detach() for name, value in module.named_buffers()}}
-
-
-def _places(module: nn.Module) -> dict[str, str]:
-    """Every place of a parameter or buffer, and its name: tied ones have one name and several places.
-
-    A submodule that is used twice counts once: `functional_call` with ``tie_weights`` replaces its parameters twice and
-    puts back the replacement.
-    """
-    names = {id(value): name for name, value in (*module.named_parameters(), *module.named_buffers())}
-    places = {}
-    for path, layer in module.named_modules():
-        own = (*layer.named_parameters(recurse=False, remove_duplicate=False),
-               *layer.named_buffers(recurse=False, remove_duplicate=False))  # fmt: skip
-        places.update({f"{path}.{local}".lstrip("."): names[id(value)] for local, value in own})
-    return places
-
-
-def _check_modules(modules: Sequence[nn.Module], loss: Loss) -> None:
-    if isinstance(loss, nn.Module) or not callable(loss):
-        raise UserError(
-            "loss: must be a function of (model, batch), such as "
-            "lambda model, batch: criterion(model(batch[0]), batch[1])"
-        )
-    if not modules or not all(isinstance(module, nn.Module) for module in modules):
-        raise UserError("model: must be a torch.nn.Module or a list of them")
-    kinds = [{name: (tuple(value.shape), value.dtype, value.device) for name, value in _trained(module).items()}
-             for module in modules]  # fmt: skip
-    if not kinds[0]:
-        raise UserError("model: has no parameters that require gradients")
-    if len({(dtype, device) for kind in kinds for _, dtype, device in kind.values()}) > 1:
-        raise UserError("model: all trained parameters must have one dtype and be on one device")
-    if any(kind != kinds[0] for kind in kinds):
-        raise UserError("model: all modules of a list must have the same parameters")
+    if isinstance(template, Tensor):
+        return _like(value, tuple(template.shape), (template.dtype, template.device), "memory")
+    return value.detach().clone()

@@ -7,6 +7,7 @@ import io
 import re
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -183,13 +184,114 @@ def test_a_diverging_module_leaves_the_others_as_they_are() -> None:
         pair[1][0].weight.fill_(torch.nan)  # type: ignore[union-attr, operator]
     single = convolutions(0)
     many, one = OnePass(pair, cross_entropy, every=3), OnePass([single], cross_entropy, every=3)
-    for tuner in (many, one):
-        for _ in range(6):
-            tuner.step(images())
-            if tuner.due:
-                tuner.tune(images(seed=1))
+    for _ in range(6):
+        one.step(images())
+        many.step(images())
+        if one.due:
+            one.tune(images(seed=1))
+        if many.due:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)
+                many.tune(images(seed=1))
     torch.testing.assert_close(pair[0][0].weight, single[0].weight, rtol=1e-10, atol=1e-12)  # type: ignore[union-attr]
-    assert many.hyperparameters["lr"].isnan().tolist() == [False, True]
+    assert many.hyperparameters["lr"][0] == pytest.approx(one.hyperparameters["lr"].item(), rel=1e-10)
+    assert many.hyperparameters["lr"][1].item() == pytest.approx(0.01)
+    assert many.skipped.tolist() == [0, 2]  # type: ignore[union-attr]
+
+
+def with_a_gap(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    inputs = batch[0].clone()
+    inputs[0] = torch.nan
+    return inputs, batch[1]
+
+
+def with_too_much(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    return batch[0] * 1e200, batch[1]  # whose square is what Adam would remember for ever
+
+
+@pytest.mark.parametrize("spoilt", [with_a_gap, with_too_much])
+@pytest.mark.parametrize("optimiser", [None, SGD(0.01)])
+def test_a_hypergradient_that_is_not_finite_changes_nothing_and_is_said_once(spoilt: Any, optimiser: Any) -> None:
+    linear = nn.Sequential(nn.Flatten(), nn.Linear(36, 3)).double()
+    module, other = linear, copy.deepcopy(linear)
+    skipping = OnePass(module, cross_entropy, every=2, optimiser=optimiser)
+    never = OnePass(other, cross_entropy, every=2, optimiser=optimiser)
+    said = []
+    for interval in range(5):
+        for tuner in (skipping, never):
+            tuner.step(images())
+            tuner.step(images())
+        if interval in (1, 3):
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                skipping.tune(with_a_gap(images()) if optimiser else spoilt(images()))
+            said += [str(warning.message) for warning in caught]
+        else:
+            skipping.tune(images())
+            never.tune(images())
+    assert skipping.hyperparameters == never.hyperparameters  # as if it had not been asked
+    assert (skipping.skipped, never.skipped) == (2, 0)
+    assert len(said) == 1
+    assert "not finite" in said[0]
+    again = OnePass(module, cross_entropy, every=2, optimiser=optimiser)
+    again.load_state_dict(skipping.state_dict())
+    assert again.skipped == 2
+
+
+def test_one_of_several_modules_skips_alone() -> None:
+    pairs = [[convolutions(0), convolutions(1)] for _ in range(2)]
+    tuners = [OnePass(pair, cross_entropy, every=2, separate_batches=True) for pair in pairs]
+    batch = tuple(torch.stack([part, part]) for part in images())
+    inputs = batch[0].clone()
+    inputs[1, 0] = torch.nan
+    for interval in range(4):
+        for tuner in tuners:
+            tuner.step(batch)
+            tuner.step(batch)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            tuners[0].tune((inputs, batch[1]) if interval == 1 else batch)
+        if interval != 1:
+            tuners[1].tune(batch)
+        else:  # the second tuner's rows leave this one out, both of them
+            tuners[1].step(batch)
+            tuners[1]._begin_interval()
+    assert tuners[0].skipped.tolist() == [0, 1]  # type: ignore[union-attr]
+    counts = tuners[0]._memory.count
+    assert counts.squeeze(-1).tolist() == [4, 3]
+    file = io.BytesIO()
+    torch.save(tuners[0].state_dict(), file)
+    file.seek(0)
+    again = OnePass(pairs[0], cross_entropy, every=2, separate_batches=True)
+    again.load_state_dict(torch.load(file, weights_only=True))
+    for tuner in (tuners[0], again):
+        before = tuner.hyperparameters["lr"]
+        tuner._update({name: torch.ones(2, 1, dtype=torch.float64) for name in ("lr", "weight_decay", "momentum")})
+        assert not torch.equal(tuner.hyperparameters["lr"], before)
+    assert torch.equal(tuners[0].hyperparameters["lr"], again.hyperparameters["lr"])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_what_tunes_is_float32_or_better_whatever_the_module_is(dtype: torch.dtype) -> None:
+    module = convolutions().to(dtype)
+    wanted = torch.promote_types(dtype, torch.float32)
+
+    def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        return functional.cross_entropy(model(batch[0].to(dtype)).float(), batch[1])
+
+    tuner = OnePass(module, loss, lr=0.01, hyper_lr=0.01, every=2)
+    lrs = []
+    for _ in range(40):
+        tuner.step(images())
+        if tuner.due:
+            hypergradients = tuner.tune(images(seed=1))
+            lrs.append(tuner.hyperparameters["lr"])
+            assert all(value.dtype == wanted for value in hypergradients.values())
+    assert all(value.dtype == dtype for value in module.parameters())
+    assert len(set(lrs)) == len(lrs)  # a step of 2 % is not lost
+    assert tuner.skipped == 0
+    leaves = [tuner._buffer, *tuner._raw.values(), *tuner._memory.first.values(), *tuner._memory.second.values()]
+    assert all(leaf.dtype == wanted for leaf in leaves)
 
 
 def test_hypergradients_are_finite_differences_of_a_loss_of_ones_own() -> None:
@@ -330,6 +432,13 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "momentum": ({"momentum": 1.0}, "momentum=1.0: must be above 0 to be tuned and below 1"),
     "text": ({"lr": "fast"}, "lr=fast: must be a number"),
     "too many": ({"lr": [0.1, 0.2]}, "one for each of 1 modules"),
+    "clip": ({"gradient_clip_norm": -1.0}, "gradient_clip_norm=-1.0: must be above 0"),
+    "interval": ({"clip_log10_lr": (0.0, -10.0)}, "clip_log10_lr=.*low at most high"),
+    "no interval": ({"clip_log10_lr": 3.0}, r"clip_log10_lr=3.0: must be a pair"),
+    "a class": ({"estimator": Unroll}, "estimator: cannot be a Unroll"),
+    "an optimiser of torch": ({"optimiser": torch.optim.Adam}, "optimiser: cannot be a Adam"),
+    "a flag": ({"separate_batches": 1}, "separate_batches=1: must be true or false"),
+    "one name": ({"tune": "lr"}, "tune=lr: must be a list"),
     "separate": ({"separate_batches": True}, "is for several modules"),
 }
 
@@ -340,6 +449,22 @@ def test_mistakes_are_one_line(case: str) -> None:
     with pytest.raises(UserError, match=text) as caught:
         OnePass(**{"model": nn.Linear(2, 2), "loss": cross_entropy, **arguments})
     assert "\n" not in str(caught.value)
+
+
+NUMBERS = ("lr", "weight_decay", "momentum", "look_back", "hyper_lr", "every", "gradient_clip_norm")
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1, "much", [[1.0]], {}])
+def test_no_argument_takes_what_is_not_a_number_in_its_range(name: str, value: Any) -> None:
+    with pytest.raises(UserError, match=name):
+        OnePass(nn.Linear(2, 2), cross_entropy, **{name: value})
+
+
+@pytest.mark.parametrize("bounds", [(float("nan"), 0), (float("-inf"), float("nan")), (0,), ("a", "b"), "ab"])
+def test_bounds_are_two_numbers(bounds: Any) -> None:
+    with pytest.raises(UserError, match="clip_log10_lr"):
+        OnePass(nn.Linear(2, 2), cross_entropy, clip_log10_lr=bounds)
 
 
 def test_mistakes_in_a_step_are_one_line() -> None:

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from hpo_bench.core import tree
+
 Values = Mapping[str, Tensor]
 
 
@@ -85,3 +87,46 @@ class Adam:
             deviation = second[name].sqrt() / root.to(second[name]) + self.eps
             steps[name] = scale.to(first[name]) * first[name] / deviation
         return steps, AdamMemory(count, first, second)
+
+
+# --- hypergradients that are not finite ---
+
+
+def finite_rows(results: Any, memory: Any, rows: int) -> Tensor:
+    """Which of R rows came out of an update with finite numbers, (R,) bool.
+
+    Args:
+        results: hypergradients, steps and the new memory.
+        memory: the one before, whose own infinities are no fault.
+    """
+    fine = _finite(results, rows)
+    return fine if bool(fine.all()) else fine | ~_finite(memory, rows)
+
+
+def _finite(values: Any, rows: int) -> Tensor:
+    """Which rows of all tensors of a structure are finite, (R,) bool."""
+    leaves = [leaf.reshape(rows, -1) for leaf in tree.leaves(values) if isinstance(leaf, Tensor)]
+    return torch.isfinite(torch.cat(leaves, 1)).all(1) if leaves else torch.ones(rows, dtype=torch.bool)
+
+
+def with_own_numbers(memory: Any, rows: int, device: torch.device) -> Any:
+    """A memory in which each row has its own copy (R, 1) of the numbers that the rows share, such as a count."""
+
+    def own(leaf: Any) -> Any:
+        if isinstance(leaf, Tensor | bool) or not isinstance(leaf, int | float):
+            return leaf
+        return torch.full((rows, 1), float(leaf), dtype=torch.float64, device=device)
+
+    return tree.change(memory, own)
+
+
+def chosen_rows(chosen: Tensor, new: Any, old: Any) -> Any:
+    """A memory with the rows ``chosen`` (R,) of one and the others of another, in the dtypes of ``old``."""
+
+    def pick(ours: Any, theirs: Any) -> Any:
+        if not isinstance(ours, Tensor):
+            return ours
+        mask = chosen.reshape(-1, *[1] * (ours.ndim - 1))
+        return torch.where(mask, ours, theirs).to(theirs.dtype)
+
+    return tree.rebuilt(old, map(pick, tree.leaves(new), tree.leaves(old)))
