@@ -9,16 +9,19 @@ several processes may add to it at once.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
-import tempfile
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hpo_bench import documents, locks
+
 FILE = ".index.jsonl"
+FORMAT = 2  # first of each line; lines of another are passed over
+PATIENCE = 1.0  # seconds to wait for another writer
 SLACK = 1000  # lines that may be stale before the file is written anew
 
 
@@ -40,6 +43,9 @@ class Entry(NamedTuple):
     error: str | None = None
 
 
+TYPES = {(int, int, int, str, str, str, str, int, str, error) for error in (str, type(None))}  # of a line's values
+
+
 @dataclass(frozen=True)
 class Listing:
     """All run folders of a store.
@@ -47,7 +53,7 @@ class Listing:
     Args:
         entries: those with a ``run.json``, by run id, sorted.
         unfinished: names of those without.
-        damaged: what `read` could not read: name -> message.
+        damaged: what `read` could not read: name -> what is wrong with it and what to do.
     """
 
     entries: dict[str, Entry]
@@ -56,11 +62,7 @@ class Listing:
 
 
 def entry(run_id: str, document: Mapping[str, Any]) -> Entry:
-    """Entry of a ``run.json``'s content.
-
-    Raises:
-        KeyError, TypeError: it lacks something.
-    """
+    """Entry of a ``run.json``'s content, as `documents.parsed_run` returns it."""
     config = document["config"]
     return Entry(
         run_id, str(document["status"]), str(config["dataset"]["name"]), str(config["method"]["name"]),
@@ -70,7 +72,7 @@ def entry(run_id: str, document: Mapping[str, Any]) -> Entry:
 
 def note(runs: Path, run_id: str, document: Mapping[str, Any]) -> None:
     """Add one run. An index that cannot be written costs time later, nothing else."""
-    with contextlib.suppress(OSError, KeyError, TypeError):
+    with contextlib.suppress(OSError):
         _append(runs, [_line(entry(run_id, document), *_stamp(runs / run_id / "run.json"))])
 
 
@@ -93,9 +95,13 @@ def read(runs: Path) -> Listing:
             entries[name] = cached[1]
             continue
         try:
-            entries[name] = entry(name, json.loads(Path(file).read_text(encoding="utf-8")))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            damaged[name] = f"{type(error).__name__}: {error}"
+            entries[name] = entry(name, documents.parsed_run(Path(file).read_text(encoding="utf-8")))
+        except documents.Newer as error:
+            damaged[name] = f"{file} is {error}"
+            continue
+        except (OSError, ValueError) as error:
+            reason = (error.strerror if isinstance(error, OSError) else None) or error
+            damaged[name] = f"{file} is damaged ({reason}); {documents.again(runs / name)}"
             continue
         known[name] = stamp, entries[name]
         fresh.append(_line(entries[name], *stamp))
@@ -133,7 +139,7 @@ def _stamp(file: Path | str) -> tuple[int, int]:
 
 
 def _line(found: Entry, time: int, size: int) -> str:
-    content = json.dumps([time, size, *found], ensure_ascii=False, separators=(",", ":"))
+    content = json.dumps([FORMAT, time, size, *found], ensure_ascii=False, separators=(",", ":"))
     return f"{content}\n"
 
 
@@ -146,9 +152,9 @@ def _known(runs: Path) -> tuple[dict[str, tuple[tuple[int, int], Entry]], int]:
     known: dict[str, tuple[tuple[int, int], Entry]] = {}
     lines = text.splitlines()
     for values in _parsed(lines):
-        with contextlib.suppress(ValueError, TypeError, IndexError):
-            time, size, *rest = values
-            known[str(rest[0])] = (time, size), Entry(*rest)
+        if isinstance(values, list) and tuple(map(type, values)) in TYPES and values[0] == FORMAT:
+            _, time, size, *rest = values
+            known[rest[0]] = (time, size), Entry(*rest)
     return known, len(lines)
 
 
@@ -169,11 +175,10 @@ def _append(runs: Path, lines: Iterable[str]) -> None:
 
     One writer at a time: half of another's write would look like a crash.
     """
-    data = "".join(lines).encode()
+    data = "".join(lines).encode(errors="replace")
     descriptor = os.open(runs / FILE, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
     try:
-        with contextlib.suppress(OSError):  # a file system without locks: at worst a blank line
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        _lock(descriptor)
         end = os.lseek(descriptor, 0, os.SEEK_END)
         if end and os.pread(descriptor, 1, end - 1) != b"\n":
             data = b"\n" + data
@@ -182,13 +187,26 @@ def _append(runs: Path, lines: Iterable[str]) -> None:
         os.close(descriptor)
 
 
+def _lock(descriptor: int) -> None:
+    """Wait a moment for another writer. Without a lock, at worst a line is lost."""
+    end = time.monotonic() + PATIENCE
+    while locks.try_lock(descriptor) is False and time.monotonic() < end:
+        time.sleep(0.01)
+
+
 def _rewrite(runs: Path, lines: Iterable[str]) -> None:
-    handle, name = tempfile.mkstemp(dir=runs, prefix=f"{FILE}.", suffix=".tmp")
+    """Write the file anew, unless another process is about to."""
+    temporary = runs / f"{FILE}.tmp"  # one name: what a killed process left is taken up by the next
+    descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.writelines(lines)
-        os.replace(name, runs / FILE)
+        if locks.try_lock(descriptor) is not False:
+            os.truncate(descriptor, 0)
+            with open(descriptor, "w", encoding="utf-8", closefd=False) as file:
+                file.writelines(lines)
+            os.replace(temporary, runs / FILE)
     except OSError:
         with contextlib.suppress(OSError):
-            os.unlink(name)
+            temporary.unlink()
         raise
+    finally:
+        os.close(descriptor)

@@ -12,11 +12,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hpo_bench import index
+from hpo_bench import documents, index, locks, signals
+from hpo_bench.documents import FORMAT, again
 from hpo_bench.errors import RunError, StoreError
 
-FORMAT = 1
 FINAL_COLUMNS = (
     "seed", "status", "diverged_at", "initial_lr", "initial_weight_decay", "initial_momentum", "lr", "weight_decay",
     "momentum", "train_loss", "validation_loss", "test_loss", "test_metric", "best_validation_step",
@@ -40,6 +41,9 @@ CURVE_COLUMNS = (
     "elapsed_s",
 )  # fmt: skip
 TABLES = ("final", "curves", "hypergradients", "trials")
+KEYS = ("seed", "step")
+UNREADABLE = (pa.ArrowException, OSError, ValueError)
+TRANSIENT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EACCES, errno.EPERM, errno.ESTALE)
 
 
 @dataclass(frozen=True)
@@ -89,26 +93,28 @@ def read_run(path: Path) -> Run | None:
         text = file.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except UnicodeDecodeError as error:
+        raise StoreError(f"{file} is damaged (no UTF-8: {error.reason}); {again(path)}") from None
     except OSError as error:
         raise StoreError(f"cannot read {file}: {error.strerror or error}") from None
     try:
-        content = json.loads(text)
-        return Run(
-            path=path,
-            status=content["status"],
-            config=content["config"],
-            config_hash=content["config_hash"],
-            code=content.get("code", {}),
-            environment=content.get("environment", {}),
-            seconds=content.get("seconds", {}),
-            seeds=tuple(content["seeds"]),
-            error=content.get("error"),
-            costs=content.get("costs") or {},
-        )
-    except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(
-            f"{file} is damaged ({type(error).__name__}: {error}); delete the folder {path} to compute the run again"
-        ) from None
+        content = documents.parsed_run(text)
+    except documents.Newer as error:
+        raise StoreError(f"{file} is {error}") from None
+    except ValueError as error:
+        raise StoreError(f"{file} is damaged ({error}); {again(path)}") from None
+    return Run(
+        path=path,
+        status=content["status"],
+        config=content["config"],
+        config_hash=content["config_hash"],
+        code=content.get("code", {}),
+        environment=content.get("environment", {}),
+        seconds=content.get("seconds", {}),
+        seeds=tuple(content["seeds"]),
+        error=content.get("error"),
+        costs=content.get("costs") or {},
+    )
 
 
 def scan(results_dir: str | Path, on_error: Callable[[StoreError], None] | None = None) -> Iterator[Run]:
@@ -136,41 +142,100 @@ def read_table(run: Run, table: str, columns: Iterable[str] | None = None) -> pd
     Raises:
         StoreError: the file is missing, truncated, or lacks a column.
     """
-    file = run.path / f"{table}.parquet"
     wanted = list(columns) if columns is not None else None
+    return read_arrow(run, table, wanted).to_pandas()
+
+
+def read_arrow(run: Run, table: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """`read_table` as an Arrow table, whatever pandas or another program noted in the file about an index.
+
+    Raises:
+        StoreError: see `read_table`.
+    """
+    file = run.path / f"{table}.parquet"
     try:
-        frame = pq.read_table(file, columns=wanted, partitioning=None).to_pandas()
+        with pq.ParquetFile(file) as content:
+            found = content.read(columns, use_threads=False)
     except FileNotFoundError:
-        raise StoreError(f"{file} is missing; {_again(run)}") from None
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise StoreError(f"{file} is damaged ({str(error).splitlines()[0][:200]}); {_again(run)}") from None
-    required = wanted if wanted is not None else {"final": FINAL_COLUMNS, "curves": CURVE_COLUMNS}.get(table, ())
-    missing = [column for column in required if column not in frame.columns]
+        raise StoreError(f"{file} is missing; {again(run.path)}") from None
+    except UNREADABLE as error:
+        raise StoreError(f"{file} is damaged ({_first_line(error)}); {again(run.path)}") from None
+    required = columns if columns is not None else {"final": FINAL_COLUMNS, "curves": CURVE_COLUMNS}.get(table, ())
+    missing = [column for column in required if column not in found.column_names]
     if missing:
-        raise StoreError(f"{file} lacks the column {missing[0]}; {_again(run)}")
-    return frame
+        raise StoreError(f"{file} lacks the column {missing[0]}; {again(run.path)}")
+    for name in found.column_names:
+        if not _fits(found.schema.field(name).type, name) or (name in KEYS and found[name].null_count):
+            raise StoreError(
+                f"{file} is damaged (column {name} holds {found.schema.field(name).type}); {again(run.path)}"
+            )
+    return found.replace_schema_metadata(None)
 
 
-def _again(run: Run) -> str:
-    return f"delete the folder {run.path} (or run with --force) to compute it again"
+def _fits(kind: pa.DataType, name: str) -> bool:
+    """Whether a column may have this type: those that we write are read as numbers, seeds and steps as whole ones."""
+    if name in KEYS:
+        return pa.types.is_integer(kind)
+    if name == "status":
+        return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_dictionary(kind)
+    numeric = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind)
+    return numeric or name not in (*FINAL_COLUMNS, *CURVE_COLUMNS)
+
+
+def _first_line(error: Exception) -> str:
+    """An error of pyarrow in some words."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A temporary name beside ``path`` to write to; it becomes ``path`` when the block ends without an error."""
+    """A temporary name beside ``path`` to write to; it becomes ``path`` when the block ends without an error.
+
+    The name is always the same, so that the next to write ``path`` takes up what a killed process left of it; who
+    writes holds a lock on it. Where it is taken, or there are no locks, another name is made up.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    os.close(handle)
-    temporary = Path(name)
+    temporary, descriptor = _temporary(path)
     try:
         yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        mode = 0o666 & ~_umask()
-        temporary.chmod(mode)
+        _to_disk(temporary)
         os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _temporary(path: Path) -> tuple[Path, int]:
+    """A file to write to, open and ours alone."""
+    usual = path.with_name(f".{path.name}.tmp")
+    while True:
+        try:
+            descriptor = os.open(usual, os.O_RDWR | os.O_CREAT, 0o666)
+        except (PermissionError, IsADirectoryError):
+            break
+        if not locks.try_lock(descriptor):
+            os.close(descriptor)
+            break
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), usual.stat()):
+                return usual, descriptor
+        os.close(descriptor)  # it was renamed between our opening and our locking it
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    Path(name).chmod(0o666 & ~_umask())
+    return Path(name), descriptor
+
+
+def _to_disk(path: Path) -> None:
+    """Have a file's content on the disk before its name is there; some file systems cannot say when it is."""
+    with path.open("rb") as file:
+        try:
+            os.fsync(file.fileno())
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+                raise
 
 
 def _umask() -> int:
@@ -217,38 +282,68 @@ class Locked(RunError):
     """Another process is computing this run."""
 
 
+@dataclass(frozen=True)
+class _Stored:
+    """A finished block on disk."""
+
+    folder: Path
+    seeds: tuple[int, ...]
+    seconds: Mapping[str, float]
+
+
 class Writer:
     """Collects the blocks of one run and commits them as one. Use as a context: it holds the run's lock.
 
+    What was stored before is kept until the commit replaces it, with ``force`` too.
+
+    Args:
+        force: compute again what is stored.
+        waiting: where another process is computing this run, wait for its end and tell this function about it; what
+            that process has stored is not computed again, with ``force`` neither.
+
     Raises:
         StoreError: the folder cannot be written.
-        Locked: another process is computing this run.
+        Locked: another process is computing this run, and ``waiting`` is not given.
     """
 
-    def __init__(self, results_dir: str | Path, run_id: str, *, force: bool = False) -> None:
+    def __init__(
+        self, results_dir: str | Path, run_id: str, *, force: bool = False,
+        waiting: Callable[[str], None] | None = None,
+    ) -> None:  # fmt: skip
         self.path = runs_folder(results_dir) / run_id
         self.force = force
-        self._lock: Any = None
+        self._waiting = waiting
+        self._lock: locks.Lock | None = None
 
     def __enter__(self) -> Writer:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = _lock(self.path / ".lock")
+            self._lock = locks.take(self.path / ".lock", self._waiting)
+            if self.waited:
+                self.force = False
+                self.path.mkdir(exist_ok=True)
+            if self.force:
+                _remove(self.blocks)
+        except locks.Busy as busy:
+            raise Locked(f"another process ({busy}) is computing {self.path.name}; wait for it or stop it") from None
         except OSError as error:
+            self.__exit__()
             raise StoreError(f"cannot write to {self.path}: {error.strerror or error}") from None
-        if self.force:
-            for name in ("run.json", *(f"{table}.parquet" for table in TABLES), "final_weights.npz"):
-                (self.path / name).unlink(missing_ok=True)
-            shutil.rmtree(self.blocks, ignore_errors=True)
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(OSError):
-            (self.path / ".lock").unlink(missing_ok=True)
         if self._lock is not None:
-            self._lock.close()
+            self._lock.release()
         with contextlib.suppress(OSError):  # nothing was computed: leave no empty folder behind
             self.path.rmdir()
+
+    @property
+    def waited(self) -> bool:
+        """Whether another process was computing this run."""
+        return self._lock is not None and self._lock.waited
 
     @property
     def blocks(self) -> Path:
@@ -256,86 +351,179 @@ class Writer:
         return self.path / "blocks"
 
     def complete(self) -> Run | None:
-        """The run if it is already complete."""
-        run = read_run(self.path)
+        """The run if it is already complete; None with ``force``."""
+        run = None if self.force else read_run(self.path)
         return run if run is not None and run.status == "complete" else None
 
     def finished_seeds(self) -> set[int]:
-        """Seeds of the blocks already on disk. Damaged blocks are dropped, to be computed again."""
-        seeds: set[int] = set()
-        for folder in self._block_folders():
-            try:
-                own = json.loads((folder / "block.json").read_text(encoding="utf-8"))["seeds"]
-                for table in ("final", "curves"):
-                    pq.read_schema(folder / f"{table}.parquet")
-                seeds.update(own)
-            except (OSError, ValueError, KeyError, pa.ArrowException):
-                shutil.rmtree(folder, ignore_errors=True)
-        return seeds
+        """Seeds of the blocks already on disk. Damaged blocks are dropped, to be computed again.
 
-    def _block_folders(self) -> list[Path]:
-        return sorted(path for path in self.path.glob("blocks/block-*") if (path / "block.json").exists())
+        Raises:
+            StoreError: a block is of a later format, or cannot be read although nothing says that it is damaged.
+        """
+        return {seed for block in self._finished_blocks() for seed in block.seeds}
+
+    def _finished_blocks(self) -> list[_Stored]:
+        found = []
+        for folder in sorted(self.path.glob("blocks/block-*")):
+            try:
+                found.append(_read_block(folder))
+            except FileNotFoundError:  # of a block that was killed before its commit mark, or a table of it is gone
+                continue
+            except documents.Newer as error:
+                raise StoreError(f"{folder / 'block.json'} is {error}") from None
+            except UNREADABLE as error:
+                if isinstance(error, OSError) and error.errno in TRANSIENT:
+                    raise StoreError(f"cannot read {folder}: {error.strerror or error}") from None
+                _remove(folder)
+        return found
 
     def write_block(self, block: Block) -> None:
         """Store a finished block; ``block.json`` is its commit mark."""
         folder = self.blocks / f"block-{block.seeds[0]}-{block.seeds[-1]}"
-        with _disk_errors(self.path):
+        with signals.deferred(), _disk_errors(self.path):
             for name, table in block.tables.items():
                 write_table(folder / f"{name}.parquet", table)
             if block.weights:
                 with atomic(folder / "final_weights.npz") as temporary, temporary.open("wb") as file:
                     np.savez(file, **block.weights)  # type: ignore[arg-type]
-            write_json(folder / "block.json", {"seeds": list(block.seeds), "seconds": block.seconds})
+            content = {"format": FORMAT, "seeds": list(block.seeds), "seconds": block.seconds}
+            write_json(folder / "block.json", content)
 
     def commit(self, seeds: Iterable[int], document: Mapping[str, Any]) -> Run:
-        """Join the blocks in the order of ``seeds``, write ``run.json`` last, drop the blocks."""
+        """Join the blocks in the order of ``seeds``, write ``run.json`` last, drop the blocks.
+
+        Killed in the middle, the run is one whose blocks are all finished, and is committed by the next that has it.
+        """
         order = list(seeds)
-        position = {seed: index for index, seed in enumerate(order)}
-        folders = self._block_folders()
-        blocks = [json.loads((folder / "block.json").read_text(encoding="utf-8")) for folder in folders]
-        stored = [seed for block in blocks for seed in block["seeds"]]
-        if sorted(stored) != sorted(order):
-            raise StoreError(f"{self.path / 'blocks'} does not hold each repetition once; delete it to start again")
-        seconds = {
-            kind: sum(block["seconds"].get(kind, 0.0) for block in blocks) for kind in ("train", "evaluate", "total")
-        }
-        with _disk_errors(self.path):
-            for name in TABLES:
-                parts = [folder / f"{name}.parquet" for folder in folders]
-                if parts and parts[0].exists():
-                    table = pa.concat_tables([pq.read_table(part, partitioning=None) for part in parts])
-                    write_table(self.path / f"{name}.parquet", _in_seed_order(table, position))
-            if folders and (folders[0] / "final_weights.npz").exists():
-                self._commit_weights(folders, [position[seed] for seed in stored])
+        with signals.deferred(), _disk_errors(self.path):
+            blocks = _each_once(self._finished_blocks(), order, self.blocks)
+            seconds = {
+                kind: sum(block.seconds.get(kind, 0.0) for block, _ in blocks)
+                for kind in ("train", "evaluate", "total")
+            }
+            (self.path / "run.json").unlink(missing_ok=True)  # of a failed run, or of one that is computed again
+            self._commit_tables(blocks, order)
             self._write_document(
                 {"format": FORMAT, "status": "complete", **document, "seconds": seconds, "seeds": order}
             )
-        self.drop_blocks()
+            self.drop_blocks()
         run = read_run(self.path)
         assert run is not None
         return run
 
-    def _commit_weights(self, folders: list[Path], positions: list[int]) -> None:
-        archives = [np.load(folder / "final_weights.npz") for folder in folders]
-        back = np.argsort(positions)
+    def _commit_tables(self, blocks: Sequence[tuple[_Stored, Sequence[int]]], order: Sequence[int]) -> None:
+        position = {seed: index for index, seed in enumerate(order)}
+        first = blocks[0][0].folder
+        for name in TABLES:
+            if not (first / f"{name}.parquet").exists():
+                continue
+            parts = [_rows_of(block, own, name) for block, own in blocks]
+            write_table(self.path / f"{name}.parquet", _in_seed_order(pa.concat_tables(parts), position))
+        if (first / "final_weights.npz").exists():
+            self._commit_weights(blocks, position)
+
+    def _commit_weights(self, blocks: Sequence[tuple[_Stored, Sequence[int]]], position: Mapping[int, int]) -> None:
+        archives = [np.load(block.folder / "final_weights.npz") for block, _ in blocks]
+        rows = [[block.seeds.index(seed) for seed in own] for block, own in blocks]
+        back = np.argsort([position[seed] for _, own in blocks for seed in own])
         with atomic(self.path / "final_weights.npz") as temporary, temporary.open("wb") as file:
-            joined = {name: np.concatenate([archive[name] for archive in archives])[back] for name in archives[0].files}
+            joined = {
+                name: np.concatenate([archive[name][own] for archive, own in zip(archives, rows, strict=True)])[back]
+                for name in archives[0].files
+            }
             np.savez(file, **joined)  # type: ignore[arg-type]
 
     def drop_blocks(self) -> None:
-        """Remove what the commit made needless."""
-        shutil.rmtree(self.blocks, ignore_errors=True)
+        """Remove what the commit made needless. Where that fails, the next that has the run does it."""
+        with contextlib.suppress(OSError):
+            _remove(self.blocks)
 
     def fail(self, seeds: Iterable[int], document: Mapping[str, Any], error: str) -> None:
-        """Mark the run as failed; its finished blocks stay, so a later call computes only the rest."""
-        with contextlib.suppress(OSError):
-            self._write_document(
-                {"format": FORMAT, "status": "failed", "error": error, **document, "seconds": {}, "seeds": list(seeds)}
-            )
+        """Mark the run as failed; its finished blocks stay, so a later call computes only the rest.
+
+        A complete run that was to be computed again stays what it is.
+        """
+        with contextlib.suppress(OSError, StoreError):
+            before = read_run(self.path) if self.force else None
+            if before is None or before.status != "complete":
+                content = {"format": FORMAT, "status": "failed", "error": error, **document}
+                self._write_document({**content, "seconds": {}, "seeds": list(seeds)})
 
     def _write_document(self, content: Mapping[str, Any]) -> None:
         write_json(self.path / "run.json", content)
         index.note(self.path.parent, self.path.name, content)
+
+
+def tidy(results_dir: str | Path, run_ids: Iterable[str]) -> None:
+    """Finish what a process left undone that was killed after the commit of one of these runs."""
+    for run_id in run_ids:
+        if (runs_folder(results_dir) / run_id / ".lock").exists():
+            with contextlib.suppress(RunError, StoreError), Writer(results_dir, run_id) as writer:
+                if writer.complete() is not None:
+                    writer.drop_blocks()
+
+
+def _read_block(folder: Path) -> _Stored:
+    """A finished block, its tables read to the end.
+
+    Raises:
+        FileNotFoundError: it is not finished, or not there any more.
+        OSError, ValueError, pyarrow.ArrowException: it cannot be read.
+    """
+    content = documents.read(folder / "block.json")
+    seeds, seconds = content.get("seeds"), content.get("seconds", {})
+    if not isinstance(seeds, list) or not seeds or not all(type(seed) is int for seed in seeds):
+        raise ValueError("block.json must name its seeds")
+    if not isinstance(seconds, dict) or not all(type(value) in (int, float) for value in seconds.values()):
+        raise ValueError("block.json must hold seconds")
+    for name in TABLES:
+        file = folder / f"{name}.parquet"
+        if file.exists() or name in ("final", "curves"):
+            held = set(pq.ParquetFile(file).read(["seed"], use_threads=False)["seed"].to_pylist())
+            if not held.issuperset(seeds) and name == "final":
+                raise ValueError(f"{file} does not hold the seeds of block.json")
+    return _Stored(folder, tuple(seeds), seconds)
+
+
+def _each_once(blocks: Iterable[_Stored], order: Iterable[int], folder: Path) -> list[tuple[_Stored, tuple[int, ...]]]:
+    """Blocks with the seeds to take from each, so that every one is taken once.
+
+    Blocks overlap where two processes computed one run and there were no locks; their numbers are the same.
+
+    Raises:
+        RunError: not all seeds are there.
+    """
+    wanted, chosen = set(order), []
+    for block in blocks:
+        own = tuple(seed for seed in block.seeds if seed in wanted)
+        wanted.difference_update(own)
+        if own:
+            chosen.append((block, own))
+    if wanted:
+        raise RunError(
+            f"{folder} does not hold seed {min(wanted)} any more; run the same command again to compute what is missing"
+        )
+    return chosen
+
+
+def _rows_of(block: _Stored, seeds: Sequence[int], name: str) -> pa.Table:
+    """A table of a block, of some of its seeds."""
+    with pq.ParquetFile(block.folder / f"{name}.parquet") as file:
+        table = file.read()
+    if len(seeds) == len(block.seeds):
+        return table
+    return table.filter(np.isin(table["seed"].to_numpy(), seeds))
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder with all that it holds; what is not there is removed."""
+    try:
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        pass
+    except NotADirectoryError:
+        folder.unlink()
 
 
 def _in_seed_order(table: pa.Table, position: Mapping[int, int]) -> pa.Table:
@@ -347,27 +535,9 @@ def _in_seed_order(table: pa.Table, position: Mapping[int, int]) -> pa.Table:
 def _disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
+    except (OSError, pa.ArrowException) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or _first_line(error)
         raise RunError(
-            f"cannot write results to {path}: {error.strerror or error}; what was finished before is kept, "
+            f"cannot write results to {path}: {reason}; what was finished before is kept, "
             "run the same command again to go on"
         ) from None
-
-
-def _lock(path: Path) -> Any:
-    """Hold an advisory lock that dies with the process, so a killed run leaves no lock behind."""
-    try:
-        import fcntl
-    except ImportError:  # not on Windows: two processes would do the same work twice, with the same numbers
-        return None
-    while True:
-        file = path.open("a+")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            raise Locked(f"another process is computing {path.parent.name}; wait for it or stop it") from None
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                return file
-        file.close()  # its last holder removed it between our opening and our locking it

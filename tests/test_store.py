@@ -46,7 +46,7 @@ def test_an_empty_store_has_no_runs(tmp_path):
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"status": "complete"}', "\x00\x01"])
 def test_a_damaged_run_json_is_named(run, tmp_path, content):
     (run.path / "run.json").write_text(content)
-    with pytest.raises(StoreError, match=r"run\.json is damaged .*delete the folder") as caught:
+    with pytest.raises(StoreError, match=r"run\.json is damaged .*move .* aside") as caught:
         list(store.scan(tmp_path))
     assert "\n" not in str(caught.value)
     problems = []
