@@ -6,6 +6,7 @@ functions of the update's number, so a `Snapshot` and what the recorder wrote do
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import time
 import zipfile
@@ -17,27 +18,45 @@ from typing import Any
 import numpy as np
 import torch
 
+from hpo_bench import notices
 from hpo_bench.core import tree
 from hpo_bench.core.loop import Snapshot
 from hpo_bench.core.recorder import Recorder
 from hpo_bench.store import atomic
 
+FORMAT = 1  # raised when what is held changes its meaning; a checkpoint of another format is passed over
 UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, EOFError, zipfile.BadZipFile)
 
 
 def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write arrays by name, atomically."""
     with atomic(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]
+        np.savez(file, format=np.array(FORMAT), **arrays)  # type: ignore[arg-type]
 
 
 def read(path: Path) -> dict[str, np.ndarray] | None:
     """What `write` wrote; None where there is nothing, or nothing that can be read."""
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+            _check_format(archive)
+            return {name: archive[name] for name in archive.files if name != "format"}
     except UNREADABLE:
         return None
+
+
+def _check_format(archive: Mapping[str, np.ndarray]) -> None:
+    """Raise `ValueError` where another version wrote it; the first ones did not say theirs."""
+    if int(archive.get("format", np.array(FORMAT))) != FORMAT:
+        raise ValueError("of another format")
+
+
+def save_or_warn(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """`write`, or a warning: a checkpoint that cannot be written costs time, no result."""
+    try:
+        write(path, arrays)
+    except OSError as error:
+        reason = error.strerror or error
+        notices.warn(f"no checkpoint can be written to {path.parent} ({reason}); the run goes on without")
 
 
 def packed(value: Any, prefix: str) -> dict[str, np.ndarray]:
@@ -111,6 +130,7 @@ class Checkpoints:
 def _rows(path: Path) -> tuple[tuple[str, ...], tuple[int, ...]]:
     try:
         with np.load(path, allow_pickle=False) as archive:
+            _check_format(archive)
             runs = archive["runs"] if "runs" in archive.files else ()
             return tuple(str(run) for run in runs), tuple(int(seed) for seed in archive["seeds"])
     except UNREADABLE:
@@ -129,16 +149,12 @@ class Checkpoint:
         return time.monotonic() - self._last >= self.every
 
     def save(self, snapshot: Snapshot, recorder: Recorder) -> None:
-        """Write it.
-
-        Raises:
-            OSError: the disk is full.
-        """
+        """Write it, or warn that it cannot be written."""
         recorded = {f"recorder/{name}": array for name, array in recorder.contents().items()}
         rows = {"seeds": np.array(self.seeds)}
         if self.runs:
             rows["runs"] = np.array(self.runs)
-        write(self.path, {**rows, **packed(snapshot, "snapshot"), **recorded})
+        save_or_warn(self.path, {**rows, **packed(snapshot, "snapshot"), **recorded})
         self._last = time.monotonic()
 
     def load(self, template: Snapshot, recorder: Recorder) -> Snapshot | None:
@@ -158,4 +174,5 @@ class Checkpoint:
 
     def drop(self) -> None:
         """The block is finished."""
-        self.path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it goes with the blocks, when the run is committed
+            self.path.unlink(missing_ok=True)

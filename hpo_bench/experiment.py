@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import platform
 import subprocess
 import threading
@@ -50,29 +51,33 @@ class Outcome:
     computed: int
 
 
-def execute(settings: Settings, reporter: Reporter | None = None, pool: Pool | None = None) -> Outcome:
+def execute(
+    settings: Settings, reporter: Reporter | None = None, pool: Pool | None = None, *, wait: bool = True
+) -> Outcome:
     """Make sure that a run is stored: nothing to do where it is, only the rest where it was interrupted.
 
     Args:
         pool: where its blocks are computed; threads of this process unless given.
+        wait: where another process is computing the run, wait for its end (and say so every few seconds).
 
     Raises:
         UserError: the settings do not fit each other, the data, or the device.
-        RunError: the run had begun and failed; what was finished is kept.
+        RunError: the run had begun and failed; what was finished is kept. `hpo_bench.store.Locked` without ``wait``.
     """
-    (outcome,) = execute_together([settings], reporter, pool)
+    (outcome,) = execute_together([settings], reporter, pool, wait=wait)
     if isinstance(outcome, Exception):
         raise outcome
     return outcome
 
 
 def execute_together(
-    runs: Sequence[Settings], reporter: Reporter | None = None, pool: Pool | None = None
+    runs: Sequence[Settings], reporter: Reporter | None = None, pool: Pool | None = None, *, wait: bool = False
 ) -> list[Outcome | UserError | RunError]:
     """Make sure that some runs are stored, whose repetitions are rows of one program. See `execute`.
 
     Args:
         runs: one, or several that differ in their look-back alone (see `Program`).
+        wait: see `execute`; for one run only, as two processes might wait for each other's.
 
     Returns:
         What became of each run, or the error that `execute` would raise for it (`hpo_bench.store.Locked` where another
@@ -87,21 +92,31 @@ def execute_together(
     device = pick_device(shared.device)
     table = shared.source.load(shared.validation_share)
     outcomes: dict[int, Outcome | UserError | RunError] = {}
+
+    def locked(settings: Settings, name: str) -> Writer:
+        def waiting(holder: str) -> None:
+            reporter.say(f"{name}: {holder} is computing it; waiting for its end")
+
+        return Writer(settings.results_dir, name, force=settings.force, waiting=waiting if wait else None)
+
     with ExitStack() as locks:
         claims: dict[int, Claim] = {}
         for number, settings in enumerate(runs):
             name, config_hash = identify(settings, table)
             try:
-                writer = locks.enter_context(Writer(settings.results_dir, name, force=settings.force))
+                writer = locks.enter_context(locked(settings, name))
                 run = writer.complete()
+                if run is None:
+                    claims[number] = Claim.of(settings, name, config_hash, writer)
+                    continue
             except (UserError, RunError) as error:
                 outcomes[number] = error
                 continue
-            if run is None:
-                claims[number] = Claim.of(settings, name, config_hash, writer)
-                continue
             writer.drop_blocks()
-            reporter.say(f"{name}: already complete, nothing to compute (--force computes it again)")
+            if writer.waited:
+                reporter.say(f"{name}: stored by the other process")
+            else:
+                reporter.say(f"{name}: already complete, nothing to compute (--force computes it again)")
             outcomes[number] = Outcome(run, 0)
         if claims:
             made = _carry_out(list(claims.values()), table, device, reporter, pool)
@@ -139,11 +154,7 @@ def _carry_out(
 ) -> list[Outcome | UserError | RunError]:
     """Compute what is missing of each run, store every block as it comes, and commit each run with its last block."""
     settings = [claim.settings for claim in claims]
-    checkpoints = [
-        Checkpoints(claim.writer.blocks, claim.settings.checkpoint_every, claim.name)
-        for claim in claims
-        if claim.settings.checkpoint_every is not None
-    ]
+    checkpoints = [_checkpoints(claim) for claim in claims]
     program = Program.of(settings, table, device, checkpoints)
     missing = [
         Row(number, seed)
@@ -151,7 +162,7 @@ def _carry_out(
         for seed in claim.settings.seeds
         if seed in claim.missing
     ]
-    chunk = program.trainer.chunk(max(len(missing), 1))
+    chunk = program.trainer.chunk(len(missing) or sum(claim.settings.repetitions for claim in claims))
     begun = program.begun(missing)
     blocks = [*begun, *_divided(missing, begun, chunk.rows)]
     finished = sum(len(claim.earlier) for claim in claims)
@@ -202,6 +213,12 @@ def _carry_out(
                 failure.__cause__ = error
                 claim.outcome = failure
     return [claim.outcome for claim in claims if claim.outcome is not None]
+
+
+def _checkpoints(claim: Claim) -> Checkpoints:
+    """Where a run's blocks leave theirs: now and then if that was asked for, and always where they are stopped."""
+    every = claim.settings.checkpoint_every
+    return Checkpoints(claim.writer.blocks, math.inf if every is None else every, claim.name)
 
 
 def _give_up(claims: Sequence[Claim], error: UserError | RunError) -> None:
@@ -404,7 +421,8 @@ class Threads:
             def on_progress(count: int) -> None:
                 nonlocal done
                 done += count * len(rows)
-                reporter.advance(count * len(rows))
+                if count:
+                    reporter.advance(count * len(rows))
                 if stop.is_set():
                     raise Stopped
 

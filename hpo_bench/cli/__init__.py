@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from hpo_bench import __version__
+from hpo_bench import __version__, signals
 from hpo_bench.errors import RunError, UserError, nearest
 
 # Command: where its Typer app or its function is. These modules import nothing heavy before their command runs.
@@ -53,7 +53,11 @@ class _Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with signals.handled():
+                return super().invoke(ctx)
+        except signals.Terminated:
+            print("terminated; run the same command again to go on", file=sys.stderr)
+            raise typer.Exit(signals.EXIT_CODE) from None
         except KeyboardInterrupt:
             print("interrupted; run the same command again to go on", file=sys.stderr)
             raise typer.Exit(130) from None

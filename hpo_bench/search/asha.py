@@ -109,7 +109,8 @@ class ASHA:
             rows = begin(trainer, seeds, *all_pairs(len(seeds), trials))
         while rung < len(steps) and len(rows):
             begun, before = time.perf_counter(), rows
-            rows, losses = advance(trainer, rows, steps[rung])
+            with journal.stretch() as check:
+                rows, losses = advance(trainer, rows, steps[rung], check=check)
             ledger.note(before, rows, losses, rung, time.perf_counter() - begun)
             rows = rows.take(np.flatnonzero(self._goes_on(ledger, rows, losses, rung)))
             rung += 1

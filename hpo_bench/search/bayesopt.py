@@ -99,11 +99,11 @@ class BayesianOptimisation:
         """Train one trial of every repetition, from the middle if it was ``saved`` there."""
         updates = trainer.settings.weight_updates
         middle = "raw/lr" in saved
-        raw = (
-            {name: saved[f"raw/{name}"] for name in HYPERPARAMETERS}
-            if middle
-            else self._raw(trainer, seeds, trial, ledger)
-        )
+        if middle:
+            raw = {name: saved[f"raw/{name}"] for name in HYPERPARAMETERS}
+        else:
+            with journal.stretch() as check:
+                raw = self._raw(trainer, seeds, trial, ledger, check)
         first = begin(trainer, seeds, *all_pairs(len(seeds), [trial]), raw)
 
         def contents(rows: Rows) -> dict[str, np.ndarray]:
@@ -117,7 +117,9 @@ class BayesianOptimisation:
         last, losses = advance(trainer, start, updates, divide=False, on_interval=on_interval)
         ledger.note(first, last, losses, 0, time.perf_counter() - begun)
 
-    def _raw(self, trainer: Trainer, seeds: Sequence[int], trial: int, ledger: Ledger) -> dict[str, np.ndarray]:
+    def _raw(
+        self, trainer: Trainer, seeds: Sequence[int], trial: int, ledger: Ledger, check: Callable[[], None]
+    ) -> dict[str, np.ndarray]:
         """Raw hyperparameters of one trial of every repetition, (repetitions,) each."""
         if trial < self.random:
             drawn = begin(trainer, seeds, *all_pairs(len(seeds), [trial])).snapshot.raw
@@ -126,6 +128,7 @@ class BayesianOptimisation:
         limit = self.limit(trainer.table)
         proposed = []
         for repetition, seed in enumerate(seeds):
+            check()
             own = past["repetition"] == repetition
             points = searched({name: past[f"initial_{name}"][own] for name in HYPERPARAMETERS})
             values = objective(past["validation_loss"][own], trainer.table, limit)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hpo_bench.experiment import Trainer
 
 Progress = Callable[[int], None]
+Contents = Callable[[], Mapping[str, np.ndarray]]
 
 
 class Journal:
@@ -34,14 +35,30 @@ class Journal:
         self._path = None if trainer.checkpoints is None else trainer.checkpoints.path(seeds)
         self._every = 0.0 if trainer.checkpoints is None else trainer.checkpoints.every
         self._last = time.monotonic()
+        self._before: Contents | None = None
 
-    def reached(self, share: float, contents: Callable[[], Mapping[str, np.ndarray]]) -> None:
+    @contextlib.contextmanager
+    def stretch(self) -> Iterator[Callable[[], None]]:
+        """What lies between two calls of `reached`: stopped in the middle, it is begun again from the last of them.
+
+        Yields:
+            What to call often: it raises where the search is asked to stop.
+        """
+        try:
+            yield lambda: self._on_progress(0)
+        except BaseException:
+            if self._before is not None:
+                self._save(self._before())
+            raise
+
+    def reached(self, share: float, contents: Contents) -> None:
         """A decision, or a point from which to go on: tell of it, and write the checkpoint if it is time, or the end.
 
         Args:
             share: of the search that is done.
             contents: what to go on from, beside the ledger.
         """
+        self._before = contents
         done = round(self._total * share)
         try:
             if done > self._told:
@@ -58,8 +75,7 @@ class Journal:
             return
         arrays = {f"ledger/{name}": array for name, array in self.ledger.contents().items()}
         arrays |= {"seeds": np.array(self.seeds), "told": np.array(self._told), **contents}
-        with contextlib.suppress(OSError):  # costs time, no result
-            checkpoint.write(self._path, arrays)
+        checkpoint.save_or_warn(self._path, arrays)
         self._last = time.monotonic()
 
     def load(self) -> dict[str, np.ndarray] | None:

@@ -96,7 +96,8 @@ class PopulationBasedTraining:
             rows, parent, generation = unpacked(rows, saved), saved["parent"], int(saved["generation"])
         while generation < len(stops):
             begun, before = time.perf_counter(), rows
-            rows, losses = advance(trainer, rows, stops[generation])
+            with journal.stretch() as check:
+                rows, losses = advance(trainer, rows, stops[generation], check=check)
             ledger.note(before, rows, losses, generation, time.perf_counter() - begun, parent)
             generation += 1
             if generation < len(stops):

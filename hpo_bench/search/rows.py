@@ -131,14 +131,16 @@ class Watch(Recorder):
 
 
 def advance(
-    trainer: Trainer, rows: Rows, until: int, *, divide: bool = True, on_interval: OnInterval | None = None
-) -> tuple[Rows, Losses]:
+    trainer: Trainer, rows: Rows, until: int, *, divide: bool = True, on_interval: OnInterval | None = None,
+    check: Callable[[], None] = lambda: None,
+) -> tuple[Rows, Losses]:  # fmt: skip
     """Train to ``until`` weight updates and `evaluate`.
 
     Args:
         divide: in chunks, several side by side; else all in one.
         on_interval: called after every T weight updates (not if divided) with their number so far, and what gives the
             rows as they are (and waits for the device).
+        check: called after every T weight updates, from any thread; raises where the training is to stop.
     """
     if not divide:
         done = _segment(trainer, rows, until, on_interval)
@@ -148,7 +150,7 @@ def advance(
 
     def work(part: np.ndarray) -> tuple[Rows, Losses]:
         torch.set_num_threads(trainer.threads(len(part), chunk.workers))
-        done = _segment(trainer, rows.take(part), until, None)
+        done = _segment(trainer, rows.take(part), until, lambda number, now: check())
         return done, evaluate(trainer, done)
 
     before = torch.get_num_threads()
