@@ -64,7 +64,7 @@ def take(path: Path, waiting: Callable[[str], None] | None = None) -> Lock:
 
     Args:
         waiting: where another process holds it, wait until that lets go or ends, and tell this function about it every
-            `TELL_EVERY` seconds; without it, `Busy` is raised.
+            `TELL_EVERY` seconds. Without it, and where this process itself holds it, `Busy` is raised.
 
     Raises:
         Busy: see above.
@@ -76,13 +76,18 @@ def take(path: Path, waiting: Callable[[str], None] | None = None) -> Lock:
         try:
             lock = _attempt(path)
         except Busy as busy:
-            if waiting is None:
+            if waiting is None or str(busy) == _holder():
                 raise
             waited = True
             if time.monotonic() - said >= TELL_EVERY:
                 said = time.monotonic()
                 waiting(str(busy))
             time.sleep(PATIENCE)
+            continue
+        except FileNotFoundError:
+            if not waited:
+                raise
+            path.parent.mkdir(parents=True, exist_ok=True)  # the other left nothing, not even the folder
             continue
         if lock is not None:
             lock.waited = waited
@@ -137,13 +142,18 @@ def _attempt(path: Path) -> Lock | None:
             return None
         with contextlib.suppress(OSError):  # a full disk: nobody will learn who holds it
             file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.write(_holder())
             file.flush()
     except BaseException:
         with contextlib.suppress(OSError):
             file.close()
         raise
     return Lock(path, file, exclusive)
+
+
+def _holder() -> str:
+    """What the file of a lock says about this process."""
+    return f"process {os.getpid()} on {socket.gethostname()}"
 
 
 def _exclusive(path: Path, file: IO[str]) -> bool:

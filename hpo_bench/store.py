@@ -216,8 +216,11 @@ def _temporary(path: Path) -> tuple[Path, int]:
             descriptor = os.open(usual, os.O_RDWR | os.O_CREAT, 0o666)
         except (PermissionError, IsADirectoryError):
             break
-        if not locks.try_lock(descriptor):
+        locked = locks.try_lock(descriptor)
+        if not locked:
             os.close(descriptor)
+            if locked is None:  # there are no locks: this is of no use to anybody
+                usual.unlink(missing_ok=True)
             break
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(descriptor), usual.stat()):
@@ -319,9 +322,7 @@ class Writer:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = locks.take(self.path / ".lock", self._waiting)
-            if self.waited:
-                self.force = False
-                self.path.mkdir(exist_ok=True)
+            self.force = self.force and not self.waited
             if self.force:
                 _remove(self.blocks)
         except locks.Busy as busy:
