@@ -10,7 +10,7 @@
 #
 #   python3 -m pip wheel --no-deps -c constraints.txt -w .whl hydra-core omegaconf antlr4-python3-runtime
 #
-# SHARE=0.1 makes a tenth of the weight updates of each goal and multiplies (everything: about twenty minutes).
+# SHARE=0.1 makes a tenth of the weight updates of each goal and foretells the rest (everything: half an hour).
 # HPO_BENCH_DATA_MIRROR names a folder with the data; what is not there is replaced by random numbers of its shape, and
 # the UCI sets are then left out of the goals by the error that names the missing file.
 set -euo pipefail

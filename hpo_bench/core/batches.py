@@ -113,8 +113,6 @@ class Stream:
     def kind(self, number: int) -> tuple[int, ...]:
         """Equal for batches that one program can use: alike in size and place in a pass, as far as that matters."""
         index = number % self.per_pass
-        if not self.shuffled:
-            return (index,)
         size = min(self.size, len(self.rows) - index * self.size)
         return (size, int(index == 0 and self.model.carries_state))
 

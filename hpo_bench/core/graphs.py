@@ -133,34 +133,51 @@ def _stacked(rows: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
 
 @dataclass
 class Fixed:
-    """Batches of one interval, gathered from places that are written anew for each replay.
+    """Batches of one interval at fixed addresses, written anew for each replay.
+
+    Of a shuffled stream the places of the rows are written, and the program gathers them; of one in the order of the
+    rows the batches themselves; a whole set that is every batch stays as it is.
 
     Args:
         stream: where they come from.
         first: number of the interval's first weight update when it was captured.
-        places: (R, B) by weight update within the interval; of a stream that is not shuffled none.
+        places: (R, B) by weight update within the interval.
+        batches: likewise.
     """
 
     stream: Stream
     first: int
     places: dict[int, Tensor] = field(default_factory=dict)
+    batches: dict[int, Batch] = field(default_factory=dict)
 
     def batch(self, number: int) -> Batch:
         """Batch for weight update ``number`` of the interval that is captured."""
-        stream = self.stream
-        if not stream.shuffled:
-            return stream.batch(number)
-        return stream.gathered(self.places[number - self.first], first=number % stream.per_pass == 0)
+        stream, index = self.stream, number - self.first
+        if stream.shuffled:
+            return stream.gathered(self.places[index], first=number % stream.per_pass == 0)
+        return self.batches.get(index) or stream.batch(number)
 
     def point_at(self, first: int, count: int) -> None:
-        """Write the places of the interval that begins with weight update ``first``."""
-        if not self.stream.shuffled:
+        """Write what the interval that begins with weight update ``first`` needs."""
+        if self.stream.per_pass == 1:
             return
         for index in range(count):
-            places = self.stream.places(first + index)
-            if index not in self.places:
-                self.places[index] = torch.empty(places.shape, dtype=places.dtype, device=places.device)
-            self.places[index].copy_(places)
+            if self.stream.shuffled:
+                self._write_places(index, self.stream.places(first + index))
+            else:
+                self._write_batch(index, self.stream.batch(first + index))
+
+    def _write_places(self, index: int, places: Tensor) -> None:
+        if index not in self.places:
+            self.places[index] = torch.empty(places.shape, dtype=places.dtype, device=places.device)
+        self.places[index].copy_(places)
+
+    def _write_batch(self, index: int, batch: Batch) -> None:
+        if index not in self.batches:
+            inputs, targets = torch.empty_like(batch.inputs), torch.empty_like(batch.targets)
+            self.batches[index] = replace(batch, inputs=inputs, targets=targets)
+        self.batches[index].inputs.copy_(batch.inputs)
+        self.batches[index].targets.copy_(batch.targets)
 
 
 @dataclass(frozen=True)

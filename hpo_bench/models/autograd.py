@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn import functional
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from hpo_bench.core.layout import Layout
 from hpo_bench.core.update import Linearisation
@@ -26,6 +26,7 @@ from hpo_bench.datasets.base import Task
 from hpo_bench.models.base import Batch, Split, mean_of_parts
 
 EVALUATION_BYTES = 2 << 20  # of a repetition's activations at once when a whole set is evaluated
+GPU_EVALUATION_BYTES = 256 << 20  # where many small launches cost more than memory
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,11 @@ class AutogradModel:
         head: loss and metric.
         activations: numbers that one row of the data takes in a forward pass (`count_activations`).
         initial_weights: draws one repetition's, (P,) float64; `default_initial_weights` unless given.
+
+    Attributes:
+        alone_unmapped: whether a single repetition is computed without ``vmap``, whose rules for convolutions and
+            batch norm cost a GPU more launches than the layers' own kernels. The numbers are the same to rounding; on
+            a CPU they have to be the same to the last bit, so that a repetition alone is a row of a batch.
     """
 
     def __init__(
@@ -134,7 +140,8 @@ class AutogradModel:
         initial_weights: Callable[[np.random.Generator], np.ndarray] | None = None,
     ) -> None:  # fmt: skip
         self.module = module.to(device=device, dtype=dtype)
-        self.head, self.dtype, self.activations = head, dtype, activations
+        self.head, self.dtype, self.device, self.activations = head, dtype, device, activations
+        self.alone_unmapped = device.type == "cuda"
         self._initial_weights = initial_weights or partial(default_initial_weights, self.module)
         self._copies = _Copies(self.module)
         self._buffers = {name: value.detach().clone() for name, value in self.module.named_buffers()}
@@ -157,6 +164,11 @@ class AutogradModel:
     def _mapped(self, function: Callable[..., Any], weights: Tensor, carried: Mapping[str, Any], batch: Batch) -> Any:
         rows = None if batch.shared else 0
         views = self.layout.views(weights)
+        if self.alone_unmapped and len(weights) == 1:
+            own = (views, dict(carried)) if batch.shared else (views, dict(carried), batch.inputs, batch.targets)
+            shared = (batch.inputs, batch.targets) if batch.shared else ()
+            alone = function(*tree_map(lambda value: value[0], own), *shared)
+            return tree_map(lambda value: value.unsqueeze(0), alone)
         return vmap(function, in_dims=(0, 0, rows, rows))(views, dict(carried), batch.inputs, batch.targets)
 
     def _call(
@@ -199,7 +211,8 @@ class AutogradModel:
 
     @property
     def _evaluation_rows(self) -> int:
-        at_once = max(EVALUATION_BYTES, self.dtype.itemsize * self.layout.count)  # each part reads all weights
+        part = GPU_EVALUATION_BYTES if self.device.type == "cuda" else EVALUATION_BYTES
+        at_once = max(part, self.dtype.itemsize * self.layout.count)  # each part reads all weights
         return max(1, at_once // (self.dtype.itemsize * self.activations))
 
     def carry(self, weights: Tensor, batch: Batch, carried: Mapping[str, Any]) -> Mapping[str, Any]:

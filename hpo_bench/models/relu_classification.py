@@ -32,6 +32,7 @@ from hpo_bench.models.base import Batch, Split, mean_of_parts
 VECTOR = 16  # numbers in the widest vector register (512 bits of float32)
 WEIGHT_VECTORS = 32  # vectors of P numbers that training or evaluating holds, a batch among them
 EVALUATION_BYTES = 2 << 20  # of inputs, so that a part of a large set stays in cache while all repetitions read it
+GPU_EVALUATION_BYTES = 64 << 20  # a GPU wants large products; their activations are less than its memory notices
 
 
 def aligned(like: Tensor, rows: int, first: int, second: int) -> Tensor:
@@ -173,9 +174,9 @@ class ReLUClassification:
         _, targets, _, scores = self._forward(self._split(weights), batch)
         return _mean_loss(scores, targets), carried
 
-    @property
-    def _evaluation_rows(self) -> int:
-        return max(VECTOR, EVALUATION_BYTES // (self.dtype.itemsize * self.features))
+    def _evaluation_rows(self, device: torch.device) -> int:
+        at_once = GPU_EVALUATION_BYTES if device.type == "cuda" else EVALUATION_BYTES
+        return max(VECTOR, at_once // (self.dtype.itemsize * self.features))
 
     def carry(self, weights: Tensor, batch: Batch, carried: Mapping[str, Any]) -> Mapping[str, Any]:
         """Nothing is carried."""
@@ -192,7 +193,7 @@ class ReLUClassification:
             wrong = (scores.argmax(-1, keepdim=True) != targets).to(loss.dtype).mean((-2, -1))
             return loss, torch.where(torch.isfinite(loss), wrong, torch.nan)  # argmax of NaN looks like an answer
 
-        return mean_of_parts(part, batch, self._evaluation_rows)
+        return mean_of_parts(part, batch, self._evaluation_rows(weights.device))
 
     def row_bytes(self, batch_rows: int, window: int) -> int:
         """Hidden activations, masks and scores that are kept and in the making, and vectors of weights (measured)."""
@@ -201,7 +202,12 @@ class ReLUClassification:
 
     def evaluation_bytes(self, rows: int) -> int:
         """Activations of the rows that are evaluated at once."""
-        return 2 * self.dtype.itemsize * min(rows, self._evaluation_rows) * (self.hidden + 2 * self.classes)
+        return (
+            2
+            * self.dtype.itemsize
+            * min(rows, self._evaluation_rows(torch.device("cpu")))
+            * (self.hidden + 2 * self.classes)
+        )
 
     def working_set(self, batch_rows: int) -> int:
         """Weights, hidden activations and their mask: about ten rows of the paper's size, where speed levels off."""

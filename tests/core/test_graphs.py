@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from hpo_bench.core import graphs, tree
 from hpo_bench.core.loop import Eager
 from hpo_bench.models.mlp import MLP
+from tests.models.test_lstm import words_settings
 from tests.problems import METHODS, make_settings, make_table, trained
 
 
@@ -82,6 +83,16 @@ def test_any_module_can_be_replayed(tmp_path, model):
     end, record, _ = trained(settings)
     replayed, written, (engine,) = trained(settings, replays)
     assert engine._programs
+    torch.testing.assert_close(replayed.state.weights, end.state.weights, rtol=0, atol=0)
+    same(record.curves(), written.curves())
+
+
+@pytest.mark.parametrize("method", ["random", "ours_wd_lr_m"])
+def test_batches_in_the_order_of_the_rows_are_replayed_with_the_states_they_carry(tmp_path, method):
+    settings = words_settings(tmp_path, method, hyperparameter_updates=24, update_interval=3)
+    end, record, _ = trained(settings)
+    replayed, written, (engine,) = trained(settings, replays)
+    assert len(engine._programs) > 1, "passes begin at different places of an interval"
     torch.testing.assert_close(replayed.state.weights, end.state.weights, rtol=0, atol=0)
     same(record.curves(), written.curves())
 

@@ -133,3 +133,23 @@ def test_rows_that_are_not_lists_of_features():
     images = replace(table, inputs=table.inputs.reshape(-1, 2, 2))
     with pytest.raises(UserError, match="lists of features"):
         MLP().build(images, torch.float64, CPU)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_a_repetition_without_vmap_is_the_same_to_rounding(batch_norm, shared):
+    """What a GPU does with one repetition."""
+    table = make_table("classification", rows=50)
+    model = MLP((7,), batch_norm=batch_norm, closed_form=False).build(table, torch.float64, CPU)
+    weights, carried = initial(model, rows=1), model.initial_carried(1)
+    vector, batch = torch.randn(1, model.layout.count, dtype=torch.float64), batches(model, table, shared, rows=1)
+
+    def everything():
+        linear = model.linearise(weights, batch, carried, True)
+        loss, after = model.loss(weights, batch, carried)
+        product = linear.hessian_product(vector)
+        return linear.loss, linear.gradient, linear.carried, product, loss, after, model.evaluate(weights, batch, after)
+
+    mapped = everything()
+    model.alone_unmapped = True
+    torch.testing.assert_close(everything(), mapped, rtol=1e-12, atol=1e-14)
