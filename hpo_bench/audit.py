@@ -30,7 +30,7 @@ from hpo_bench.core.recorder import Recorder
 from hpo_bench.core.update import State, Step, advance
 from hpo_bench.datasets.base import Table
 from hpo_bench.errors import StoreError, UserError
-from hpo_bench.experiment import Trainer, code_version, environment, identify, pick_device
+from hpo_bench.experiment import Trainer, code_version, described_data, environment, identify, pick_device
 from hpo_bench.hypergradients.base import Estimator
 from hpo_bench.hypergradients.unroll import Unroll
 from hpo_bench.progress import Reporter, Shown, Silent
@@ -152,7 +152,8 @@ def run(at: SettingsAt, grid: Grid, *, force: bool = False, reporter: Reporter |
         begin = time.perf_counter()
         frame = hypergradient_error(at, grid, reporter)
         document = {
-            "status": "complete", "config": settings.config, "config_hash": config_hash, "code": code_version(),
+            "status": "complete", "config": settings.config, "config_hash": config_hash,
+            "data": described_data(settings, table), "code": code_version(),
             "environment": environment(device, 1), "seconds": {"total": time.perf_counter() - begin},
             "seeds": list(settings.seeds), "intervals": grid.intervals, "look_backs": grid.look_backs,
             "hyper_update": grid.hyper_update,

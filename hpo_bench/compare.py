@@ -18,8 +18,8 @@ from hpo_bench.analysis.rounding import NOTHING, rounded
 from hpo_bench.analysis.statistics import Comparison, Interval
 from hpo_bench.analysis.summary import Measure, measures
 from hpo_bench.errors import UserError
-from hpo_bench.identity import numbers
-from hpo_bench.store import Run
+from hpo_bench.identity import UNKNOWN, numbers
+from hpo_bench.store import Run, told_apart
 
 ENVIRONMENT = ("torch", "device", "cpu")
 WIDEST = 60  # of a setting's value as shown
@@ -104,13 +104,14 @@ def compare(a: Run, b: Run, seed: int = 0) -> Compared:
         seed: of the bootstrap.
 
     Raises:
-        UserError: it is one run, the metrics differ, or a file is damaged.
+        UserError: it is one run, the data differ, or a file is damaged.
     """
     if a.path.resolve() == b.path.resolve():
         raise UserError(f"{a.run_id}: named twice; name two runs to compare")
-    shown = _common_measures(a, b)
+    _check_data(a, b)
+    shown = measures([a])
     frames = [load.finals([run]).set_index("seed") for run in (a, b)]
-    same = a.config["dataset"]["name"] == b.config["dataset"]["name"]
+    same = numbers(a.config).get("validation_share") == numbers(b.config).get("validation_share")
     seeds = frames[0].index.intersection(frames[1].index).sort_values() if same else frames[0].index[:0]
     left, right = (frame.loc[seeds] if len(seeds) else frame for frame in frames)
     sides = _side(a, frames[0]), _side(b, frames[1])
@@ -126,24 +127,26 @@ def compare(a: Run, b: Run, seed: int = 0) -> Compared:
     )
 
 
-def _common_measures(a: Run, b: Run) -> tuple[Measure, ...]:
-    """Measures of both.
+def _check_data(a: Run, b: Run) -> None:
+    """Refuse what was trained or tested on different rows.
 
     Raises:
-        UserError: a metric of one says nothing about the other.
+        UserError: names both.
     """
+    if a.dataset_name == b.dataset_name and a.data_key == b.data_key:
+        return
     metrics = [run.config["dataset"].get("metric") for run in (a, b)]
     if metrics[0] != metrics[1]:
         raise UserError(
             f"{a.run_id} has the metric {metrics[0]} ({a.dataset}), {b.run_id} {metrics[1]} ({b.dataset}): "
             "runs of different metrics cannot be compared"
         )
-    theirs = {(measure.column, measure.scale) for measure in measures([b])}
-    if a.dataset == b.dataset:
-        return measures([a])
-    return tuple(
-        measure if (measure.column, measure.scale) in theirs else Measure(measure.column, str(metrics[0]), 1.0)
-        for measure in measures([a])
+    a, b = told_apart([a, b])
+    unknown = any(run.variant.startswith(UNKNOWN) for run in (a, b))
+    why = " (a run that an earlier version stored does not say what was in its table)" if unknown else ""
+    raise UserError(
+        f"{a.run_id} is of {a.dataset_label}, {b.run_id} of {b.dataset_label}: "
+        f"runs on different data cannot be compared{why}"
     )
 
 
@@ -156,9 +159,7 @@ def differences(a: Run, b: Run) -> list[Difference]:
     for mine, theirs in ((numbers(a.config), numbers(b.config)), (_made_by(a), _made_by(b))):
         keys = dict.fromkeys([*mine, *theirs])
         found += [Difference(key, mine.get(key), theirs.get(key)) for key in keys if mine.get(key) != theirs.get(key)]
-    if a.dataset != b.dataset:
-        found = [each for each in found if not each.key.startswith("dataset.") or each.key == "dataset.name"]
-    return found
+    return [each for each in found if not each.key.startswith("dataset.")]
 
 
 def _made_by(run: Run) -> dict[str, Any]:
@@ -205,7 +206,7 @@ def _median(values: NDArray[np.float64], seed: int) -> Interval:
 def _notes(a: Side, b: Side, same: bool, shared: int) -> list[str]:
     found = []
     if not same:
-        found.append("different datasets: nothing is paired, all repetitions are compared as two samples")
+        found.append("different validation parts: nothing is paired, all repetitions are compared as two samples")
     elif not shared:
         found.append("no shared seeds: nothing is paired, all repetitions are compared as two samples")
     elif shared < max(a.n, b.n):

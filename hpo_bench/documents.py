@@ -164,6 +164,8 @@ OPTIONAL: Mapping[str, Rule] = {
     "seconds.train": NUMBER,
     "seconds.evaluate": NUMBER,
     "seconds.total": NUMBER,
+    "data": OBJECT,
+    "data.content": TEXT,
     "costs": OBJECT,
     "costs.weight_updates": WHOLE,
     "costs.gradients": WHOLE,
@@ -172,6 +174,7 @@ OPTIONAL: Mapping[str, Rule] = {
     "config.hyper": OBJECT,
     "config.init": OBJECT,
     "config.look_back": WHOLE_SETTING,
+    "config.dataset.source": OBJECT,
     "config.dataset.label": TEXT,
     "config.dataset.metric": TEXT,
     "config.dataset.metric_label": TEXT,
@@ -186,6 +189,7 @@ OPTIONAL: Mapping[str, Rule] = {
     "config.method.search": OBJECT,
 }
 NULLABLE = {
-    "error", "costs", "code.numbers", "config.hyper", "config.init", "config.look_back", "config.dataset.metric",
-    "config.dataset.metric_scale", "config.dataset.task", "config.method.rule", "config.method.search",
+    "error", "data", "data.content", "costs", "code.numbers", "config.hyper", "config.init",
+    "config.look_back", "config.dataset.source", "config.dataset.metric", "config.dataset.metric_scale",
+    "config.dataset.task", "config.method.rule", "config.method.search",
 }  # fmt: skip

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import platform
 import subprocess
@@ -28,6 +27,7 @@ from hpo_bench.core.loop import MOMENTUM_SGD, Plan, Problem, Snapshot, beginning
 from hpo_bench.core.loop import Start as StartTensors
 from hpo_bench.core.recorder import QUANTILES, Recorder, recorded_steps
 from hpo_bench.datasets.base import Table
+from hpo_bench.datasets.preparation import content_of
 from hpo_bench.errors import RunError, UserError
 from hpo_bench.hypergradients.base import Costs, Estimator, chosen
 from hpo_bench.hypergradients.grouped import grouped
@@ -251,6 +251,7 @@ def describe(trainer: Trainer, config_hash: str, chunk: memory.Chunk) -> dict[st
     """What ``run.json`` says beside status, seconds and seeds."""
     return {
         "config": _as_found(trainer.settings.config, trainer.table), "config_hash": config_hash,
+        "data": described_data(trainer.settings, trainer.table),
         "code": code_version(), "environment": environment(trainer.device, chunk.workers), "chunk": chunk.rows,
         "hypergradients": trainer.why, "costs": costs(trainer),
     }  # fmt: skip
@@ -785,13 +786,40 @@ def pick_device(name: str) -> torch.device:
 def identify(settings: Settings, table: Table) -> tuple[str, str]:
     """Run id, readable and ending in a hash of everything that decides the numbers, and the hash without the seeds."""
     decisive = identity.decisive(settings.config)
-    decisive["dataset"] = {"name": settings.dataset, "fingerprint": table.fingerprint}
+    decisive["dataset"] = {"name": settings.dataset, "fingerprint": _fingerprint(settings, table)}
     decisive["numbers"] = NUMBERS
     if settings.start.file is not None:
         decisive["init"] = {"sha256": hashlib.sha256(Path(settings.start.file).read_bytes()).hexdigest()}
     config_hash = _digest(decisive)
     full = _digest({"config": config_hash, "seed": settings.seed, "repetitions": settings.repetitions})
     return f"{settings.dataset}-{settings.method.name}-s{settings.seed}-n{settings.repetitions}-{full}", config_hash
+
+
+def described_data(settings: Settings, table: Table) -> dict[str, Any]:
+    """What ``run.json`` says about what was trained on: digests of it, and its size."""
+    return {
+        "fingerprint": _fingerprint(settings, table),
+        "content": table.content or _content(settings, table),
+        "rows": {"training": table.training, "validation": table.validation, "test": table.test},
+        "inputs": list(table.inputs.shape[1:]),
+        "outputs": table.outputs,
+        "target": settings.config["dataset"].get("target"),
+    }
+
+
+def _content(settings: Settings, table: Table) -> str | None:
+    """A digest of the loaded rows, where neither the configuration nor the loader identifies them."""
+    if identity.is_public(settings.config["dataset"].get("source") or {}):
+        return None
+    return content_of(table.inputs, table.targets, table.test, str(table.target_scale))
+
+
+def _fingerprint(settings: Settings, table: Table) -> str:
+    """The table's fingerprint; of a loader that is not of this package, with a digest of what it loaded."""
+    source = settings.config["dataset"].get("source") or {}
+    if str(source.get("_target_", "hpo_bench.")).startswith("hpo_bench."):
+        return table.fingerprint
+    return identity.digest([table.fingerprint, _content(settings, table)])
 
 
 def _as_found(config: Mapping[str, Any], table: Table) -> dict[str, Any]:
@@ -803,7 +831,7 @@ def _as_found(config: Mapping[str, Any], table: Table) -> dict[str, Any]:
 
 
 def _digest(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+    return identity.digest(content)[:12]
 
 
 @cache

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from hpo_bench.errors import UserError, nearest
-from hpo_bench.store import FINAL_COLUMNS, Run, atomic, read_run, read_table, runs_folder, scan
+from hpo_bench.store import FINAL_COLUMNS, Run, atomic, complete_runs, read_run, read_table, runs_folder, told_apart
 from hpo_bench.tracking import HYPERPARAMETERS, add_scalars, event_writer, finite_points, summarise
 
 FORMATS = ("csv", "tensorboard")
@@ -23,8 +23,8 @@ def choose(results_dir: Path, names: Sequence[str]) -> list[Run]:
         UserError: there is no such run, it is not complete, or a beginning fits several.
     """
     if names:
-        return [_named(results_dir, name) for name in names]
-    runs = [run for run in scan(results_dir) if run.status == "complete"]
+        return told_apart(_named(results_dir, name) for name in names)
+    runs = complete_runs(results_dir)
     if not runs:
         raise UserError(f"no complete runs in {runs_folder(results_dir)}; hpo-bench run makes one")
     return runs

@@ -5,8 +5,10 @@ Run ids, comparisons, ``compare`` and the trackers read here what a setting does
 
 from __future__ import annotations
 
+import hashlib
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
 from typing import Any
 
@@ -196,3 +198,72 @@ def shared(config: Mapping[str, Any]) -> dict[str, Any]:
 def numbers(config: Mapping[str, Any]) -> dict[str, Any]:
     """All settings that decide numbers, by dotted key."""
     return {key: value for key, value in flat(canonical(config)) if role(key) in DECISIVE}
+
+
+# --- what was trained on ---
+
+# Sources whose settings name their files by checksum, or that come with a package: the configuration identifies them.
+PUBLIC = tuple(
+    f"hpo_bench.datasets.{name}." for name in ("uci", "fashion_mnist", "cifar10", "penn_treebank", "bundled")
+)
+UNKNOWN = "unknown-"  # begins the key of data that were stored without a digest
+ELSEWHERE = ("urls", "packaged", "size", "_convert_")  # of a file: where it is found, not what is in it
+
+
+def is_public(source: Mapping[str, Any]) -> bool:
+    """Whether a dataset's source says by itself which data it loads."""
+    return str(source.get("_target_", PUBLIC[0])).startswith(PUBLIC)
+
+
+def data_key(config: Mapping[str, Any], data: Mapping[str, Any], config_hash: str) -> str:
+    """A digest of the rows that a run was trained and tested on: equal for equal data, wherever they were read from.
+
+    What share of the rows was held out for validation is not part of it.
+
+    Args:
+        config, data, config_hash: of a ``run.json``. Runs of one's own table that earlier versions stored have no
+            ``data``: theirs are known to be the same within one configuration alone.
+    """
+    dataset = config["dataset"]
+    source = dataset.get("source") or {}
+    if is_public(source):
+        return digest([dataset["name"], _facts(source)])
+    if data.get("content"):
+        return str(data["content"])
+    return f"{UNKNOWN}{config_hash}"
+
+
+def _facts(source: Mapping[str, Any]) -> dict[str, Any]:
+    """What a public source's settings say about its rows. A file is its checksum, unpacked where that is known."""
+    facts: dict[str, Any] = {}
+    for key, value in source.items():
+        if isinstance(value, Mapping) and "sha256" in value:
+            facts[key] = value.get("unpacked_sha256") or value["sha256"]
+        elif key not in ELSEWHERE:
+            facts[key] = _plain(value)
+    return facts
+
+
+def digest(content: Any) -> str:
+    """SHA-256 (hex) of plain values, whatever the order of their keys."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def variants(keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """What to tell data of one name apart by: the beginning of their key, or nothing for a name that has one key.
+
+    Args:
+        keys: pairs of a dataset's id and a `data_key`.
+    """
+    by_name: dict[str, set[str]] = {}
+    for name, key in keys:
+        by_name.setdefault(name, set()).add(key)
+    found = {}
+    for name, own in by_name.items():
+        for key in own:
+            found[name, key] = "" if len(own) == 1 else _beginning(key)
+    return found
+
+
+def _beginning(key: str) -> str:
+    return key[: len(UNKNOWN) + 8] if key.startswith(UNKNOWN) else key[:8]

@@ -30,7 +30,7 @@ from hpo_bench.hypergradients.grouped import groupable
 from hpo_bench.plan import Experiment
 from hpo_bench.progress import Reporter, Silent
 from hpo_bench.settings import Settings
-from hpo_bench.store import Locked, Run, read_run, runs_folder, write_json
+from hpo_bench.store import Locked, Run, read_run, runs_folder, told_apart, write_json
 
 CALIBRATION_INTERVAL = 50  # weight updates per hyperparameter update in a calibration, at most
 QUICK = 0.1  # seconds below which a calibration is done again with more updates
@@ -421,7 +421,7 @@ def finished_record(results_dir: Path, name: str, scale: str, overrides: Sequenc
 def stored_runs(results_dir: Path, run_ids: Iterable[str]) -> list[Run]:
     """The complete ones among some runs."""
     found = (read_run(runs_folder(results_dir) / run_id) for run_id in run_ids)
-    return [run for run in found if run is not None and run.status == "complete"]
+    return told_apart(run for run in found if run is not None and run.status == "complete")
 
 
 def draw(chosen: Experiment, runs: Sequence[Run], results_dir: Path, out: Path) -> Iterator[tuple[bool, str]]:

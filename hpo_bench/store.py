@@ -18,7 +18,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hpo_bench import documents, index, locks, signals
+from hpo_bench import documents, identity, index, locks, signals
 from hpo_bench.documents import FORMAT, again
 from hpo_bench.errors import RunError, StoreError
 
@@ -48,7 +48,12 @@ TRANSIENT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EACCES, 
 
 @dataclass(frozen=True)
 class Run:
-    """One stored run, as ``run.json`` tells it. Reading its tables is left to `read_table`."""
+    """One stored run, as ``run.json`` tells it. Reading its tables is left to `read_table`.
+
+    Args:
+        variant: which of the data that go by its dataset's name it was trained on; empty where there is one (see
+            `told_apart`).
+    """
 
     path: Path
     status: str
@@ -60,6 +65,8 @@ class Run:
     seeds: tuple[int, ...] = ()
     error: str | None = None
     costs: dict[str, int] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    variant: str = ""
 
     @property
     def run_id(self) -> str:
@@ -68,8 +75,26 @@ class Run:
 
     @property
     def dataset(self) -> str:
-        """Id of the dataset."""
+        """Id of the dataset, with ``@`` and a digest where runs on other data go by the same name."""
+        return f"{self.dataset_name}@{self.variant}" if self.variant else self.dataset_name
+
+    @property
+    def dataset_name(self) -> str:
+        """Id of the dataset as it was asked for."""
         return str(self.config["dataset"]["name"])
+
+    @property
+    def dataset_label(self) -> str:
+        """How the dataset is called in figures and tables."""
+        label = str(self.config["dataset"].get("label", self.dataset_name))
+        if label == "Own table" and self.config["dataset"].get("path"):  # as earlier versions stored it
+            label = f"{Path(self.config['dataset']['path']).name}: {self.config['dataset'].get('target')}"
+        return f"{label} ({self.variant})" if self.variant else label
+
+    @property
+    def data_key(self) -> str:
+        """What identifies the data it was trained on."""
+        return identity.data_key(self.config, self.data, self.config_hash)
 
     @property
     def method(self) -> str:
@@ -114,6 +139,7 @@ def read_run(path: Path) -> Run | None:
         seeds=tuple(content["seeds"]),
         error=content.get("error"),
         costs=content.get("costs") or {},
+        data=content.get("data") or {},
     )
 
 
@@ -134,6 +160,22 @@ def scan(results_dir: str | Path, on_error: Callable[[StoreError], None] | None 
             continue
         if run is not None:
             yield run
+
+
+def told_apart(runs: Iterable[Run]) -> list[Run]:
+    """The runs, those on different data that go by one name under a dataset's id of their own each."""
+    known = [(run, (run.dataset_name, run.data_key)) for run in runs]
+    variants = identity.variants(key for _, key in known)
+    return [run if run.variant == variants[key] else replace(run, variant=variants[key]) for run, key in known]
+
+
+def complete_runs(results_dir: str | Path) -> list[Run]:
+    """The complete runs of a store, by name, told apart by their data.
+
+    Raises:
+        StoreError: a ``run.json`` is damaged.
+    """
+    return told_apart(run for run in scan(results_dir) if run.status == "complete")
 
 
 def read_table(run: Run, table: str, columns: Iterable[str] | None = None) -> pd.DataFrame:

@@ -85,6 +85,7 @@ def make_run(
     seconds: float = 1.0,
     rows_in_block: int | None = None,
     environment: Mapping[str, Any] | None = None,
+    data: Mapping[str, Any] | None = None,
     config: Mapping[str, Any] | None = None,
     suffix: str = "",
     hypergradients: pa.Table | None = None,
@@ -105,6 +106,7 @@ def make_run(
         for name in dict.fromkeys((*VALUES, *values))
     }
     decisive = {key: value for key, value in settings.items() if key not in ("seed", "repetitions", "device", "chunk")}
+    decisive |= {"data": dict(data)} if data else {}
     code = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
     tables = {
         "final": _final(matrices, seed_R, every, seconds, rows_in_block or repetitions),
@@ -123,6 +125,7 @@ def make_run(
             {
                 "config": settings,
                 "config_hash": code,
+                **({"data": dict(data)} if data else {}),
                 "code": {"version": "0.1.0", "numbers": 1, "git_commit": "0" * 40, "dirty": False},
                 "environment": {
                     "python": "3.11",

@@ -105,18 +105,21 @@ def test_seeds_without_a_partner_are_left_out(tmp_path: Path) -> None:
     assert found.notes[0] == "the 1 repetitions of A and 2 of B without a partner are left out"
 
 
-@pytest.mark.parametrize("kind", ["seeds", "dataset"])
-def test_without_shared_seeds_all_repetitions_are_two_samples(tmp_path: Path, kind: str) -> None:
+def test_without_shared_seeds_all_repetitions_are_two_samples(tmp_path: Path) -> None:
     a = make_run(tmp_path, "random", ENERGY, np.linspace(5, 6, 9))
-    if kind == "seeds":
-        b = make_run(tmp_path, "random", ENERGY, np.linspace(1, 2, 9), first_seed=100)
-    else:
-        b = make_run(tmp_path, "random", "uci_power", np.linspace(1, 2, 9))
+    b = make_run(tmp_path, "random", ENERGY, np.linspace(1, 2, 9), first_seed=100)
     found = compare(a, b)
     assert (found.shared, found.results[0].paired) == (0, None)
     assert comparing.verdict(found.results[0]) == "B is lower (better)"
     assert "two samples" in found.notes[0]
-    assert [each.key for each in found.differences] == (["dataset.name"] if kind == "dataset" else [])
+    assert found.differences == ()
+
+
+def test_runs_on_other_datasets_are_refused(tmp_path: Path) -> None:
+    a = make_run(tmp_path, "random", ENERGY, [1.0, 2.0])
+    b = make_run(tmp_path, "random", "uci_power", [1.0, 2.0])
+    with pytest.raises(UserError, match=r"of UCI Energy, .* of UCI Power: runs on different data cannot be compared"):
+        compare(a, b)
 
 
 def test_what_the_numbers_should_be_read_with(tmp_path: Path) -> None:

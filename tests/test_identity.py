@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,16 @@ import numpy as np
 import pytest
 import yaml
 
-from hpo_bench import config, experiment, identity
-from hpo_bench.analysis import load
+from hpo_bench import config, experiment, export, identity
+from hpo_bench.analysis import load, tables
 from hpo_bench.compare import compare
 from hpo_bench.datasets.base import Table
 from hpo_bench.datasets.catalogue import configs_folder
 from hpo_bench.datasets.preparation import fingerprint, split
 from hpo_bench.datasets.uci import LOADER
+from hpo_bench.errors import UserError
 from hpo_bench.identity import DECISIVE, Role
+from hpo_bench.store import Run
 from tests.make_store import make_run
 
 RESULTS = Path(__file__).parents[1] / "results" / "runs"
@@ -138,7 +141,7 @@ def test_what_moves_no_number_makes_no_other_run(key: str) -> None:
 @pytest.mark.parametrize("key", [key for key, role in identity.ROLES.items() if role not in DECISIVE])
 def test_what_moves_no_number_is_no_difference(tmp_path: Path, key: str) -> None:
     changed = {key: "other"} if key not in ("seed", "repetitions") else {}
-    changed |= {key: 2} if key in ("dataset.metric_scale", "method.order") else {}
+    changed |= {key: 2} if key in ("dataset.metric_scale", "method.order", "record_every") else {}
     first = make_run(tmp_path, "random", "uci_energy", [1.0, 2.0, 3.0])
     make_run(tmp_path, "lorraine", "uci_energy", [1.0, 2.0, 3.0])
     third = make_run(tmp_path, "ours_wd_lr", "uci_energy", [1.0, 2.0, 3.0], config=changed)
@@ -157,6 +160,145 @@ def test_spellings_of_one_value_are_no_difference(tmp_path: Path) -> None:
     assert {each.key for each in compare(*runs).differences} == {"method.name"}
     found = load.find(tmp_path, where={"tuned": ["momentum", "lr"], "gradient_clip_norm": 1.0})
     assert len(found) == 2
+
+
+# --- what was trained on ---
+
+SOURCE = {"_target_": "hpo_bench.datasets.csv.CSV", "path": "D.csv"}
+
+
+def own(results: Path, method: str, content: str | None, values: list[float], **changes: Any) -> Run:
+    """A run on a table of one's own; without content as an earlier version stored it."""
+    settings = {"dataset.source": SOURCE, "dataset.label": "D.csv: y", **changes.pop("config", {})}
+    return make_run(
+        results, method, "csv", values, config=settings, data={"content": content} if content else None, **changes
+    )
+
+
+def test_runs_on_other_data_are_shown_apart(tmp_path: Path) -> None:
+    for method, content in (("random", "a" * 64), ("lorraine", "a" * 64), ("ours_wd_lr", "b" * 64)):
+        own(tmp_path, method, content, [1.0, 2.0, 3.0])
+    runs = load.find(tmp_path)
+    assert {(run.dataset, run.method) for run in runs} == {
+        ("csv@aaaaaaaa", "random"), ("csv@aaaaaaaa", "lorraine"), ("csv@bbbbbbbb", "ours_wd_lr"),
+    }  # fmt: skip
+    assert {run.dataset_label for run in runs} == {"D.csv: y (aaaaaaaa)", "D.csv: y (bbbbbbbb)"}
+    (note,) = load.comparable(runs).notes
+    assert note.startswith("csv: runs on 2 different data, shown apart and never compared: D.csv: y (aaaaaaaa)")
+    pairs = tables.build("pairs", tmp_path)
+    assert "Ours" not in str(pairs.body.to_dict())
+    assert len(load.find(tmp_path, datasets=["csv"])) == 3
+    assert [run.method for run in load.find(tmp_path, datasets=["csv@bbbbbbbb"])] == ["ours_wd_lr"]
+    assert load.each_data(runs, ["csv", "uci_energy"]) == ["csv@aaaaaaaa", "csv@bbbbbbbb", "uci_energy"]
+
+
+def test_a_name_with_one_data_is_only_a_name(tmp_path: Path) -> None:
+    runs = [own(tmp_path, method, "a" * 64, [1.0]) for method in ("random", "lorraine")]
+    assert {run.dataset for run in load.find(tmp_path)} == {"csv"}
+    assert load.comparable(load.find(tmp_path)).notes == ()
+    assert compare(*runs).shared == 1
+
+
+def test_data_that_an_earlier_version_did_not_note_are_compared_with_nothing_else(tmp_path: Path) -> None:
+    shards = [own(tmp_path, "random", None, [1.0, 2.0], first_seed=seed) for seed in (0, 2)]
+    own(tmp_path, "lorraine", None, [1.0, 2.0])
+    runs = load.find(tmp_path)
+    assert len({run.dataset for run in runs}) == 2
+    assert len({run.dataset for run in runs if run.method == "random"}) == 1
+    assert "data unknown" in load.comparable(runs).notes[-1]
+    with pytest.raises(UserError, match="does not say what was in its table"):
+        compare(shards[0], load.find(tmp_path, methods=["lorraine"])[0])
+
+
+def test_runs_on_other_data_are_not_compared(tmp_path: Path) -> None:
+    a, b = own(tmp_path, "random", "a" * 64, [1.0, 2.0]), own(tmp_path, "lorraine", "b" * 64, [1.0, 2.0])
+    with pytest.raises(UserError, match=r"is of D.csv: y \(aaaaaaaa\), .* of D.csv: y \(bbbbbbbb\): runs on different"):
+        compare(a, b)
+    assert {run.dataset for run in export.choose(tmp_path, [])} == {"csv@aaaaaaaa", "csv@bbbbbbbb"}
+    assert {run.dataset for run in export.choose(tmp_path, [a.run_id, b.run_id])} == {"csv@aaaaaaaa", "csv@bbbbbbbb"}
+
+
+def test_another_validation_part_is_left_out_and_never_paired(tmp_path: Path) -> None:
+    usual = [make_run(tmp_path, method, "uci_energy", [1.0, 2.0]) for method in ("random", "lorraine")]
+    other = make_run(tmp_path, "ours_wd_lr", "uci_energy", [1.0, 2.0], config={"validation_share": 0.3})
+    selection = load.comparable(load.find(tmp_path))
+    assert {run.run_id for run in selection.runs} == {run.run_id for run in usual}
+    assert selection.notes == (
+        "uci_energy, ours_wd_lr: left out, it is trained on other rows than the other methods: "
+        "validation_share=0.3 (others: 0.2)",
+    )
+    compared = compare(usual[0], other)
+    assert compared.shared == 0
+    assert compared.notes[0].startswith("different validation parts: nothing is paired")
+
+
+def test_public_data_are_what_their_checksums_say_wherever_they_come_from() -> None:
+    def key(*overrides: str, data: Mapping[str, Any] | None = None) -> str:
+        resolved = config.parse(config.compose(overrides)).config
+        return identity.data_key(resolved, data or {}, "hash")
+
+    energy = key("dataset=uci_energy")
+    assert energy == key("dataset=uci_energy", "validation_share=0.3", "dataset.source.data.urls=[https://mirror]")
+    assert energy == key("dataset=uci_energy", data={"content": "c" * 64, "fingerprint": "f" * 64})
+    assert energy != key("dataset=uci_energy", f"dataset.source.data.sha256={'0' * 64}")
+    cifar = {key("dataset=cifar10"), key("dataset=cifar10", "dataset.subset=true")}
+    assert len(cifar | {key("dataset=cifar10", "dataset.pixel_scale=paper")}) == 3
+    fashion = "dataset.source.training_images"
+    assert key("dataset=fashion_mnist") == key("dataset=fashion_mnist", f"{fashion}.sha256={'0' * 64}")
+    assert key("dataset=fashion_mnist") != key("dataset=fashion_mnist", f"{fashion}.unpacked_sha256={'0' * 64}")
+
+
+def written(path: Path, scale: float, end: str = "\n") -> Path:
+    rows = [f"{row / 7},{row % 5},{scale * row * row}" for row in range(40)]
+    path.write_text(end.join(["a,b,y", *rows, ""]), newline="")
+    return path
+
+
+def stored(results: Path, file: Path, *overrides: str) -> Run:
+    """A short run on a table of one's own."""
+    fixed = ["dataset=csv", "dataset.target=y", "hyperparameter_updates=1", "repetitions=2"]
+    composed = config.compose([*fixed, f"dataset.path={file}", f"results_dir={results}", *overrides])
+    return experiment.execute(config.parse(composed)).run
+
+
+def test_a_run_notes_what_it_was_trained_on(tmp_path: Path) -> None:
+    run = stored(tmp_path, written(tmp_path / "A.csv", 1.0))
+    assert run.data["rows"] == {"training": 29, "validation": 7, "test": 4}
+    assert (run.data["inputs"], run.data["outputs"], run.data["target"]) == ([2], 1, "y")
+    same = stored(tmp_path, written(tmp_path / "B.csv", 1.0), "method=random")
+    assert same.data == run.data
+    assert {run.dataset for run in load.find(tmp_path)} == {"csv"}
+    changed = stored(tmp_path, written(tmp_path / "A.csv", 2.0))
+    assert changed.data["content"] != run.data["content"]
+    assert changed.run_id != run.run_id
+    split = stored(tmp_path, tmp_path / "B.csv", "validation_share=0.4")
+    assert split.data["content"] == run.data["content"]
+    assert split.data["fingerprint"] != run.data["fingerprint"]
+    assert len({run.dataset for run in load.find(tmp_path)}) == 2
+    assert load.find(tmp_path, datasets=["csv"], methods=["random"])[0].dataset.startswith("csv@")
+
+
+class Fixed:
+    """A source of one's own that always names the same fingerprint."""
+
+    def __init__(self, scale: float) -> None:
+        self.scale = scale
+
+    def load(self, validation_share: float) -> Table:
+        """Ten rows."""
+        inputs = self.scale * np.linspace(-1, 1, 10)[:, None]
+        return Table("own", "regression", inputs, inputs.copy(), 6, 2, 2, 1, 1.0, "always the same")
+
+
+def test_a_source_of_ones_own_is_known_by_what_it_loads() -> None:
+    settings = config.parse(config.compose())
+    dataset = {**settings.config["dataset"], "source": {"_target_": "mine.Fixed"}}
+    settings = replace(settings, config={**settings.config, "dataset": dataset})
+    tables = [Fixed(scale).load(0.2) for scale in (1.0, 2.0, 1.0)]
+    ids = [experiment.identify(settings, table)[0] for table in tables]
+    assert ids[0] == ids[2] != ids[1]
+    contents = [experiment.described_data(settings, table)["content"] for table in tables]
+    assert contents[0] == contents[2] != contents[1]
 
 
 # --- what is stored ---

@@ -51,7 +51,7 @@ def find(
 
     Args:
         results_dir: folder that holds ``runs/``.
-        datasets, methods: ids to keep; all by default.
+        datasets, methods: ids to keep; all by default. A dataset's id stands for all data that go by it.
         where: dotted configuration keys and the values they must have, as ``{"update_interval": 10}``.
         command: what would make the runs that are looked for, named where there are none.
 
@@ -59,7 +59,7 @@ def find(
         UserError: the store is empty or damaged, or nothing in it fits (nearest names are given).
     """
     make = f"make them with: {command or f'hpo-bench run results_dir={results_dir}'}"
-    runs = [run for run in store.scan(results_dir) if run.status == "complete"]
+    runs = store.complete_runs(results_dir)
     if not runs:
         raise UserError(f"no complete runs in {store.runs_folder(results_dir)}; {make}")
     runs = _keep(runs, "dataset", datasets, make)
@@ -73,12 +73,20 @@ def _keep(runs: list[Run], kind: Literal["dataset", "method"], names: Iterable[s
     if names is None:
         return runs
     wanted = list(names)
-    kept = [run for run in runs if getattr(run, kind) in wanted]
+    kept = [run for run in runs if getattr(run, kind) in wanted or (kind == "dataset" and run.dataset_name in wanted)]
     if not kept:
         close = nearest(",".join(wanted), {getattr(run, kind) for run in runs})
         known = close.replace("Allowed", "Stored").replace("allowed", "stored")
         raise UserError(f"{kind}={','.join(wanted)}: no complete runs; {known}; {make}")
     return kept
+
+
+def each_data(runs: Runs, datasets: Iterable[str]) -> list[str]:
+    """Dataset ids, a name that stands for several data replaced by the ids of each."""
+    own: dict[str, dict[str, None]] = defaultdict(dict)
+    for run in runs:
+        own[run.dataset_name][run.dataset] = None
+    return [each for name in datasets for each in own.get(name, {name: None})]
 
 
 def _where(runs: list[Run], key: str, value: Any, results_dir: str | Path) -> list[Run]:
@@ -126,20 +134,56 @@ def comparable(runs: Runs) -> Selection:
     A dataset's reference is the combination of common settings (T, K, batch size, initial ranges, …) that most methods
     share, then one with the usual validation part rather than a larger one, then most repetitions, then most weight
     updates. Of each method the configuration with the fewest differences from it is kept, then the usual
-    hyperparameter optimiser, the newest numbers (CHANGELOG), the most repetitions.
+    hyperparameter optimiser, the newest numbers (CHANGELOG), the most repetitions. A method that was trained on other
+    rows than these (another validation part) is left out.
     """
     kept: list[Run] = []
-    notes: list[str] = []
+    notes = _apart(runs)
     for dataset in _groups(runs, lambda run: run.dataset).values():
         reference, hyper = _shared_by_most(dataset, _common), _shared_by_most(dataset, _hyper)
         for method in _groups(dataset, lambda run: run.method).values():
             shards = list(_groups(method, configuration).values())
             shards.sort(key=lambda group: _preference(group, reference, hyper))
-            kept += shards[0]
-            notes += [_left_out(group, shards[0][0]) for group in shards[1 : NAMED + 1]]
-            notes += _also_left_out(shards[NAMED + 1 :])
-            notes += _unlike(shards[0][0], reference)
+            alike = [group for group in shards if _split(_common(group[0])) == _split(reference)]
+            if not alike:  # trained on other rows than the other methods
+                notes += [_of_another_split(group[0], reference) for group in shards[:1]]
+                continue
+            chosen = alike[0]
+            others = [group for group in shards if group is not chosen]
+            kept += chosen
+            notes += [_left_out(group, chosen[0]) for group in others[:NAMED]]
+            notes += _also_left_out(others[NAMED:])
+            notes += _unlike(chosen[0], reference)
     return Selection(kept, tuple(notes))
+
+
+def _apart(runs: Runs) -> list[str]:
+    """A line for each name that stands for several data."""
+    by_name = _groups([run for run in runs if run.variant], lambda run: run.dataset_name)
+    notes = []
+    for name, group in by_name.items():
+        labels = dict.fromkeys(f"{run.dataset_label}, dataset {run.dataset}" for run in group)
+        notes.append(
+            f"{name}: runs on {len(labels)} different data, shown apart and never compared: {'; '.join(labels)}"
+        )
+    if any(run.variant.startswith(identity.UNKNOWN) for run in runs):
+        notes.append(
+            "data unknown: runs on one's own table that an earlier version stored do not say what was in it; they are "
+            "compared with nothing else, compute them again to compare them"
+        )
+    return notes
+
+
+def _split(common: Mapping[str, Any]) -> Any:
+    """What tells the training and validation rows of a dataset apart."""
+    return common.get("validation_share")
+
+
+def _of_another_split(run: Run, reference: Mapping[str, Any]) -> str:
+    return (
+        f"{run.dataset}, {run.method}: left out, it is trained on other rows than the other methods: "
+        f"validation_share={_split(_common(run))} (others: {_split(reference)})"
+    )
 
 
 def _groups(runs: Runs, key: Callable[[Run], T]) -> dict[T, list[Run]]:
@@ -270,7 +314,7 @@ def _description(run: Run) -> dict[str, Any]:
         "config_hash": run.config_hash,
         "configuration": configuration(run),
         "dataset": run.dataset,
-        "dataset_label": dataset.get("label", run.dataset),
+        "dataset_label": run.dataset_label,
         "metric_label": dataset.get("metric_label", "Test metric"),
         "metric_scale": float(dataset.get("metric_scale") or 1.0),
         "method": run.method,

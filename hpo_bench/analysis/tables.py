@@ -91,7 +91,8 @@ def build(
 def run_command(methods: Sequence[str], datasets: Sequence[str], repetitions: int, results_dir: str | Path) -> str:
     """The ``hpo-bench run`` line that makes these runs."""
     several = " -m" if len(methods) > 1 or len(datasets) > 1 else ""
-    dataset = f" dataset={','.join(datasets)}" if datasets else ""
+    names = dict.fromkeys(name.partition("@")[0] for name in datasets)
+    dataset = f" dataset={','.join(names)}" if names else ""
     folder = f" results_dir={results_dir}" if str(results_dir) != "results" else ""
     return f"hpo-bench run{several} method={','.join(methods)}{dataset} repetitions={repetitions}{folder}"
 
@@ -100,7 +101,7 @@ def missing(
     runs: Runs, datasets: Sequence[str], methods: Sequence[str], repetitions: int, results_dir: str | Path
 ) -> tuple[str, ...]:
     """A line for each set of methods that datasets have no runs of, with the command that makes them."""
-    stored = {(run.dataset, run.method) for run in runs}
+    stored = {(name, run.method) for run in runs for name in (run.dataset, run.dataset_name)}
     lacking: dict[tuple[str, ...], list[str]] = {}
     for dataset in datasets:
         absent = tuple(method for method in methods if (dataset, method) not in stored)

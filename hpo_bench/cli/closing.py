@@ -17,7 +17,7 @@ def print_closing(run: Run) -> None:
     table = Table(
         "method", "dataset", f"{dataset['metric_label']}: median", "mean", "best", "ok", box=None, pad_edge=False
     )
-    table.add_row(method["label"], dataset["label"], *closing_numbers(final, dataset["metric_scale"]))
+    table.add_row(method["label"], run.dataset_label, *closing_numbers(final, dataset["metric_scale"]))
     console = Console(highlight=False)
     console.print(table, soft_wrap=True)
     console.print(str(run.path), soft_wrap=True, markup=False)

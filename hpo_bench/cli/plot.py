@@ -99,7 +99,7 @@ def _request(
     out: Path | None, formats: tuple[str, ...], stats: str, seed: int,
 ) -> Request:  # fmt: skip
     from hpo_bench import figures
-    from hpo_bench.analysis.load import find
+    from hpo_bench.analysis.load import each_data, find
     from hpo_bench.analysis.statistics import MODES
     from hpo_bench.datasets.catalogue import dataset_names
     from hpo_bench.errors import UserError, nearest
@@ -110,6 +110,7 @@ def _request(
     if stats not in MODES:
         raise UserError(f"--stats {stats}: {nearest(stats, MODES)}")
     runs = find(results) if any(figures.find(name).NEEDS for name in chosen) else []
+    datasets = each_data(runs, datasets)
     check_names("dataset", datasets, {*dataset_names(), *(run.dataset for run in runs)})
     wanted = {method for name in figures.names() for need in figures.find(name).NEEDS for method in need.methods}
     check_names("method", methods, wanted | {run.method for run in runs})

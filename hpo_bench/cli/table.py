@@ -60,11 +60,11 @@ def _check_datasets(names: list[str], results: Path) -> None:
     """Refuse names that neither the configuration nor the store knows."""
     from hpo_bench.datasets.catalogue import dataset_names
     from hpo_bench.errors import UserError, nearest
-    from hpo_bench.store import scan
+    from hpo_bench.store import complete_runs
 
     known = set(dataset_names())
     if not known.issuperset(names):
-        known |= {run.dataset for run in scan(results)}
+        known |= {name for run in complete_runs(results) for name in (run.dataset, run.dataset_name)}
     for name in names:
         if name not in known:
             raise UserError(f"--dataset {name}: no such dataset; {nearest(name, known)}")

@@ -26,6 +26,8 @@ class Table:
         target_scale: standard deviation that a standardised target is multiplied by to be in its own unit again
             (1 without standardised targets); a squared error is multiplied by its square.
         fingerprint: SHA-256 over everything that decides these numbers (files, options).
+        content: SHA-256 over the rows' values, their order and which of them are for the test, whatever share is held
+            out for validation; None where the source's settings name its files by checksum.
         centre, scale: float64, broadcast against one row of ``inputs`` where these are kept in their small type (uint8
             images): (inputs - centre) / scale is computed in float64 when they are moved to the device
             (`hpo_bench.core.batches.inputs_on`). Both None for inputs that are used as they are.
@@ -43,6 +45,7 @@ class Table:
     fingerprint: str
     centre: np.ndarray | None = None
     scale: np.ndarray | None = None
+    content: str | None = None
 
 
 class Source(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -169,7 +170,24 @@ def ordered_table(
     parts = (*split(len(inputs) - test, validation_share), test)
     order = fixed_order(name, len(inputs))
     digest = fingerprint(loader, {**content, "name": name, "parts": parts})
-    return make_table(name, inputs[order], targets[order], parts, digest)
+    inputs, targets = inputs[order], targets[order]
+    table = make_table(name, inputs, targets, parts, digest)
+    return replace(table, content=content_of(inputs, targets, test))
+
+
+def content_of(inputs: np.ndarray, targets: np.ndarray, test: int, options: str = "") -> str:
+    """SHA-256 (hex) over the values of a table's rows, in their order and before they are standardised.
+
+    Args:
+        test: how many of the last rows are for the test.
+        options: what else decides how they are standardised.
+    """
+    digest = hashlib.sha256(f"{test} {options}".encode())
+    for array in (inputs, targets):
+        digest.update(f"{array.dtype} {array.shape}".encode())
+        values = array + 0.0 if array.dtype.kind == "f" else array  # -0 is 0
+        digest.update(np.ascontiguousarray(values).data)
+    return digest.hexdigest()
 
 
 def fingerprint(loader: str, content: Mapping[str, Any]) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 
 from hpo_bench.datasets.base import Table
-from hpo_bench.datasets.preparation import fingerprint, fixed_order, holdout, moments, split, standardise
+from hpo_bench.datasets.preparation import content_of, fingerprint, fixed_order, holdout, moments, split, standardise
 from hpo_bench.datasets.sources import RemoteFile, Summary
 from hpo_bench.errors import UserError, nearest
 
@@ -84,7 +84,8 @@ class FromTorch:
         digest = fingerprint(
             LOADER, {"sha256": _digest(inputs, targets), "standardise": self.standardise, "parts": parts}
         )
-        return _table(self.name, inputs, targets, parts, digest, self.standardise)
+        table = _table(self.name, inputs, targets, parts, digest, self.standardise)
+        return replace(table, content=content_of(inputs, targets, test, self.standardise))
 
 
 def _table(

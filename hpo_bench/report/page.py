@@ -108,7 +108,7 @@ def _present(*grids: Grid | None) -> tuple[Grid, ...]:
 
 
 def _name(runs: Runs, dataset: str) -> str:
-    return next((str(run.config["dataset"].get("label", dataset)) for run in runs if run.dataset == dataset), dataset)
+    return next((run.dataset_label for run in runs if run.dataset == dataset), dataset)
 
 
 def _facts(runs: Sequence[Run], diverged: int) -> tuple[tuple[str, str], ...]:

@@ -46,7 +46,7 @@ def _method(run: Run) -> Cell:
 
 
 def _dataset(run: Run) -> Cell:
-    return Cell(_label(run.config["dataset"]))
+    return Cell(run.dataset_label)
 
 
 # --- claims ---

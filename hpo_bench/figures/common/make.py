@@ -64,8 +64,8 @@ def make(chosen: Sequence[str], request: Request) -> Iterator[Made]:
 
     @cache
     def stored(folder: str) -> Store:
-        extra = store.scan(Path(request.results) / folder) if folder else ()
-        return Store.of([*request.runs, *(run for run in extra if run.status == "complete")])
+        extra = store.complete_runs(Path(request.results) / folder) if folder else []
+        return Store.of(store.told_apart([*request.runs, *extra]) if extra else request.runs)
 
     request = replace(request, options=replace(request.options, finals=read_once(request.options.finals)))
     for figure in chosen:

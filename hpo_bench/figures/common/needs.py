@@ -77,7 +77,7 @@ class Need:
 
     def command(self, datasets: Iterable[str], methods: Iterable[str], results: str) -> str:
         """The shell command that makes these runs of some of the methods and datasets."""
-        names = {"method": list(methods), "dataset": list(datasets)}
+        names = {"method": list(methods), "dataset": [name.partition("@")[0] for name in datasets]}
         words = [f"{key}={','.join(values)}" for key, values in names.items()]
         words.append(f"repetitions={self.repetitions}")
         changed = {key: override(value) for key, value in self.where.items() if STANDARD.get(key, _MISSING) != value}

@@ -78,7 +78,7 @@ def method_label(run: Run) -> str:
 
 def label(runs: Runs) -> str:
     """Name of the dataset of some runs."""
-    return str(runs[0].config["dataset"].get("label", runs[0].dataset))
+    return runs[0].dataset_label
 
 
 def training(runs: Runs) -> str:
