@@ -18,7 +18,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from hpo_bench.core import memory, tree
+from hpo_bench.core import memory, stretches, tree
 from hpo_bench.core.batches import Batches, Stream
 from hpo_bench.core.hyperparameters import Hyperparameters
 from hpo_bench.core.loop import Advance, Eager, Snapshot, Training, advance
@@ -33,10 +33,10 @@ Kind = tuple[object, ...]
 
 
 def of(training: Training) -> Advance:
-    """How to make a training's weight updates: by graphs on a CUDA device, else one by one."""
+    """How to make a training's weight updates: by graphs on a CUDA device, else as many at once as the model can."""
     eager = Eager(training)
     if training.start.weights.device.type != "cuda":
-        return eager
+        return stretches.of(training, eager)
     return Graphs(training, eager, CudaGraph)
 
 

@@ -191,9 +191,9 @@ class Eager:
 
     def __call__(self, now: Snapshot, end: int) -> Snapshot:
         """The snapshot after ``end`` weight updates, at most T from now."""
-        return advance(self.training, now, end, self._hyperparameters(now.raw))
+        return advance(self.training, now, end, self.hyperparameters(now.raw))
 
-    def _hyperparameters(self, raw: Mapping[str, Tensor]) -> Hyperparameters:
+    def hyperparameters(self, raw: Mapping[str, Tensor]) -> Hyperparameters:
         """Natural values, computed once for the raw values that many intervals share."""
         if self._in_force is None or self._in_force[0] is not raw:
             self._in_force = raw, Hyperparameters.of(raw)

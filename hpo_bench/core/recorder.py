@@ -99,11 +99,15 @@ class Recorder:
 
     def finite(self, state: State, loss: Tensor, hyperparameters: Hyperparameters) -> Tensor:
         """0 where loss, weights and hyperparameters are finite, else NaN, (R,): 0·x is NaN where x is not."""
+        return (state.weights * 0).sum(-1) + loss * 0 + self.see(hyperparameters)
+
+    def see(self, hyperparameters: Hyperparameters) -> Tensor:
+        """Take note of the values that `row` adds: 0 where they are finite, else NaN, (R,)."""
         if hyperparameters is not self._hyper:
             self._hyper = hyperparameters
             self._hyper_columns = dict(self._summaries(hyperparameters))
             self._hyper_finite = torch.stack([(v * 0).sum(-1) for v in hyperparameters.natural.values()]).sum(0)
-        return (state.weights * 0).sum(-1) + loss * 0 + self._hyper_finite
+        return self._hyper_finite
 
     def _summaries(self, hyperparameters: Hyperparameters) -> Mapping[str, Tensor]:
         columns = {name: value.squeeze(-1) for name, value in hyperparameters.natural.items() if value.shape[-1] == 1}
@@ -120,7 +124,7 @@ class Recorder:
         self.elapsed[index] = time.perf_counter() - self._begin
 
     def row(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """``values`` with the hyperparameters that `watch` or `finite` saw last, (R,) each."""
+        """``values`` with the hyperparameters that `watch`, `finite` or `see` saw last, (R,) each."""
         return {**values, **self._hyper_columns}
 
     def _column(self, name: str) -> Tensor:
@@ -129,12 +133,12 @@ class Recorder:
         return self._columns[name]
 
     def take(self, first: int, finite: Tensor, columns: Mapping[str, Tensor]) -> None:
-        """Write what a replayed interval left: allocates nothing once every column is there.
+        """Write what several weight updates left: allocates nothing once every column is there.
 
         Args:
-            first: number of the interval's first weight update.
-            finite: (T, R), as `finite` for each of its updates.
-            columns: the rows due in the interval, (rows, R) by column.
+            first: number of the first of them.
+            finite: (T, R), as `finite` for each.
+            columns: the rows due among them, (rows, R) by column, or (R,) for what is the same in all of them.
         """
         self._finite[first : first + len(finite)].copy_(finite)
         due = [self._index[step] for step in range(first, first + len(finite)) if step in self._index]
