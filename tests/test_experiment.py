@@ -243,19 +243,19 @@ def test_a_run_id_depends_on_what_decides_the_numbers_and_on_nothing_else(tmp_pa
 
 
 class Broken:
-    """A model that fails in the middle."""
+    """A model that fails in the second block."""
 
     def build(self, table, dtype, device):
         model = MLP((7,)).build(table, dtype, device)
-        good, calls = model.linearise, []
+        good, blocks = model.initial_carried, []
 
-        def linearise(*arguments):
-            calls.append(1)
-            if len(calls) > 70:
+        def initial_carried(rows):
+            blocks.append(rows)
+            if len(blocks) > 1:
                 raise RuntimeError("out of memory, or so\nsecond line")
-            return good(*arguments)
+            return good(rows)
 
-        model.linearise = linearise
+        model.initial_carried = initial_carried
         return model
 
 

@@ -141,7 +141,7 @@ class Recorder:
             columns: the rows due among them, (rows, R) by column, or (R,) for what is the same in all of them.
         """
         self._finite[first : first + len(finite)].copy_(finite)
-        due = [self._index[step] for step in range(first, first + len(finite)) if step in self._index]
+        due = [self._index[step] for step in range(first, first + len(finite)) if self.due(step)]
         if not due:
             return
         begin, end = due[0], due[-1] + 1
