@@ -31,6 +31,8 @@ class Table:
         centre, scale: float64, broadcast against one row of ``inputs`` where these are kept in their small type (uint8
             images): (inputs - centre) / scale is computed in float64 when they are moved to the device
             (`hpo_bench.core.batches.inputs_on`). Both None for inputs that are used as they are.
+        label: its name in figures and tables where the configuration says ``auto``; None for the dataset's id.
+        notice: what was inferred from the data and is to be said before training, one line; None for nothing.
     """
 
     name: str
@@ -46,6 +48,8 @@ class Table:
     centre: np.ndarray | None = None
     scale: np.ndarray | None = None
     content: str | None = None
+    label: str | None = None
+    notice: str | None = None
 
 
 class Source(Protocol):

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-import io
-import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from hpo_bench.datasets.base import Table, Task
-from hpo_bench.datasets.preparation import ordered_table
+from hpo_bench.datasets.preparation import LARGEST, Places, ordered_table, unseen_classes
+from hpo_bench.datasets.reading import (
+    NAMELESS,
+    NUMBER,
+    SEPARATORS,
+    Reading,
+    clean_name,
+    read_bytes,
+    read_table,
+)
 from hpo_bench.datasets.sources import RemoteFile, Summary
 from hpo_bench.errors import UserError, nearest
 
@@ -21,11 +29,27 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Role = Literal["inputs", "target"]
+Kind = Literal["numbers", "truth", "text", "categories"]
 LOADER = "csv/1"
 MINIMUM_ROWS = 10
 MOST_CLASSES = 10  # distinct whole numbers that task=auto still takes for classes
+SHOWN = 5  # names or labels in a message
 TASKS = ("auto", "regression", "classification")
-SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|", "space": r"\s+"}
+DECIMALS = {"auto": ".", "point": ".", "comma": ","}
+MISSING = {
+    "", "NA", "N/A", "n/a", "nan", "NaN", "-nan", "-NaN", "null", "NULL", "None", "<NA>", "#N/A", "#NA", "#N/A N/A",
+    "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN",
+}  # fmt: skip
+NO_LABELS = {"?", "#DIV/0!", "#NAME?", "#NULL!", "#NUM!", "#REF!", "#VALUE!"}  # nor are these classes
+DECIMAL_COMMA = re.compile(r"[+-]?(\d+,?\d*|,\d+)([eE][+-]?\d+)?")
+THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+")
+QUANTITY = re.compile(
+    r"[-+~(−\s]*[$€£¥₹]?[-+\s]*\.?\d"  # 12.5 EUR, 5%, $3, 2020-01-31, 1e3x
+    r"|.*\d[.,]\d"  # EUR 12.5
+    r"|(EUR|USD|GBP|CHF|JPY|CNY|INR|kr|Rs)\b\.?\s*\d"
+    r"|.*\b(jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?\s+\d",  # January 31, 2020
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -39,12 +63,14 @@ class CSV:
         name: id of the dataset; seeds derive from it.
         path: the file, relative to the working directory.
         target: the column to predict.
-        task: what the target is. ``auto`` takes text, booleans, and at most `MOST_CLASSES` distinct whole numbers
-            for classes, anything else for regression.
+        task: what the target is. ``auto`` takes words, truth values, and at most `MOST_CLASSES` distinct whole
+            numbers for classes, other numbers for regression; text that might be meant as numbers is refused.
         test_share: share of the rows held out for the test.
         drop: columns to leave out.
         separator: between the columns of a text table: one of `SEPARATORS`, any single character, or ``auto``: the
-            most frequent of comma, semicolon, tab and bar in the header line, or white space where there is none.
+            one of comma, semicolon, tab and bar with which the rows are as wide as the header line, or white space.
+        decimal: mark before the decimals of numbers: ``point``, ``comma``, or ``auto``: a comma if a column cannot be
+            read otherwise.
     """
 
     name: str
@@ -52,8 +78,9 @@ class CSV:
     target: str | int | None
     task: Literal["auto", "regression", "classification"] = "auto"
     test_share: float = 0.1
-    drop: Sequence[str | int] | str = ()
+    drop: Sequence[str | int] | str | int = ()
     separator: str = "auto"
+    decimal: str = "auto"
 
     @property
     def files(self) -> tuple[RemoteFile, ...]:
@@ -68,195 +95,328 @@ class CSV:
         """Read and check the file; inputs and regression targets are standardised by training and validation rows.
 
         Raises:
-            UserError: no such file or column, text or missing values where numbers are needed, too few rows, a
-                target that is constant or does not fit the task, a bad share.
+            UserError: no such file or column, names that stand twice, text, missing or much too large values where
+                numbers are needed, too few rows, a target that is constant, does not fit the task or may be meant in
+                two ways, a bad share.
         """
         path = self._checked_path()
-        content = _read_bytes(path)
-        frame = _parse(path, content, self.separator)
-        target, drop = str(self.target), self._dropped()
-        inputs, column = _columns(path, frame, target, drop)
-        task = _task(column) if self.task == "auto" else self.task
-        targets = (
-            _classes(path, column) if task == "classification" else _numbers(path, column.to_frame(), "target")[:, 0]
-        )
-        if (targets == targets[0]).all():
-            raise UserError(f"{path}: the target {target!r} is the same in every row, so there is nothing to learn")
-        digest = hashlib.sha256(content).hexdigest()
-        options = {"sha256": digest, "separator": self.separator, "target": target, "task": task, "drop": sorted(drop)}
+        content = read_bytes(path)
+        target, drop = clean_name(str(self.target)), self._dropped()
+        reading, columns, decimal = self._read(path, content, target, drop)
+        inputs, predicted = columns[:-1], columns[-1]
+        task = _task(path, predicted) if self.task == "auto" else self.task
+        labels: list[str] = []
+        if task == "classification":
+            targets, labels = _classes(path, predicted)
+        else:
+            targets = _numbers(path, [predicted], "target")[:, 0]
+        options = {
+            "sha256": hashlib.sha256(content).hexdigest(), "separator": self.separator, "target": target, "task": task,
+            "drop": sorted(drop),
+        }  # fmt: skip
+        if decimal == ",":
+            options["decimal"] = decimal
+        if predicted.kind == "text" and task == "classification":
+            options["labels"] = labels
+        values = _numbers(path, inputs, "inputs")
+        places = Places(str(path), target, [column.name for column in inputs], "data row")
         shares = (validation_share, self.test_share)
-        return ordered_table(self.name, _numbers(path, inputs, "inputs"), targets, shares, LOADER, options)
+        table = ordered_table(self.name, values, targets, shares, LOADER, options, places)
+        made = [_about_target(predicted, labels), *_about_inputs(inputs, values), *_about_file(reading, decimal)]
+        if unseen := [labels[number] for number in unseen_classes(table)]:
+            made.append(f"in no training row, so never learned: {_shown(unseen)}")
+        return replace(table, label=f"{path.name}: {target}", notice="; ".join(made))
+
+    def _read(self, path: Path, content: bytes, target: str, drop: Sequence[str]) -> tuple[Reading, list[Column], str]:
+        """The file, its columns (the target last), and the decimal mark of its numbers."""
+        classes = self.task == "classification"
+        decimal = DECIMALS[self.decimal]
+        reading = read_table(path, content, self.separator, decimal)
+        columns = _columns(path, reading, target, drop, decimal)
+        if self.decimal == "auto" and _has_decimal_commas(path, columns[:-1] if classes else columns):
+            decimal = ","
+            reading = read_table(path, content, self.separator, decimal)
+            columns = _columns(path, reading, target, drop, decimal)
+        return reading, columns, decimal
 
     def _checked_path(self) -> Path:
         if self.path is None or self.target is None:
             raise UserError("dataset=csv needs dataset.path=FILE and dataset.target=COLUMN")
         if self.task not in TASKS:
             raise UserError(f"dataset.task={self.task}: {nearest(self.task, TASKS)}")
-        if self.separator not in ("auto", *SEPARATORS) and len(self.separator) != 1:
+        if self.decimal not in DECIMALS:
+            raise UserError(f"dataset.decimal={self.decimal}: {nearest(self.decimal, DECIMALS)}")
+        if self.separator not in ("auto", *SEPARATORS) and (len(str(self.separator)) != 1 or self.separator in '"\n\r'):
             allowed = f"auto, {', '.join(SEPARATORS)}, or one character"
             raise UserError(f"dataset.separator={self.separator}: allowed: {allowed}")
-        return Path(self.path).expanduser()
+        try:
+            return Path(str(self.path)).expanduser()
+        except RuntimeError as error:  # ~ of a user that there is not
+            raise UserError(f"dataset.path={self.path} cannot be read: {error}") from None
 
     def _dropped(self) -> list[str]:
-        return [str(name) for name in ([self.drop] if isinstance(self.drop, str) else self.drop)]
+        names = [self.drop] if isinstance(self.drop, str | int) else self.drop
+        return sorted({clean_name(str(name)) for name in names})
 
 
-def _read_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"dataset.path={path}: no such file (working directory {Path.cwd()})") from None
-    except OSError as error:
-        raise UserError(f"dataset.path={path} cannot be read: {error.strerror or error}") from None
+@dataclass(frozen=True)
+class Column:
+    """A column that is used.
+
+    Args:
+        kind: what its cells are; ``categories`` are those that a Parquet file marks as such.
+        values: (N,) numbers or truth values; cells of text without blanks around them.
+        missing: (N,) whether there is no value.
+    """
+
+    name: str
+    kind: Kind
+    values: np.ndarray
+    missing: np.ndarray
+
+    @property
+    def words(self) -> np.ndarray:
+        """Row numbers of the cells that have a value."""
+        return np.flatnonzero(~self.missing)
+
+    def first(self, wanted: Callable[[str], Any]) -> int | None:
+        """The first row whose text is ``wanted``."""
+        return next((int(row) for row in self.words if wanted(self.values[row])), None)
+
+    def where(self, row: int) -> str:
+        """The cell as a message shows it."""
+        return f"data row {row + 1} of {self.name!r} is {str(self.values[row])!r}"
 
 
-def _parse(path: Path, content: bytes, separator: str) -> pd.DataFrame:
-    """All columns and rows, column names as text.
+def _columns(path: Path, reading: Reading, target: str, drop: Sequence[str], decimal: str) -> list[Column]:
+    """Input columns and, last, the target column.
 
     Raises:
-        UserError: not a table, or fewer than `MINIMUM_ROWS` rows.
+        UserError: no such column, none left, one without a name, or too few rows.
     """
-    import pandas as pd
-
-    try:
-        frame = (
-            pd.read_parquet(io.BytesIO(content))
-            if path.suffix.lower() in (".parquet", ".pq")
-            else _parse_text(content, separator)
-        )
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not UTF-8 text; save the table as CSV in UTF-8, or as Parquet") from None
-    except pd.errors.ParserWarning:
-        raise UserError(f"{path}: the rows have more values than the header line has names") from None
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path} cannot be read as a table: {' '.join(str(error).split())}") from None
-    if len(frame) < MINIMUM_ROWS:
-        raise UserError(f"{path} has {len(frame)} rows; at least {MINIMUM_ROWS} are needed")
-    return frame.rename(columns=str)
-
-
-def _parse_text(content: bytes, separator: str) -> pd.DataFrame:
-    import pandas as pd
-
-    text = content.decode("utf-8-sig")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header
-        return pd.read_csv(
-            io.StringIO(text),
-            sep=_guess_separator(text) if separator == "auto" else SEPARATORS.get(separator, separator),
-            engine="c",
-            index_col=False,
-            **_exact(pd.__version__),
-        )
-
-
-def _exact(version: str) -> dict[str, Any]:
-    """What makes pandas round decimal numbers correctly: from 3.1 on it does by default and deprecates the option."""
-    return {} if tuple(map(int, version.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}
-
-
-def _guess_separator(text: str) -> str:
-    header = text.lstrip().split("\n", 1)[0]
-    best = max((SEPARATORS[name] for name in ("comma", "semicolon", "tab", "bar")), key=header.count)
-    return best if best in header else SEPARATORS["space"]
-
-
-def _columns(path: Path, frame: pd.DataFrame, target: str, drop: Sequence[str]) -> tuple[pd.DataFrame, pd.Series]:
-    """Input columns and target column."""
-    names = list(frame.columns)
+    frame, names = reading.frame, list(reading.frame.columns)
     if target not in names:
+        if target in reading.index:
+            raise UserError(f"{path}: dataset.target={target} is the index of the table; save it with reset_index()")
         raise UserError(f"{path} has no column dataset.target={target}: {nearest(target, names)}")
     for name in drop:
-        if name not in names:
+        if name not in names and name not in reading.index:
             raise UserError(f"{path} has no column {name!r} (dataset.drop): {nearest(name, names)}")
     if target in drop:
         raise UserError(f"dataset.drop names the target {target!r}")
-    inputs = frame.drop(columns=[target, *drop])
-    if inputs.shape[1] == 0:
+    inputs = [name for name in names if name != target and name not in drop]
+    if not inputs:
         raise UserError(f"{path} has no input column left besides the target {target!r}")
-    return inputs, frame[target]
+    for name in (target, *inputs):
+        if NAMELESS.fullmatch(name):
+            raise UserError(
+                f"{path}: column {names.index(name) + 1} has no name (row numbers that pandas wrote?); give it one in "
+                f"the header line, or leave it out with {_dropping([name])}"
+            )
+    if len(frame) < MINIMUM_ROWS:
+        raise UserError(f"{path} has {len(frame)} rows; at least {MINIMUM_ROWS} are needed")
+    return [_column(name, frame[name], decimal) for name in (*inputs, target)]
 
 
-def _task(target: pd.Series) -> Task:
-    """What `CSV.task` ``auto`` means. Text that is mostly numbers is left to regression, which names what is not."""
+def _column(name: str, cells: pd.Series, decimal: str) -> Column:
     import pandas as pd
-    from pandas.api.types import is_bool_dtype, is_numeric_dtype
+    from pandas.api.types import is_bool_dtype, is_complex_dtype, is_numeric_dtype
 
-    if is_bool_dtype(target):
+    missing = cells.isna().to_numpy(dtype=bool)
+    if isinstance(cells.dtype, pd.CategoricalDtype):
+        return Column(name, "categories", cells.astype(str).to_numpy(dtype=object), missing)
+    if is_bool_dtype(cells) or (is_numeric_dtype(cells) and not is_complex_dtype(cells)):
+        kind: Kind = "truth" if is_bool_dtype(cells) else "numbers"
+        values = cells.fillna(0) if missing.any() else cells
+        return Column(name, kind, values.to_numpy(), missing)
+    text = np.array([str(cell).strip() for cell in cells], dtype=object)
+    missing = missing | np.array([cell in MISSING for cell in text])
+    number = NUMBER if decimal == "." else DECIMAL_COMMA
+    column = Column(name, "text", text, missing)
+    if column.first(lambda cell: not number.fullmatch(cell)) is not None:
+        return column
+    return replace(column, kind="numbers", values=_converted(column, decimal))
+
+
+def _converted(column: Column, decimal: str) -> np.ndarray:
+    """Numbers in text; whole ones stay whole, so that those too long for float64 can be told."""
+    cells = [str(cell).replace(decimal, ".") for cell in column.values]
+    whole = all(cells[row].lstrip("+-").isdecimal() for row in column.words)
+    kind: type = int if whole else float
+    converted = [kind(0) if gone else kind(cell) for cell, gone in zip(cells, column.missing, strict=True)]
+    return np.array(converted, dtype=object if whole else np.float64)
+
+
+def _has_decimal_commas(path: Path, columns: Sequence[Column]) -> bool:
+    """Whether columns of text are numbers with decimal commas.
+
+    Raises:
+        UserError: the commas may as well separate thousands.
+    """
+
+    def numbers(column: Column) -> bool:
+        cells = column.values[column.words]
+        return any("," in cell for cell in cells) and all(DECIMAL_COMMA.fullmatch(cell) for cell in cells)
+
+    found = [column for column in columns if column.kind == "text" and numbers(column)]
+    for column in found:
+        if column.first(lambda cell: "," in cell and not THOUSANDS.fullmatch(cell)) is not None:
+            return True
+    if found:
+        row = found[0].first(lambda cell: "," in cell)
+        assert row is not None
+        raise UserError(
+            f"{path}: {found[0].where(row)}, where the comma may separate decimals or thousands; set "
+            "dataset.decimal=comma, or write the numbers without commas"
+        )
+    return False
+
+
+def _task(path: Path, target: Column) -> Task:
+    """What `CSV.task` ``auto`` means.
+
+    Raises:
+        UserError: the target is text that may be meant as numbers.
+    """
+    if target.kind in ("truth", "categories"):
         return "classification"
-    if not is_numeric_dtype(target):
-        return "regression" if _as_numbers(target).notna().mean() > 0.5 else "classification"
-    values = pd.unique(target.dropna())
-    return "classification" if len(values) <= MOST_CLASSES and all(value % 1 == 0 for value in values) else "regression"
+    if target.kind == "numbers":
+        values = np.unique(target.values[target.words])
+        few = len(values) <= MOST_CLASSES
+        return "classification" if few and all(value % 1 == 0 for value in values) else "regression"
+    quantity = target.first(QUANTITY.match)
+    if quantity is None:
+        return "classification"
+    numbers = sum(bool(QUANTITY.match(target.values[row])) for row in target.words)
+    row = _odd(target) if 2 * numbers > len(target.words) else quantity
+    raise UserError(_about_text(path, [target], "target", row))
 
 
-def _as_numbers(column: pd.Series) -> pd.Series:
-    """The values of a column of text as numbers, missing where they are none."""
-    import pandas as pd
+def _odd(column: Column) -> int:
+    """The first row of a column of text that is no number."""
+    row = column.first(lambda cell: not NUMBER.fullmatch(cell))
+    return 0 if row is None else row
 
-    return pd.to_numeric(column.astype(str), errors="coerce")
 
-
-def _classes(path: Path, target: pd.Series) -> np.ndarray:
-    """Class numbers (N,) int64, in the order of the sorted labels.
+def _classes(path: Path, target: Column) -> tuple[np.ndarray, list[str]]:
+    """Class numbers (N,) int64, in the order of the sorted labels, and the labels.
 
     Raises:
         UserError: a missing value, or so many different ones that they cannot be classes.
     """
-    from pandas.api.types import is_numeric_dtype
-
-    _no_missing(path, target.to_frame(), "target")
-    labels = target.to_numpy() if is_numeric_dtype(target) else target.astype(str).to_numpy(dtype=str)
+    if target.kind == "text":
+        target = replace(target, missing=target.missing | np.isin(target.values, list(NO_LABELS)))
+    _no_missing(path, [target], "target")
+    labels = target.values if target.kind == "numbers" else target.values.astype(str)
     classes, numbers = np.unique(labels, return_inverse=True)
     if 2 * len(classes) > len(labels):
         raise UserError(
             f"{path}: the target {target.name!r} has {len(classes)} different values in {len(labels)} rows, too many "
             "for classes; choose another dataset.target or dataset.task=regression"
         )
-    return numbers.astype(np.int64)
+    return numbers.astype(np.int64), [str(label) for label in classes]
 
 
-def _numbers(path: Path, frame: pd.DataFrame, role: Role) -> np.ndarray:
+def _numbers(path: Path, columns: Sequence[Column], role: Role) -> np.ndarray:
     """The columns as finite float64 numbers (N, d).
 
     Raises:
-        UserError: a column of text, a missing or infinite value.
+        UserError: a column of text; a missing, infinite, much too large or too long value.
     """
-    from pandas.api.types import is_bool_dtype, is_numeric_dtype
-
-    text = [str(name) for name in frame if not (is_numeric_dtype(frame[name]) or is_bool_dtype(frame[name]))]
+    text = [column for column in columns if column.kind in ("text", "categories")]
     if text:
-        raise UserError(_about_text(path, frame, text, role))
-    _no_missing(path, frame, role)
-    return np.ascontiguousarray(frame.to_numpy(dtype=np.float64))
+        raise UserError(_about_text(path, text, role, _odd(text[0])))
+    _no_missing(path, columns, role)
+    for column in columns:
+        _representable(path, column)
+    return np.ascontiguousarray(np.stack([column.values.astype(np.float64) for column in columns], axis=1))
 
 
-def _about_text(path: Path, frame: pd.DataFrame, names: Sequence[str], role: Role) -> str:
-    first = frame[names[0]]
-    row = int(np.argmax((_as_numbers(first).isna() & first.notna()).to_numpy()))
-    shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+def _representable(path: Path, column: Column) -> None:
+    """Refuse numbers that a training cannot use: too large for float32, or whole with more digits than float64 has."""
+    size = np.abs(column.values.astype(np.float64))
+    if size.max() >= LARGEST:
+        wrong, why = size >= LARGEST, f"is too large (allowed: up to {LARGEST:g} in size)"
+    elif column.values.dtype.kind in "iuO" and size.max() >= 2**53:
+        wrong = np.array([int(float(number)) != number for number in column.values.tolist()])
+        why = "has more digits than a number keeps (allowed: whole numbers up to 2^53)"
+    else:
+        return
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise UserError(
+            f"{path}: column {column.name!r}, data row {row + 1}: {column.values[row]} {why}"
+            f"{_more(int(wrong.sum()))}; a key, or a mark for missing values? Leave the row out, or the column "
+            f"with {_dropping([column.name])}"
+        )
+
+
+def _more(count: int) -> str:
+    return f", and {count - 1} more in this column" if count > 1 else ""
+
+
+def _about_text(path: Path, columns: Sequence[Column], role: Role, row: int) -> str:
+    names = [column.name for column in columns]
     ways = {
-        "inputs": f"encode as numbers, or leave out with 'dataset.drop=[{','.join(names[:5])}]'",
-        "target": "correct it, or set dataset.task=classification",
+        "inputs": f"write plain numbers such as 1234.5, or leave out with {_dropping(names)}",
+        "target": "write plain numbers such as 1234.5, or set dataset.task=classification if these are classes",
     }
-    where = f"data row {row + 1} of {names[0]!r} is {str(first.iloc[row])!r}"
-    return f"{path}: {role} not numeric: {shown} ({where}); {ways[role]}"
+    return f"{path}: {role} not numeric: {_shown(names)} ({columns[0].where(row)}); {ways[role]}"
 
 
-def _no_missing(path: Path, frame: pd.DataFrame, role: Role) -> None:
-    from pandas.api.types import is_float_dtype
+def _shown(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
-    missing = frame.isna().to_numpy()
-    bad = missing.copy()
-    for position, name in enumerate(frame):
-        if is_float_dtype(frame[name]):
-            bad[:, position] |= np.isinf(frame[name].to_numpy(dtype=np.float64, na_value=np.nan))
+
+def _dropping(names: Sequence[str]) -> str:
+    """The override that leaves the first of the columns out, as a shell takes it."""
+    return f"'dataset.drop=[{','.join(names[:SHOWN])}]'"
+
+
+def _no_missing(path: Path, columns: Sequence[Column], role: Role) -> None:
+    bad = np.stack([column.missing | _infinite(column) for column in columns], axis=1)
     if not bad.any():
         return
-    row, column = np.argwhere(bad)[0]
-    kind = "missing" if missing[row, column] else "infinite"
+    row, number = (int(at) for at in np.argwhere(bad)[0])
+    column = columns[number]
+    kind = "missing" if column.missing[row] else "infinite"
+    cell = column.values[row] if column.kind == "text" and column.values[row] else ""
     ways = "fill it in or remove the row" + (", or leave columns out with dataset.drop" if role == "inputs" else "")
     raise UserError(
-        f"{path}: {kind} value in column {str(frame.columns[column])!r}, data row {row + 1} "
+        f"{path}: {kind} value{f' ({cell})' if cell else ''} in column {column.name!r}, data row {row + 1} "
         f"({bad.sum()} missing or infinite in the {role}); {ways}"
     )
+
+
+def _infinite(column: Column) -> np.ndarray:
+    if column.values.dtype.kind != "f":
+        return np.zeros(len(column.values), bool)
+    return np.isinf(column.values)
+
+
+def _about_target(target: Column, labels: Sequence[str]) -> str:
+    """What is predicted, and the numbers of the classes."""
+    if not labels:
+        return f"regression of {target.name!r}"
+    pairs = ", ".join(f"{label}={number}" for number, label in enumerate(labels[:MOST_CLASSES]))
+    more = f" and {len(labels) - MOST_CLASSES} more" if len(labels) > MOST_CLASSES else ""
+    return f"classification of {target.name!r} into {len(labels)} classes ({pairs}{more})"
+
+
+def _about_inputs(inputs: Sequence[Column], values: np.ndarray) -> list[str]:
+    """Which columns are inputs, and which of them are odd."""
+    names = [column.name for column in inputs]
+    parts = [f"{len(names)} input{'s' * (len(names) > 1)}: {_shown(names)}"]
+    if truth := [column.name for column in inputs if column.kind == "truth"]:
+        parts.append(f"truth values as 0 and 1: {_shown(truth)}")
+    if constant := [names[at] for at in np.flatnonzero(values.min(axis=0) == values.max(axis=0))]:
+        parts.append(f"always the same, so of no use: {_shown(constant)}")
+    return parts
+
+
+def _about_file(reading: Reading, decimal: str) -> list[str]:
+    """How the file was read."""
+    parts = [f"index left out: {_shown(reading.index)}"] if reading.index else []
+    if reading.separator is not None:
+        parts.append(f"separator {reading.separator}")
+    return parts + ["decimal comma"] * (decimal == ",")

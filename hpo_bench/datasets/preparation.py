@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,36 @@ from hpo_bench.datasets.base import Table, Task
 from hpo_bench.errors import UserError
 
 BLOCK = 1 << 21  # numbers that are converted to float64 at a time
+LARGEST = 3.4e38  # numbers from here on do not fit into float32: marks for missing values, as -1.797e308 or -3.403e38
+FARTHEST = 1e18  # standard deviations: the square of what lies farther off does not fit into float32
+TINY = 1e-150  # a standard deviation below lost digits when its square was taken
+
+
+@dataclass(frozen=True)
+class Places:
+    """How messages call the rows and columns of a source.
+
+    Args:
+        source: the file or setting that the rows come from.
+        target: what is predicted.
+        columns: names of the input columns; counted from 1 where there are none.
+        row: what a row is called.
+        first: number of the first row.
+    """
+
+    source: str
+    target: str = "target"
+    columns: Sequence[str] = ()
+    row: str = "row"
+    first: int = 1
+
+    def column(self, number: int) -> str:
+        """An input column, from 0."""
+        return f"column {self.columns[number]!r}" if self.columns else f"column {number + 1}"
+
+    def at(self, row: int) -> str:
+        """A row of the source, from 0."""
+        return f"{self.row} {row + self.first}"
 
 
 def fixed_order(name: str, rows: int) -> np.ndarray:
@@ -78,7 +108,12 @@ def standardise(values: np.ndarray, fitted: int) -> tuple[np.ndarray, np.ndarray
     """
     known = values[:fitted]
     constant = known.max(axis=0) == known.min(axis=0)
-    scale = np.where(constant, 1.0, known.std(axis=0, ddof=1))
+    spread = known.std(axis=0, ddof=1)
+    tiny = ~constant & (spread < TINY)
+    if tiny.any():
+        largest = np.abs(known[:, tiny]).max(axis=0)
+        spread[tiny] = (known[:, tiny] / largest).std(axis=0, ddof=1) * largest
+    scale = np.where(constant, 1.0, spread)
     centre = np.where(constant, known[0], known.mean(axis=0))
     return (values - centre) / scale, scale
 
@@ -128,8 +163,55 @@ def _blocks(values: np.ndarray) -> Iterator[np.ndarray]:
     return (values[at : at + rows] for at in range(0, len(values), rows))
 
 
+def unseen_classes(table: Table) -> list[int]:
+    """Classes that none of the training rows has, so that they cannot be learned."""
+    if table.task != "classification":
+        return []
+    return [int(number) for number in np.setdiff1d(table.targets, table.targets[: table.training])]
+
+
+def check_varies(targets: np.ndarray, places: Places) -> None:
+    """Refuse a target that is the same in all rows that it is learned from (N,).
+
+    Raises:
+        UserError: it is.
+    """
+    if (targets == targets[0]).all():
+        raise UserError(
+            f"{places.source}: the target {places.target!r} is the same in every training {places.row}, so there is "
+            "nothing to learn; choose another target"
+        )
+
+
+def check_standardised(values: np.ndarray, places: Places, order: np.ndarray | None = None) -> None:
+    """Refuse rows (N, d) that lie so far from those they were standardised by that their squares overflow.
+
+    Args:
+        order: row of the source that each row was.
+
+    Raises:
+        UserError: names the first of these cells.
+    """
+    far = ~(np.abs(values) < FARTHEST)
+    if not far.any():
+        return
+    row, column = np.argwhere(far)[0]
+    raise UserError(
+        f"{places.source}: {places.column(column)}, {places.at(int(row if order is None else order[row]))}: lies "
+        f"{abs(values[row, column]):.3g} standard deviations from the mean of the training and validation rows "
+        f"(allowed: up to {FARTHEST:g}); correct it, or leave the row or the column out"
+    )
+
+
 def make_table(
-    name: str, inputs: np.ndarray, targets: np.ndarray, parts: tuple[int, int, int], fingerprint: str
+    name: str,
+    inputs: np.ndarray,
+    targets: np.ndarray,
+    parts: tuple[int, int, int],
+    fingerprint: str,
+    *,
+    places: Places | None = None,
+    order: np.ndarray | None = None,
 ) -> Table:
     """Standardise rows that are in their final order: training, validation, test.
 
@@ -137,14 +219,22 @@ def make_table(
         inputs: (N, d) float64.
         targets: (N,) float64 for regression, (N,) int64 class numbers from 0 for classification.
         parts: training, validation and test rows.
+        places, order: see `check_standardised`.
+
+    Raises:
+        UserError: a target that is constant where it is learned from, a value that is out of all proportion.
     """
     training, validation, test = parts
     known = training + validation
+    places = places or Places(f"dataset {name}")
     inputs, _ = standardise(inputs, known)
+    check_standardised(inputs, places, order)
+    check_varies(targets[:training], places)
     if targets.dtype == np.int64:
         outputs, target_scale = int(targets.max()) + 1, 1.0
     else:
         targets, scale = standardise(targets[:, None], known)
+        check_standardised(targets, replace(places, columns=[places.target]), order)
         outputs, target_scale = 1, float(scale[0])
     task: Task = "classification" if targets.dtype == np.int64 else "regression"
     return Table(name, task, inputs, targets, training, validation, test, outputs, target_scale, fingerprint)
@@ -157,6 +247,7 @@ def ordered_table(
     shares: tuple[float, float],
     loader: str,
     content: Mapping[str, Any],
+    places: Places | None = None,
 ) -> Table:
     """A table from rows without a published order: `fixed_order`, the last rows for the test, then `make_table`.
 
@@ -164,6 +255,7 @@ def ordered_table(
         inputs, targets: as in `make_table`.
         shares: validation share (of the rows that are not for the test) and test share.
         loader, content: what decides the numbers, for the `fingerprint`.
+        places: how messages call rows and columns.
     """
     validation_share, test_share = shares
     test = holdout(len(inputs), test_share)
@@ -171,7 +263,7 @@ def ordered_table(
     order = fixed_order(name, len(inputs))
     digest = fingerprint(loader, {**content, "name": name, "parts": parts})
     inputs, targets = inputs[order], targets[order]
-    table = make_table(name, inputs, targets, parts, digest)
+    table = make_table(name, inputs, targets, parts, digest, places=places, order=order)
     return replace(table, content=content_of(inputs, targets, test))
 
 

@@ -232,7 +232,7 @@ def test_a_target_of_numbers_with_one_word_is_not_taken_for_classes(load: Load) 
 
 @pytest.mark.parametrize("target", [1.0, 3, "word"])
 def test_a_constant_target_is_refused(load: Load, target: Any) -> None:
-    complains(load, frame(y=target), about="target 'y' is the same in every row")
+    complains(load, frame(y=target), about="target 'y' is the same in every training data row")
 
 
 def test_too_many_classes_are_refused(load: Load) -> None:
@@ -248,11 +248,11 @@ def test_too_few_rows_are_refused(load: Load) -> None:
 @pytest.mark.parametrize(
     ("table", "file", "about"),
     [
-        ("", "t.csv", "cannot be read as a table"),
+        ("", "t.csv", "is empty: needed are a header line and rows"),
         (b"\xff\xfe\x00\x01", "t.csv", "is not UTF-8 text"),
         (b"no parquet", "t.parquet", "cannot be read as a table"),
-        ("a,b,y\n" + "1,2,3,4\n" * ROWS, "t.csv", "the rows have more values than the header line has names"),
-        ("a,b,y\n" + "1,2,3\n" * 20 + "1,2,3,4\n", "t.csv", "line 22, saw 4"),
+        ("a,b,y\n" + "1,2,3,4\n" * ROWS, "t.csv", "line 2 has 4 values, the header line 3 names"),
+        ("a,b,y\n" + "1,2,3\n" * 20 + "1,2,3,4\n", "t.csv", "line 22 has 4 values, the header line 3 names"),
     ],
 )
 def test_files_that_are_no_tables_are_named(load: Load, table: Any, file: str, about: str) -> None:

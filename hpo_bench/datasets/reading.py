@@ -1,0 +1,259 @@
+"""Files of one's own as tables: what stands in them, without repairs that nobody asked for.
+
+pandas numbers a column name that stands twice, names columns without a name, takes a column that has none for row
+numbers, and fills short rows. Here the header line and the width of every row are read and checked first; pandas only
+turns the cells into numbers.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hpo_bench.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|", "space": " "}
+TRIED = ("comma", "semicolon", "tab", "bar")  # in this order where several fit equally well
+LOOKED_AT = 1 << 16  # characters from which the separator is found
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+NAMELESS = re.compile(r"Unnamed: \d+(_level_\d+)?")  # what pandas calls, and writes for, a column without a name
+PARQUET = b"PAR1"
+OTHER_FILES = {  # by their first bytes
+    b"\x1f\x8b": "compressed (gzip); unpack it first",
+    b"PK\x03\x04": "a zip archive or an Excel workbook; unpack it, or save the table as CSV",
+    b"BZh": "compressed (bzip2); unpack it first",
+    b"\xfd7zXZ": "compressed (xz); unpack it first",
+    b"\x28\xb5\x2f\xfd": "compressed (zstd); unpack it first",
+    b"\xd0\xcf\x11\xe0": "an Excel workbook; save the table as CSV",
+}
+INVISIBLE = "\ufeff\u200b"  # byte-order mark and zero-width blank: not what str.strip takes for blanks
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A table as its file has it.
+
+    Args:
+        frame: columns of numbers and truth values, and of text where a cell is neither; names are stripped of blanks
+            around them. A column without a name is called as `NAMELESS` says.
+        separator: what was found between the columns, a name of `SEPARATORS` or a character; None for Parquet.
+        index: columns that pandas wrote as the index of the table; they are not in ``frame``.
+    """
+
+    frame: pd.DataFrame
+    separator: str | None
+    index: tuple[str, ...] = ()
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of the user's file.
+
+    Raises:
+        UserError: there is none, or it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"dataset.path={path}: no such file (working directory {Path.cwd()})") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise UserError(f"dataset.path={path} cannot be read: {reason or error}") from None
+
+
+def read_table(path: Path, content: bytes, separator: str, decimal: str = ".") -> Reading:
+    """The table in ``content``.
+
+    Args:
+        path: for messages; ``.parquet`` and ``.pq`` are Parquet, as is what begins like it.
+        separator: ``auto``, a name of `SEPARATORS`, or a character.
+        decimal: mark before the decimals of numbers in text.
+
+    Raises:
+        UserError: it is no table: another kind of file, names that are missing or stand twice, rows of another length
+            than the header line.
+    """
+    if path.suffix.lower() in (".parquet", ".pq") or content.startswith(PARQUET):
+        return _read_parquet(path, content)
+    text = _text(path, content)
+    chosen = _found_separator(text) if separator == "auto" else separator
+    return Reading(_read_text(path, text, chosen, decimal), chosen)
+
+
+def clean_name(name: str) -> str:
+    """A column name without blanks and invisible marks around it, composed as most programs write it (NFC)."""
+    return unicodedata.normalize("NFC", name.strip().strip(INVISIBLE).strip())
+
+
+# --- text ---
+
+
+def _text(path: Path, content: bytes) -> str:
+    """The file's text, every line ended by a line feed."""
+    for begin, what in OTHER_FILES.items():
+        if content.startswith(begin):
+            raise UserError(f"{path} is {what}")
+    advice = "save the table as CSV in UTF-8, or as Parquet"
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+            raise UserError(f"{path} is not UTF-8 text but seems to be UTF-16; {advice}") from None
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"{path} is not UTF-8 text: byte 0x{content[error.start]:02x} in line {line} (Latin-1?); {advice}"
+        ) from None
+    if "\0" in text:
+        raise UserError(f"{path} holds zero bytes, so it is no UTF-8 text (UTF-16?); {advice}")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _found_separator(text: str) -> str:
+    """The separator with which the first rows are as wide as the header line; of several, the most frequent there.
+
+    It is counted outside quotation marks. White space where none of them stands in the header line.
+    """
+    header = re.sub(r'"[^"]*"', "", text.lstrip(f" \n{INVISIBLE}").split("\n", 1)[0])
+    begin = text[:LOOKED_AT]
+    whole = len(begin) == len(text)
+
+    def fit(name: str) -> tuple[bool, int]:
+        widths = [len(row) for _, row in _records(begin, SEPARATORS[name])]
+        return len(set(widths if whole else widths[:-1])) == 1, header.count(SEPARATORS[name])
+
+    there = [name for name in TRIED if SEPARATORS[name] in header]
+    if there:
+        return max(there, key=fit)
+    return "space" if re.search(r"\S[ \t]+\S", header) else "comma"
+
+
+def _records(text: str, mark: str) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a text that are not blank, and the line in which each ends, from 1."""
+    reader = csv.reader(io.StringIO(text), delimiter=mark, skipinitialspace=True)
+    for row in reader:
+        if row and (len(row) > 1 or row[0].strip()):
+            yield reader.line_num, row
+
+
+def _tabbed(text: str) -> str:
+    """White space between the columns as one tab each."""
+    words = re.compile(r'(?:"[^"]*"|[^\s"])+')
+    return "\n".join("\t".join(words.findall(line)) for line in text.split("\n"))
+
+
+def _read_text(path: Path, text: str, separator: str, decimal: str) -> pd.DataFrame:
+    import pandas as pd
+
+    mark = SEPARATORS.get(separator, separator)
+    if mark == " ":
+        text, mark = _tabbed(text), "\t"
+    try:
+        names, body, rows = _checked_rows(path, text, mark, separator)
+        if rows == 0:
+            return pd.DataFrame({name: [] for name in names})
+        frame = pd.read_csv(
+            io.StringIO(body), sep=mark, decimal=decimal, header=None, names=list(range(len(names))), index_col=False,
+            na_filter=False, skipinitialspace=True, low_memory=False, engine="c", **_exact(pd.__version__),
+        )  # fmt: skip
+    except UserError:
+        raise
+    except (csv.Error, ValueError) as error:
+        raise UserError(f"{path} cannot be read as a table: {' '.join(str(error).split())}") from None
+    if len(frame) != rows:
+        raise UserError(f"{path} cannot be read as a table: a quotation mark is not closed, or stands inside a value")
+    return frame.set_axis(names, axis="columns")
+
+
+def _checked_rows(path: Path, text: str, mark: str, separator: str) -> tuple[list[str], str, int]:
+    """Names of the columns, the text below the header line, and how many rows there are in it.
+
+    Raises:
+        UserError: no header line, or a row that is not as wide.
+    """
+    records = _records(text, mark)
+    try:
+        begin, header = next(records)
+    except StopIteration:
+        raise UserError(f"{path} is empty: needed are a header line and rows") from None
+    names = checked_names(path, header)
+    rows = 0
+    for line, row in records:
+        if len(row) != len(names):
+            raise UserError(
+                f"{path}: line {line} has {_count(len(row), 'value')}, the header line {_count(len(names), 'name')} "
+                f"(separator: {separator}; another one: dataset.separator)"
+            )
+        rows += 1
+    lines = text.split("\n", begin)
+    return names, lines[begin] if len(lines) > begin else "", rows
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
+def checked_names(path: Path, header: Sequence[str]) -> list[str]:
+    """The names of the columns.
+
+    Raises:
+        UserError: one stands twice, or the line seems to be the first row of a table without a header line.
+    """
+    names = [clean_name(name) or f"Unnamed: {number}" for number, name in enumerate(header)]
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if all(NUMBER.fullmatch(name) for name in names) and (twice or not _count_up(names)):
+        shown = ", ".join(names[:5]) + ", …" * (len(names) > 5)
+        raise UserError(f"{path}: the first line holds numbers ({shown}) where the names of the columns are needed")
+    if twice:
+        numbers = [str(number) for number, name in enumerate(names, 1) if name == twice[0]]
+        more = f"; so do {', '.join(map(repr, twice[1:5]))}" if twice[1:] else ""
+        raise UserError(
+            f"{path}: the column name {twice[0]!r} stands {len(numbers)} times in the header "
+            f"(columns {' and '.join(numbers)}){more}; every column needs a name of its own"
+        )
+    return names
+
+
+def _count_up(names: Sequence[str]) -> bool:
+    """Whether the names are whole numbers that rise by one, as tables without names are often written."""
+    return all(name.isdecimal() for name in names) and all(int(b) == int(a) + 1 for a, b in pairwise(names))
+
+
+def _exact(version: str) -> dict[str, Any]:
+    """What makes pandas round decimal numbers correctly: from 3.1 on it does by default and deprecates the option."""
+    return {} if tuple(map(int, version.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}
+
+
+# --- Parquet ---
+
+
+def _read_parquet(path: Path, content: bytes) -> Reading:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.ParquetFile(io.BytesIO(content)).read()
+    except (pa.ArrowException, ValueError, OSError) as error:
+        raise UserError(f"{path} cannot be read as a table: {' '.join(str(error).split())}") from None
+    names = checked_names(path, table.column_names)
+    index = _index_columns(table)
+    kept = [number for number, name in enumerate(table.column_names) if name not in index]
+    frame = table.select(kept).to_pandas(ignore_metadata=True)
+    shown = tuple(clean_name(name) for name in index if not re.fullmatch(r"__index_level_\d+__", name))
+    return Reading(frame.set_axis([names[number] for number in kept], axis="columns"), None, shown)
+
+
+def _index_columns(table: pa.Table) -> list[str]:
+    """Columns that pandas would make the index of the table."""
+    metadata = table.schema.pandas_metadata or {}
+    return [name for name in metadata.get("index_columns", []) if isinstance(name, str)]
