@@ -21,7 +21,8 @@ class StoreError(UserError):
 def nearest(name: str, allowed: Iterable[str], count: int = 3) -> str:
     """Say what is allowed instead of ``name``: `` (nearest: a, b; allowed: …)``, nearest first."""
     options = sorted(str(option) for option in allowed)
-    close = difflib.get_close_matches(str(name), options, n=count, cutoff=0.5)
+    spelt = {option.casefold(): option for option in reversed(options)}  # capitals are the least of differences
+    close = [spelt[found] for found in difflib.get_close_matches(str(name).casefold(), spelt, n=count, cutoff=0.5)]
     if close:
         return f"did you mean {' or '.join(close)}? Allowed: {', '.join(options)}"
     return f"allowed: {', '.join(options)}"

@@ -21,13 +21,13 @@ import torch
 
 from hpo_bench import __version__, counting, identity, native, tracking
 from hpo_bench.checkpoint import Checkpoint, Checkpoints
-from hpo_bench.core import graphs, memory, start
+from hpo_bench.core import batch_of_one, graphs, memory, start
 from hpo_bench.core.batches import Rows, Stream, inputs_on
 from hpo_bench.core.loop import MOMENTUM_SGD, Plan, Problem, Snapshot, beginning, train
 from hpo_bench.core.loop import Start as StartTensors
 from hpo_bench.core.recorder import QUANTILES, Recorder, recorded_steps
 from hpo_bench.datasets.base import Table
-from hpo_bench.datasets.preparation import content_of
+from hpo_bench.datasets.preparation import check_table, content_of
 from hpo_bench.errors import RunError, UserError
 from hpo_bench.hypergradients.base import Costs, Estimator, chosen
 from hpo_bench.hypergradients.grouped import grouped
@@ -91,6 +91,7 @@ def execute_together(
     tracking.check(shared.tracker)
     device = pick_device(shared.device)
     table = shared.source.load(shared.validation_share)
+    check_table(table, shared.precision)
     outcomes: dict[int, Outcome | UserError | RunError] = {}
 
     def locked(settings: Settings, name: str) -> Writer:
@@ -170,6 +171,8 @@ def _carry_out(
     if blocks:
         name = claims[0].name if len(claims) == 1 else f"{len(claims)} runs of {label}"
         reporter.say(f"{name}: {_plan_line(chunk, len(missing), len(blocks), device, finished, len(begun))}")
+        if table.notice is not None:
+            reporter.say(f"{name}: {table.notice}")
         if program.trainer.why is not None:
             reporter.say(f"{name}: hypergradients in {program.trainer.why}")
 
@@ -487,6 +490,7 @@ class Trainer:
         Raises:
             UserError: a combination that cannot work.
         """
+        check_table(table, settings.precision)
         dtype = getattr(torch, settings.precision)
         method = settings.method
         if method.search is not None:
@@ -504,7 +508,25 @@ class Trainer:
             estimator, method.optimiser, method.tuned, settings.update_interval, settings.weight_updates,
             settings.clip_log10_lr, method.reset_weights, method.rule or MOMENTUM_SGD,
         )  # fmt: skip
-        return Trainer(settings, table, model, plan, rows, dtype, device, why)
+        trainer = Trainer(settings, table, model, plan, rows, dtype, device, why)
+        trainer.check_batches()
+        return trainer
+
+    def check_batches(self) -> None:
+        """Refuse what would leave a batch of one row to a model that cannot take it.
+
+        Raises:
+            UserError: names a batch size that works.
+        """
+        second, evaluated = self._second(), ["test"]
+        streams = {"training": self._training}
+        if second is not None:
+            streams[second[1]] = second[0]
+        if self.settings.method.full_validation or self.settings.method.search is not None:
+            evaluated.append("validation")
+        batch_of_one.check(self.model, streams, self.settings.batch_size)
+        for name in evaluated:
+            batch_of_one.check_evaluated(self.model, self.rows[name], name)
 
     @property
     def _training(self) -> Rows:
@@ -827,6 +849,8 @@ def _as_found(config: Mapping[str, Any], table: Table) -> dict[str, Any]:
     dataset = dict(config["dataset"])
     if dataset.get("task") == "auto":
         dataset |= {"task": table.task, "metric": "mse" if table.task == "regression" else "error"}
+    if dataset.get("label") == "auto":
+        dataset["label"] = table.label or table.name
     return {**config, "dataset": dataset}
 
 

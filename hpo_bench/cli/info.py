@@ -55,7 +55,8 @@ def _datasets() -> Rows:
     for name, content in _yamls("dataset"):
         dataset = OmegaConf.create(content).dataset  # a label may depend on other keys
         files = "embedded" if dataset.get("offline") else "downloaded on first use"
-        yield name, dataset["label"], dataset["task"], dataset["metric_label"], "your file" if name == "csv" else files
+        label = "Own table" if dataset["label"] == "auto" else dataset["label"]
+        yield name, label, dataset["task"], dataset["metric_label"], "your file" if name == "csv" else files
 
 
 def _methods() -> Rows:

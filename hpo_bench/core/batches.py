@@ -60,6 +60,12 @@ def inputs_on(table: Table, dtype: torch.dtype, device: torch.device) -> Tensor:
     return result
 
 
+def smallest_batch(rows: int, batch_size: int | None) -> int:
+    """Rows of the last, or only, batch of a pass over some rows."""
+    size = min(batch_size or rows, rows)
+    return rows - (-(-rows // size) - 1) * size
+
+
 class Batches(Protocol):
     """Where a training takes its batches from."""
 

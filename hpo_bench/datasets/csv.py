@@ -19,6 +19,7 @@ from hpo_bench.datasets.reading import (
     SEPARATORS,
     Reading,
     clean_name,
+    counted,
     read_bytes,
     read_table,
 )
@@ -146,8 +147,8 @@ class CSV:
             raise UserError(f"dataset.task={self.task}: {nearest(self.task, TASKS)}")
         if self.decimal not in DECIMALS:
             raise UserError(f"dataset.decimal={self.decimal}: {nearest(self.decimal, DECIMALS)}")
-        if self.separator not in ("auto", *SEPARATORS) and (len(str(self.separator)) != 1 or self.separator in '"\n\r'):
-            allowed = f"auto, {', '.join(SEPARATORS)}, or one character"
+        if self.separator not in ("auto", *SEPARATORS) and not re.fullmatch(r'[^"\r\n\w]', str(self.separator)):
+            allowed = f"auto, {', '.join(SEPARATORS)}, or one character that is no letter, digit or quotation mark"
             raise UserError(f"dataset.separator={self.separator}: allowed: {allowed}")
         try:
             return Path(str(self.path)).expanduser()
@@ -167,12 +168,16 @@ class Column:
         kind: what its cells are; ``categories`` are those that a Parquet file marks as such.
         values: (N,) numbers or truth values; cells of text without blanks around them.
         missing: (N,) whether there is no value.
+        odd: of text, the first row whose cell is no number.
+        decimal: mark before the decimals of numbers in text.
     """
 
     name: str
     kind: Kind
     values: np.ndarray
     missing: np.ndarray
+    odd: int = 0
+    decimal: str = "."
 
     @property
     def words(self) -> np.ndarray:
@@ -214,7 +219,7 @@ def _columns(path: Path, reading: Reading, target: str, drop: Sequence[str], dec
                 f"the header line, or leave it out with {_dropping([name])}"
             )
     if len(frame) < MINIMUM_ROWS:
-        raise UserError(f"{path} has {len(frame)} rows; at least {MINIMUM_ROWS} are needed")
+        raise UserError(f"{path} has {counted(len(frame), 'row')}; at least {MINIMUM_ROWS} are needed")
     return [_column(name, frame[name], decimal) for name in (*inputs, target)]
 
 
@@ -231,11 +236,14 @@ def _column(name: str, cells: pd.Series, decimal: str) -> Column:
         return Column(name, kind, values.to_numpy(), missing)
     text = np.array([str(cell).strip() for cell in cells], dtype=object)
     missing = missing | np.array([cell in MISSING for cell in text])
+    column = Column(name, "text", text, missing, decimal=decimal)
     number = NUMBER if decimal == "." else DECIMAL_COMMA
-    column = Column(name, "text", text, missing)
-    if column.first(lambda cell: not number.fullmatch(cell)) is not None:
-        return column
-    return replace(column, kind="numbers", values=_converted(column, decimal))
+    odd = column.first(lambda cell: not number.fullmatch(cell))
+    if odd is None:
+        return replace(column, kind="numbers", values=_converted(column, decimal))
+    if column.first(lambda cell: cell.lower() not in ("true", "false")) is None:
+        return replace(column, kind="truth", values=np.array([cell.lower() == "true" for cell in text]))
+    return replace(column, odd=odd)
 
 
 def _converted(column: Column, decimal: str) -> np.ndarray:
@@ -256,14 +264,18 @@ def _has_decimal_commas(path: Path, columns: Sequence[Column]) -> bool:
 
     def numbers(column: Column) -> bool:
         cells = column.values[column.words]
-        return any("," in cell for cell in cells) and all(DECIMAL_COMMA.fullmatch(cell) for cell in cells)
+        return 2 * sum(bool(DECIMAL_COMMA.fullmatch(cell)) for cell in cells) > len(cells)
+
+    def comma(cell: str) -> bool:
+        return "," in cell and bool(DECIMAL_COMMA.fullmatch(cell))
 
     found = [column for column in columns if column.kind == "text" and numbers(column)]
+    found = [column for column in found if column.first(comma) is not None]
     for column in found:
-        if column.first(lambda cell: "," in cell and not THOUSANDS.fullmatch(cell)) is not None:
+        if column.first(lambda cell: comma(cell) and not THOUSANDS.fullmatch(cell)) is not None:
             return True
     if found:
-        row = found[0].first(lambda cell: "," in cell)
+        row = found[0].first(comma)
         assert row is not None
         raise UserError(
             f"{path}: {found[0].where(row)}, where the comma may separate decimals or thousands; set "
@@ -288,14 +300,8 @@ def _task(path: Path, target: Column) -> Task:
     if quantity is None:
         return "classification"
     numbers = sum(bool(QUANTITY.match(target.values[row])) for row in target.words)
-    row = _odd(target) if 2 * numbers > len(target.words) else quantity
+    row = target.odd if 2 * numbers > len(target.words) else quantity
     raise UserError(_about_text(path, [target], "target", row))
-
-
-def _odd(column: Column) -> int:
-    """The first row of a column of text that is no number."""
-    row = column.first(lambda cell: not NUMBER.fullmatch(cell))
-    return 0 if row is None else row
 
 
 def _classes(path: Path, target: Column) -> tuple[np.ndarray, list[str]]:
@@ -325,14 +331,14 @@ def _numbers(path: Path, columns: Sequence[Column], role: Role) -> np.ndarray:
     """
     text = [column for column in columns if column.kind in ("text", "categories")]
     if text:
-        raise UserError(_about_text(path, text, role, _odd(text[0])))
+        raise UserError(_about_text(path, text, role, text[0].odd))
     _no_missing(path, columns, role)
     for column in columns:
-        _representable(path, column)
+        _representable(path, column, role)
     return np.ascontiguousarray(np.stack([column.values.astype(np.float64) for column in columns], axis=1))
 
 
-def _representable(path: Path, column: Column) -> None:
+def _representable(path: Path, column: Column, role: Role) -> None:
     """Refuse numbers that a training cannot use: too large for float32, or whole with more digits than float64 has."""
     size = np.abs(column.values.astype(np.float64))
     if size.max() >= LARGEST:
@@ -344,10 +350,10 @@ def _representable(path: Path, column: Column) -> None:
         return
     if wrong.any():
         row = int(np.argmax(wrong))
+        ways = f"leave the row out, or the column with {_dropping([column.name])}" if role == "inputs" else "correct it"
         raise UserError(
             f"{path}: column {column.name!r}, data row {row + 1}: {column.values[row]} {why}"
-            f"{_more(int(wrong.sum()))}; a key, or a mark for missing values? Leave the row out, or the column "
-            f"with {_dropping([column.name])}"
+            f"{_more(int(wrong.sum()))}; a key, or a mark for missing values? Then {ways}"
         )
 
 
@@ -357,9 +363,10 @@ def _more(count: int) -> str:
 
 def _about_text(path: Path, columns: Sequence[Column], role: Role, row: int) -> str:
     names = [column.name for column in columns]
+    plain = "1234.5" if columns[0].decimal == "." else "1234,5 (there are decimal commas in the file)"
     ways = {
-        "inputs": f"write plain numbers such as 1234.5, or leave out with {_dropping(names)}",
-        "target": "write plain numbers such as 1234.5, or set dataset.task=classification if these are classes",
+        "inputs": f"write plain numbers such as {plain}, or leave out with {_dropping(names)}",
+        "target": f"write plain numbers such as {plain}, or set dataset.task=classification if these are classes",
     }
     return f"{path}: {role} not numeric: {_shown(names)} ({columns[0].where(row)}); {ways[role]}"
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from hpo_bench.errors import UserError
 BLOCK = 1 << 21  # numbers that are converted to float64 at a time
 LARGEST = 3.4e38  # numbers from here on do not fit into float32: marks for missing values, as -1.797e308 or -3.403e38
 FARTHEST = 1e18  # standard deviations: the square of what lies farther off does not fit into float32
+MARGIN = 1e6  # by which squared errors may differ from the variance of the target
 TINY = 1e-150  # a standard deviation below lost digits when its square was taken
 
 
@@ -25,14 +27,14 @@ class Places:
 
     Args:
         source: the file or setting that the rows come from.
-        target: what is predicted.
+        target: name of what is predicted, if it has one.
         columns: names of the input columns; counted from 1 where there are none.
         row: what a row is called.
         first: number of the first row.
     """
 
     source: str
-    target: str = "target"
+    target: str = ""
     columns: Sequence[str] = ()
     row: str = "row"
     first: int = 1
@@ -177,17 +179,18 @@ def check_varies(targets: np.ndarray, places: Places) -> None:
         UserError: it is.
     """
     if (targets == targets[0]).all():
+        name = f" {places.target!r}" if places.target else ""
         raise UserError(
-            f"{places.source}: the target {places.target!r} is the same in every training {places.row}, so there is "
-            "nothing to learn; choose another target"
+            f"{places.source}: the target{name} is the same in every {places.row.rpartition(' ')[2]} that is trained "
+            "on, so there is nothing to learn; choose another target"
         )
 
 
-def check_standardised(values: np.ndarray, places: Places, order: np.ndarray | None = None) -> None:
+def check_standardised(values: np.ndarray, cell: Callable[[int, int], str]) -> None:
     """Refuse rows (N, d) that lie so far from those they were standardised by that their squares overflow.
 
     Args:
-        order: row of the source that each row was.
+        cell: how a message calls the cell in a row and a column.
 
     Raises:
         UserError: names the first of these cells.
@@ -195,12 +198,57 @@ def check_standardised(values: np.ndarray, places: Places, order: np.ndarray | N
     far = ~(np.abs(values) < FARTHEST)
     if not far.any():
         return
-    row, column = np.argwhere(far)[0]
+    row, column = (int(at) for at in np.argwhere(far)[0])
     raise UserError(
-        f"{places.source}: {places.column(column)}, {places.at(int(row if order is None else order[row]))}: lies "
-        f"{abs(values[row, column]):.3g} standard deviations from the mean of the training and validation rows "
-        f"(allowed: up to {FARTHEST:g}); correct it, or leave the row or the column out"
+        f"{cell(row, column)}: lies {abs(values[row, column]):.3g} standard deviations from the mean of the training "
+        f"and validation rows (allowed: up to {FARTHEST:g}); correct it, or leave it out"
     )
+
+
+def check_table(table: Table, precision: str) -> None:
+    """Refuse a table that would only show in mid-training, or in the results, what is wrong with it.
+
+    Args:
+        precision: of the training, ``float32`` or ``float64``.
+
+    Raises:
+        UserError: not a `Table`, parts that are empty or do not sum to its rows, numbers that are not finite in this
+            precision, class numbers that the model has no output for, a scale whose square is lost.
+    """
+    if not isinstance(table, Table):
+        raise UserError(
+            f"dataset.source: load gave a {type(table).__name__}, needed is a hpo_bench.datasets.base.Table"
+        )
+    parts = {"training": table.training, "validation": table.validation, "test": table.test}
+    for name, rows in parts.items():
+        if rows < 1:
+            raise UserError(f"dataset {table.name}: it has {rows} {name} rows; at least 1 is needed")
+    lengths = (len(table.inputs), len(table.targets), sum(parts.values()))
+    if len(set(lengths)) > 1:
+        raise UserError(
+            f"dataset {table.name}: {lengths[0]} inputs, {lengths[1]} targets and {lengths[2]} rows of training, "
+            "validation and test; the three must be equal"
+        )
+    limit = np.finfo(precision)
+    for what, values in (("inputs", table.inputs), ("targets", table.targets)):
+        if values.dtype.kind == "f" and not np.abs(values).max(initial=0) <= limit.max:
+            at = np.argwhere(~(np.abs(values) <= limit.max))[0]
+            raise UserError(
+                f"dataset {table.name}: {values[tuple(at)]} in the {what}, row {at[0]} (from 0) of training, "
+                f"validation and test in this order, is not a finite number in precision={precision}"
+            )
+    if table.task == "classification" and not 0 <= table.targets.min() <= table.targets.max() < table.outputs:
+        raise UserError(
+            f"dataset {table.name}: classes from {table.targets.min()} to {table.targets.max()}; allowed: 0 to "
+            f"{table.outputs - 1}"
+        )
+    least, most = limit.tiny * MARGIN, limit.max / MARGIN
+    if not least <= table.target_scale**2 <= most:
+        raise UserError(
+            f"dataset {table.name}: the target's standard deviation {table.target_scale:.3g} is out of proportion, "
+            f"since errors are squared; with precision={precision} allowed: {least**0.5:.1g} to {most**0.5:.1g}; "
+            f"scale the target{', or set precision=float64' * (precision == 'float32')}"
+        )
 
 
 def make_table(
@@ -219,7 +267,8 @@ def make_table(
         inputs: (N, d) float64.
         targets: (N,) float64 for regression, (N,) int64 class numbers from 0 for classification.
         parts: training, validation and test rows.
-        places, order: see `check_standardised`.
+        places: how messages call rows and columns.
+        order: row of the source that each row was; as they are unless given.
 
     Raises:
         UserError: a target that is constant where it is learned from, a value that is out of all proportion.
@@ -228,16 +277,20 @@ def make_table(
     known = training + validation
     places = places or Places(f"dataset {name}")
     inputs, _ = standardise(inputs, known)
-    check_standardised(inputs, places, order)
+    check_standardised(inputs, partial(_cell, places, order))
     check_varies(targets[:training], places)
     if targets.dtype == np.int64:
         outputs, target_scale = int(targets.max()) + 1, 1.0
     else:
         targets, scale = standardise(targets[:, None], known)
-        check_standardised(targets, replace(places, columns=[places.target]), order)
+        check_standardised(targets, partial(_cell, replace(places, columns=[places.target or "target"]), order))
         outputs, target_scale = 1, float(scale[0])
     task: Task = "classification" if targets.dtype == np.int64 else "regression"
     return Table(name, task, inputs, targets, training, validation, test, outputs, target_scale, fingerprint)
+
+
+def _cell(places: Places, order: np.ndarray | None, row: int, column: int) -> str:
+    return f"{places.source}: {places.column(column)}, {places.at(row if order is None else int(order[row]))}"
 
 
 def ordered_table(

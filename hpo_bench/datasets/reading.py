@@ -92,8 +92,8 @@ def read_table(path: Path, content: bytes, separator: str, decimal: str = ".") -
 
 
 def clean_name(name: str) -> str:
-    """A column name without blanks and invisible marks around it, composed as most programs write it (NFC)."""
-    return unicodedata.normalize("NFC", name.strip().strip(INVISIBLE).strip())
+    """A column name in one line, without blanks and invisible marks around it, composed as most write it (NFC)."""
+    return unicodedata.normalize("NFC", " ".join(name.strip(INVISIBLE).split()).strip(INVISIBLE))
 
 
 # --- text ---
@@ -191,7 +191,7 @@ def _checked_rows(path: Path, text: str, mark: str, separator: str) -> tuple[lis
     for line, row in records:
         if len(row) != len(names):
             raise UserError(
-                f"{path}: line {line} has {_count(len(row), 'value')}, the header line {_count(len(names), 'name')} "
+                f"{path}: line {line} has {counted(len(row), 'value')}, the header line {counted(len(names), 'name')} "
                 f"(separator: {separator}; another one: dataset.separator)"
             )
         rows += 1
@@ -199,7 +199,8 @@ def _checked_rows(path: Path, text: str, mark: str, separator: str) -> tuple[lis
     return names, lines[begin] if len(lines) > begin else "", rows
 
 
-def _count(number: int, what: str) -> str:
+def counted(number: int, what: str) -> str:
+    """``1 row``, ``2 rows``."""
     return f"{number} {what}{'s' * (number != 1)}"
 
 

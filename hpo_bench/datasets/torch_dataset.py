@@ -5,17 +5,33 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 
 from hpo_bench.datasets.base import Table
-from hpo_bench.datasets.preparation import content_of, fingerprint, fixed_order, holdout, moments, split, standardise
+from hpo_bench.datasets.preparation import (
+    FARTHEST,
+    LARGEST,
+    Places,
+    check_standardised,
+    check_varies,
+    content_of,
+    fingerprint,
+    fixed_order,
+    holdout,
+    moments,
+    split,
+    standardise,
+    unseen_classes,
+)
 from hpo_bench.datasets.sources import RemoteFile, Summary
 from hpo_bench.errors import UserError, nearest
 
 LOADER = "torch/1"
 MINIMUM_ITEMS = 10
+MOST = np.iinfo(np.int64).max
 STANDARDISE = ("entry", "channel", "none")
 Shared = tuple[int, ...]
 
@@ -64,7 +80,8 @@ class FromTorch:
 
         Raises:
             UserError: not map-style, an item that cannot be read, is no pair, has another shape or type than the first,
-                holds NaN or infinity; negative classes; too few items; a bad share.
+                holds NaN, infinity or numbers out of all proportion; negative classes; a target that is always the
+                same; too few items; a bad share.
         """
         if self.standardise not in STANDARDISE:
             raise UserError(f"dataset.source.standardise={self.standardise}: {nearest(self.standardise, STANDARDISE)}")
@@ -84,22 +101,76 @@ class FromTorch:
         digest = fingerprint(
             LOADER, {"sha256": _digest(inputs, targets), "standardise": self.standardise, "parts": parts}
         )
-        table = _table(self.name, inputs, targets, parts, digest, self.standardise)
-        return replace(table, content=content_of(inputs, targets, test, self.standardise))
+        own = len(order) if self.test is not None else None
+        table = _table(self.name, inputs, targets, parts, digest, self.standardise, _Items(order, own))
+        content = content_of(inputs, targets, test, self.standardise)
+        return replace(table, content=content, notice=_notice(table, self.standardise))
+
+
+@dataclass(frozen=True)
+class _Items:
+    """Which item each row of the table was.
+
+    Args:
+        order: of the items of ``training``.
+        own: how many rows are of ``training``, if those after them are of ``test``; None if there is none.
+    """
+
+    order: np.ndarray
+    own: int | None
+
+    def of(self, row: int) -> str:
+        """The setting and the item, as messages begin."""
+        if self.own is not None and row >= self.own:
+            return f"dataset.source.test: item {row - self.own}"
+        return f"dataset.source.training: item {self.order[row]}"
 
 
 def _table(
-    name: str, inputs: np.ndarray, targets: np.ndarray, parts: tuple[int, int, int], digest: str, how: str
-) -> Table:
+    name: str, inputs: np.ndarray, targets: np.ndarray, parts: tuple[int, int, int], digest: str, how: str,
+    items: _Items,
+) -> Table:  # fmt: skip
     known = parts[0] + parts[1]
     centre, scale = _moments(inputs, known, how)
+    if inputs.dtype.kind == "f":
+        _check_inputs(inputs, centre, scale, items)
+    outputs = _classes(targets, known) if targets.dtype == np.int64 else 1
+    check_varies(targets[: parts[0]], Places("dataset.source.training", row="item"))
     if targets.dtype == np.int64:
-        outputs = _classes(targets, known)
         return Table(name, "classification", inputs, targets, *parts, outputs, 1.0, digest, centre, scale)
     standardised, target_scale = standardise(targets[:, None], known)
-    if (targets[:known] == targets[0]).all():
-        raise UserError("dataset.source.training: the target is the same in every item, so there is nothing to learn")
-    return Table(name, "regression", inputs, standardised, *parts, 1, float(target_scale[0]), digest, centre, scale)
+    check_standardised(standardised, lambda row, _: f"{items.of(row)}: the target")
+    return Table(
+        name, "regression", inputs, standardised, *parts, outputs, float(target_scale[0]), digest, centre, scale
+    )
+
+
+def _check_inputs(inputs: np.ndarray, centre: np.ndarray | None, scale: np.ndarray | None, items: _Items) -> None:
+    """See `check_standardised`: first of the largest and the smallest of each entry, and of all only to say which."""
+    if centre is None or scale is None:
+        return
+
+    def off(values: np.ndarray) -> np.ndarray:
+        return ((values.astype(np.float64) - centre) / scale).reshape(len(values), -1)
+
+    if (np.abs(off(np.stack([inputs.max(axis=0), inputs.min(axis=0)]))) < FARTHEST).all():
+        return
+    for row in range(len(inputs)):
+        check_standardised(off(inputs[row : row + 1]), partial(_entry, items.of(row)))
+
+
+def _entry(item: str, row: int, entry: int) -> str:
+    return f"{item}: entry {entry}"
+
+
+def _notice(table: Table, how: str) -> str:
+    """What was made of the items, in one line."""
+    shape = " x ".join(map(str, table.inputs.shape[1:]))
+    kept = "as they are" if how == "none" else f"standardised by {how}"
+    target = "a floating-point target" if table.task == "regression" else f"{table.outputs} classes"
+    unseen = ", ".join(map(str, unseen_classes(table)))
+    said = f"{table.task} of {target} by inputs {shape} of {table.inputs.dtype}, {kept}"
+    return said + f"; in no training item, so never learned: {unseen}" * bool(unseen)
 
 
 def _moments(inputs: np.ndarray, known: int, how: str) -> tuple[np.ndarray | None, np.ndarray | None]:
@@ -165,8 +236,8 @@ def _read(key: str, dataset: MapStyle) -> tuple[np.ndarray, np.ndarray]:
                     f"that of item 0 {first.dtype} {first.shape}; all must be alike"
                 )
         inputs[number], targets[number] = values, target
-    _finite(key, inputs, "input")
-    _finite(key, targets, "target")
+    _usable(key, inputs, "input")
+    _usable(key, targets, "target")
     return inputs, targets
 
 
@@ -201,8 +272,11 @@ def _numbers(key: str, number: int, what: str, value: Any, kept: Callable[[np.dt
     except Exception as error:  # tensors on a GPU or with gradients, lists of unequal length
         raise UserError(f"{key}: the {what} of item {number} is no array: {_line(error)}") from None
     dtype = kept(array.dtype)
-    if dtype is None:
-        raise UserError(f"{key}: the {what} of item {number} is {array.dtype}, not real numbers")
+    if dtype is None or array.size == 0:
+        kind = array.dtype if array.size else "empty"
+        raise UserError(f"{key}: the {what} of item {number} is {kind}, not real numbers")
+    if array.dtype.kind == "u" and dtype == np.int64 and array.max() > MOST:
+        raise UserError(f"{key}: the {what} of item {number} holds {array.max()}; allowed: up to {MOST}")
     return array.astype(dtype, copy=False)
 
 
@@ -219,12 +293,18 @@ def _widened(dtype: np.dtype) -> type | None:
     return {"b": np.int64, "i": np.int64, "u": np.int64, "f": np.float64}.get(dtype.kind)
 
 
-def _finite(key: str, values: np.ndarray, what: str) -> None:
-    if values.dtype.kind != "f":
+def _usable(key: str, values: np.ndarray, what: str) -> None:
+    """Refuse NaN, infinity, and what does not fit into float32."""
+    if values.dtype.kind != "f" or np.abs(values).max() < LARGEST:
         return
     for number, value in enumerate(values):
         if not np.isfinite(value).all():
             raise UserError(f"{key}: the {what} of item {number} holds NaN or infinity")
+        if not (largest := np.abs(value).max()) < LARGEST:
+            raise UserError(
+                f"{key}: the {what} of item {number} holds {largest:g} in size; allowed: below {LARGEST:g} "
+                "(a mark for missing values?)"
+            )
 
 
 def _line(error: Exception) -> str:

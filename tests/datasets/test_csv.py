@@ -232,7 +232,7 @@ def test_a_target_of_numbers_with_one_word_is_not_taken_for_classes(load: Load) 
 
 @pytest.mark.parametrize("target", [1.0, 3, "word"])
 def test_a_constant_target_is_refused(load: Load, target: Any) -> None:
-    complains(load, frame(y=target), about="target 'y' is the same in every training data row")
+    complains(load, frame(y=target), about="target 'y' is the same in every row that is trained on")
 
 
 def test_too_many_classes_are_refused(load: Load) -> None:
