@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -242,11 +243,11 @@ def check_table(table: Table, precision: str) -> None:
             f"dataset {table.name}: classes from {table.targets.min()} to {table.targets.max()}; allowed: 0 to "
             f"{table.outputs - 1}"
         )
-    least, most = limit.tiny * MARGIN, limit.max / MARGIN
-    if not least <= table.target_scale**2 <= most:
+    least, most = math.sqrt(float(limit.tiny) * MARGIN), math.sqrt(float(limit.max) / MARGIN)
+    if not least <= table.target_scale <= most:
         raise UserError(
             f"dataset {table.name}: the target's standard deviation {table.target_scale:.3g} is out of proportion, "
-            f"since errors are squared; with precision={precision} allowed: {least**0.5:.1g} to {most**0.5:.1g}; "
+            f"since errors are squared; with precision={precision} allowed: {least:.1g} to {most:.1g}; "
             f"scale the target{', or set precision=float64' * (precision == 'float32')}"
         )
 
@@ -278,7 +279,7 @@ def make_table(
     places = places or Places(f"dataset {name}")
     inputs, _ = standardise(inputs, known)
     check_standardised(inputs, partial(_cell, places, order))
-    check_varies(targets[:training], places)
+    check_varies(targets[: training if training > 1 else known], places)
     if targets.dtype == np.int64:
         outputs, target_scale = int(targets.max()) + 1, 1.0
     else:

@@ -7,6 +7,7 @@ turns the cells into numbers.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import re
@@ -128,14 +129,15 @@ def _found_separator(text: str) -> str:
     begin = text[:LOOKED_AT]
     whole = len(begin) == len(text)
 
-    def fit(name: str) -> tuple[bool, int]:
-        widths = [len(row) for _, row in _records(begin, SEPARATORS[name])]
-        return len(set(widths if whole else widths[:-1])) == 1, header.count(SEPARATORS[name])
+    def fits(rows: str, mark: str) -> bool:
+        widths = [len(row) for _, row in _records(rows, mark)]
+        return len(set(widths if whole else widths[:-1])) == 1
 
     there = [name for name in TRIED if SEPARATORS[name] in header]
-    if there:
-        return max(there, key=fit)
-    return "space" if re.search(r"\S[ \t]+\S", header) else "comma"
+    best = max(there, key=lambda name: (fits(begin, SEPARATORS[name]), header.count(SEPARATORS[name])), default=None)
+    if best is not None and (fits(begin, SEPARATORS[best]) or not fits(_tabbed(begin), "\t")):
+        return best
+    return "space" if re.search(r"\S\s+\S", header) else best or "comma"
 
 
 def _records(text: str, mark: str) -> Iterator[tuple[int, list[str]]]:
@@ -159,7 +161,8 @@ def _read_text(path: Path, text: str, separator: str, decimal: str) -> pd.DataFr
     if mark == " ":
         text, mark = _tabbed(text), "\t"
     try:
-        names, body, rows = _checked_rows(path, text, mark, separator)
+        with _any_length(len(text)):
+            names, body, rows = _checked_rows(path, text, mark, separator)
         if rows == 0:
             return pd.DataFrame({name: [] for name in names})
         frame = pd.read_csv(
@@ -173,6 +176,17 @@ def _read_text(path: Path, text: str, separator: str, decimal: str) -> pd.DataFr
     if len(frame) != rows:
         raise UserError(f"{path} cannot be read as a table: a quotation mark is not closed, or stands inside a value")
     return frame.set_axis(names, axis="columns")
+
+
+@contextlib.contextmanager
+def _any_length(most: int) -> Iterator[None]:
+    """Cells of up to ``most`` characters, where Python's csv stops at 131072."""
+    before = csv.field_size_limit()
+    csv.field_size_limit(max(before, most))
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
 
 
 def _checked_rows(path: Path, text: str, mark: str, separator: str) -> tuple[list[str], str, int]:

@@ -135,7 +135,7 @@ def _table(
     if inputs.dtype.kind == "f":
         _check_inputs(inputs, centre, scale, items)
     outputs = _classes(targets, known) if targets.dtype == np.int64 else 1
-    check_varies(targets[: parts[0]], Places("dataset.source.training", row="item"))
+    check_varies(targets[: parts[0] if parts[0] > 1 else known], Places("dataset.source.training", row="item"))
     if targets.dtype == np.int64:
         return Table(name, "classification", inputs, targets, *parts, outputs, 1.0, digest, centre, scale)
     standardised, target_scale = standardise(targets[:, None], known)

@@ -210,7 +210,8 @@ class AutogradModel:
         return self._mapped(self._loss, weights, carried, batch)
 
     @property
-    def _evaluation_rows(self) -> int:
+    def evaluation_rows(self) -> int:
+        """Rows of a set that are evaluated at once."""
         part = GPU_EVALUATION_BYTES if self.device.type == "cuda" else EVALUATION_BYTES
         at_once = max(part, self.dtype.itemsize * self.layout.count)  # each part reads all weights
         return max(1, at_once // (self.dtype.itemsize * self.activations))
@@ -225,7 +226,7 @@ class AutogradModel:
         def part(rows: Batch) -> tuple[Tensor, Tensor]:
             return self._mapped(self._evaluate, weights, carried, rows)
 
-        return mean_of_parts(part, batch, self._evaluation_rows)
+        return mean_of_parts(part, batch, self.evaluation_rows)
 
     def row_bytes(self, batch_rows: int, window: int) -> int:
         """Activations of the forward pass, the graph of its gradient (about three times that), and the weights."""
@@ -233,7 +234,7 @@ class AutogradModel:
 
     def evaluation_bytes(self, rows: int) -> int:
         """Activations of the rows that are evaluated at once, and what the layer at work makes."""
-        return 2 * self.dtype.itemsize * min(rows, self._evaluation_rows) * self.activations
+        return 2 * self.dtype.itemsize * min(rows, self.evaluation_rows) * self.activations
 
     def working_set(self, batch_rows: int) -> int:
         """Activations of one forward pass, and the weights."""

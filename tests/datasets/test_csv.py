@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -264,6 +266,9 @@ def test_files_that_are_no_tables_are_named(load: Load, table: Any, file: str, a
     [
         ({"task": "clasification"}, r"dataset\.task=clasification: did you mean classification"),
         ({"separator": "comma,"}, r"dataset\.separator=comma,: allowed: auto, comma"),
+        ({"separator": '"'}, r'dataset\.separator=": allowed: auto, comma'),
+        ({"separator": 1}, r"dataset\.separator=1: allowed: auto, comma"),
+        ({"decimal": "coma"}, r"dataset\.decimal=coma: did you mean comma"),
         ({"test_share": 0}, r"dataset\.test_share=0 is not allowed"),
         ({"test_share": 0.99}, r"dataset\.test_share=0\.99 leaves fewer than two"),
         ({"share": 1}, "validation_share=1 is not allowed"),
@@ -281,3 +286,230 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path: Path) -> None:
     path.chmod(0)
     with pytest.raises(UserError, match="Permission denied"):
         CSV("csv", str(path), "y").load(0.2)
+
+
+# --- nothing is inferred in silence ---
+
+
+def text_rows(*cells: Callable[[int], object], header: str, separator: str = ",") -> str:
+    """A table of `ROWS` rows, each cell made of its row's number."""
+    lines = [separator.join(str(cell(row)) for cell in cells) for row in range(ROWS)]
+    return "\n".join([header, *lines, ""])
+
+
+def wave(row: int) -> float:
+    return round(float(np.sin(1.7 * row)) * 3 + 0.123, 3)
+
+
+def with_comma(row: int) -> str:
+    return str(wave(row)).replace(".", ",")
+
+
+def test_a_target_that_stands_twice_is_refused(load: Load) -> None:
+    table = text_rows(wave, wave, wave, wave, header="a,b,y,y")
+    complains(load, table, about="the column name 'y' stands 2 times in the header .columns 3 and 4")
+
+
+@pytest.mark.parametrize(("header", "number", "name"), [(",a,y", 1, "Unnamed: 0"), ("a,,y", 2, "Unnamed: 1")])
+def test_a_column_without_a_name_is_no_input_but_can_be_left_out(
+    load: Load, header: str, number: int, name: str
+) -> None:
+    table = text_rows(lambda row: row, wave, wave, header=header)
+    complains(load, table, about=f"column {number} has no name")
+    assert load(table, drop=[name]).inputs.shape == (ROWS, 1)
+    again = table.replace(header, header.replace(",,", f",{name},") if header[0] != "," else f"{name}{header}")
+    complains(load, again, about=f"column {number} has no name")  # as pandas writes what it read
+
+
+def test_decimal_commas_are_read_and_said(load: Load) -> None:
+    commas = text_rows(with_comma, lambda row: row, with_comma, header="a;b;grade", separator=";")
+    loaded = load(commas, target="grade")
+    plain = load(commas.replace(",", "."), target="grade", file="plain.csv")
+    np.testing.assert_array_equal(loaded.inputs, plain.inputs)
+    np.testing.assert_array_equal(loaded.targets, plain.targets)
+    assert (loaded.task, loaded.target_scale) == ("regression", plain.target_scale)
+    assert loaded.notice is not None
+    assert loaded.notice.endswith("separator semicolon; decimal comma")
+    assert load(commas, target="grade", decimal="comma").fingerprint == loaded.fingerprint
+    complains(
+        load, commas, target="grade", decimal="point", about=r"not numeric: grade .data row 1 of 'grade' is '0,123'"
+    )
+
+
+def test_a_comma_that_may_separate_thousands_is_refused(load: Load) -> None:
+    table = text_rows(lambda row: row, lambda row: f"1,{100 + row}", header="a;y", separator=";")
+    complains(load, table, about=r"data row 1 of 'y' is '1,100', where .* set dataset\.decimal=comma")
+    known = load(table, decimal="comma")
+    assert known.target_scale == pytest.approx(load(table.replace(",", ".")).target_scale)
+
+
+def test_points_beside_decimal_commas_are_refused(load: Load) -> None:
+    table = text_rows(wave, with_comma, header="a;y", separator=";")
+    complains(load, table, about=r"not numeric: a .*'0\.123'.* decimal commas in the file")
+
+
+@pytest.mark.parametrize(
+    "cell",
+    ["{}.5 EUR", "EUR {}.5", "EUR {}", "${}", "{}%", "1,23{}.5", "{}e3x", "2020-01-0{}", "{}.1.2020", "Jan {}, 2020",
+     "1{} kg", "~{}", "1 00{}", "{}:30", "€ {}"],
+)  # fmt: skip
+def test_text_that_may_be_meant_as_numbers_is_no_class(load: Load, cell: str) -> None:
+    table = text_rows(wave, lambda row: f'"{cell.format(row % 3 + 1)}"', header="a,y")
+    complains(
+        load, table, about=r"target not numeric: y \(data row 1 of 'y' is '.*'\); .* dataset\.task=classification"
+    )
+    assert load(table, task="classification").outputs == 3
+    table = text_rows(lambda row: f'"{cell.format(row % 3 + 1)}"', wave, header="a,y")
+    complains(load, table, about=r"inputs not numeric: a \(data row 1 of 'a' is ")
+
+
+@pytest.mark.parametrize("labels", ["u v", "yes no", ">50K <=50K", "class1 class2", "A+ B-", "+ -", "none some"])
+def test_words_are_classes_and_their_numbers_are_said(load: Load, labels: str) -> None:
+    names = labels.split()
+    loaded = load(text_rows(wave, lambda row: names[row % 2], header="a,y"))
+    first, second = sorted(names)
+    assert loaded.task == "classification"
+    assert loaded.notice is not None
+    assert loaded.notice.startswith(f"classification of 'y' into 2 classes ({first}=0, {second}=1); 1 input: a")
+
+
+@pytest.mark.parametrize(("odd", "row"), [("n/a", 3), ("?", 3), ("NA", 3), ("", 3), ("unknown", 3)])
+@pytest.mark.parametrize("value", [wave, lambda row: row % 4])
+def test_numbers_with_a_few_words_are_never_classes(load: Load, odd: str, row: int, value: Any) -> None:
+    table = text_rows(wave, lambda at: odd if at == row - 1 else value(at), header="a,y")
+    text = complains(load, table, about="data row 3")
+    assert "'y'" in text
+
+
+def test_words_with_a_few_numbers_are_refused(load: Load) -> None:
+    table = text_rows(wave, lambda row: "7" if row == 4 else "uv"[row % 2], header="a,y")
+    complains(load, table, about="data row 5 of 'y' is '7'")
+
+
+@pytest.mark.parametrize("odd", ["?", "#DIV/0!", "NA", "None"])
+def test_marks_for_missing_values_are_no_class(load: Load, odd: str) -> None:
+    table = text_rows(wave, lambda row: odd if row == 4 else "uv"[row % 2], header="a,y")
+    complains(load, table, about=rf"missing value \({re.escape(odd)}\) in column 'y', data row 5")
+
+
+def test_blanks_around_labels_make_no_other_class(load: Load) -> None:
+    assert load(text_rows(wave, lambda row: ["yes", " yes", "no "][row % 3], header="a,y")).outputs == 2
+
+
+def test_the_fingerprint_follows_the_labels(load: Load) -> None:
+    tables = [text_rows(wave, lambda row, n=names: n[row % 2], header="a,y") for names in ("uv", "uw", "vu")]  # type: ignore[misc]
+    assert len({load(table).fingerprint for table in tables}) == 3
+
+
+def test_truth_values_are_zero_and_one(load: Load) -> None:
+    loaded = load(text_rows(lambda row: ["true", "FALSE"][row % 2], wave, wave, header="t,a,y"))
+    assert loaded.notice is not None
+    assert "truth values as 0 and 1: t" in loaded.notice
+    assert set(np.sign(loaded.inputs[:, 0])) == {-1, 1}
+
+
+def test_what_is_of_no_use_is_said(load: Load) -> None:
+    loaded = load(frame(c=7.0))
+    assert loaded.notice is not None
+    assert "always the same, so of no use: c" in loaded.notice
+    last = fixed_order("csv", ROWS)[-1]
+    labels = ["w" if row == last else "uv"[row % 2] for row in range(ROWS)]
+    notice = load(frame(y=labels)).notice
+    assert notice is not None
+    assert "in no training row, so never learned: w" in notice
+
+
+@pytest.mark.parametrize("value", ["-1.797e308", "1e300", "-3.4028235e38", "3.4028234663852886e+38"])
+def test_marks_for_missing_values_in_numbers_are_located(load: Load, value: str) -> None:
+    table = text_rows(wave, lambda row: value if row in (3, 9, 20) else wave(row), wave, header="a,b,y")
+    text = complains(load, table, about=r"column 'b', data row 4: .* is too large \(allowed: up to 3\.4e\+38")
+    assert "and 2 more in this column" in text
+    assert "dataset.drop=[b]" in text
+    table = text_rows(wave, wave, lambda row: value if row in (3, 9, 20) else wave(row), header="a,b,y")
+    complains(load, table, about="column 'y', data row 4: .* is too large")
+
+
+def test_a_test_row_out_of_all_proportion_is_located(load: Load) -> None:
+    row = int(fixed_order("csv", ROWS)[-1])
+    for column in ("b", "y"):
+        table = frame()
+        table.loc[row, column] = 1e30
+        complains(load, table, about=rf"column '{column}', data row {row + 1}: lies .* standard deviations")
+
+
+def test_whole_numbers_that_cannot_be_kept_are_located(load: Load) -> None:
+    complains(
+        load, frame(b=2**53 + 1 + np.arange(ROWS)), about="column 'b', data row 1: 9007199254740993 has more digits"
+    )
+    long = text_rows(wave, lambda row: 10**20 + 1 + row, wave, header="a,key,y")
+    complains(load, long, about="column 'key', data row 1: 100000000000000000001 has more digits")
+    stamps = frame(b=1_700_000_000_000_000_000 + 10**9 * np.arange(ROWS))
+    assert np.ptp(load(stamps).inputs[:, 1]) > 3
+
+
+def test_the_smallest_numbers_are_standardised_as_others(load: Load) -> None:
+    small, plain = load(frame(a=frame()["a"] * 1e-200)), load(frame())
+    np.testing.assert_allclose(small.inputs, plain.inputs, rtol=1e-9)
+
+
+def test_a_target_that_only_the_test_varies_is_refused(load: Load) -> None:
+    last = fixed_order("csv", ROWS)[-1]
+    for low, high in ((1.5, 2.5), ("u", "v")):
+        target = [high if row == last else low for row in range(ROWS)]
+        complains(load, frame(y=target), about="'y' is the same in every row that is trained on")
+
+
+def test_names_are_found_without_the_blanks_around_them(load: Load) -> None:
+    for header in ("a, b, y", "a,\u00a0b\u00a0,y ", '"a" ,"b"," y"', "\ufeffa,\ufeffb,y"):
+        table = text_rows(wave, wave, wave, header=header)
+        assert load(table, drop=["b"]).inputs.shape == (ROWS, 1)
+        assert load(table, target=" y", drop=[" b "]).inputs.shape == (ROWS, 1)
+
+
+def test_capitals_are_the_least_of_differences(load: Load) -> None:
+    table = text_rows(wave, wave, header="A,PRICE")
+    assert "did you mean PRICE" in complains(load, table, target="price", about="no column")
+    assert "did you mean A?" in complains(load, table, target="PRICE", drop="a", about="no column 'a'")
+
+
+def test_delimiters_are_counted_outside_quotation_marks(load: Load) -> None:
+    table = text_rows(with_comma, with_comma, with_comma, header='"Temp, out";"Load, base";y', separator=";")
+    loaded = load(table)
+    assert loaded.notice is not None
+    assert "2 inputs: Temp, out, Load, base; separator semicolon; decimal comma" in loaded.notice
+
+
+def test_the_label_names_file_and_target(load: Load) -> None:
+    assert load(frame(), file="house.csv").label == "house.csv: y"
+
+
+def test_a_column_that_is_dropped_twice_is_the_same_run(load: Load) -> None:
+    table = frame(c=1.5)
+    assert load(table, drop=["c", "c "]).fingerprint == load(table, drop="c").fingerprint
+
+
+def test_parquet_values_that_are_no_numbers_are_located(load: Load, tmp_path: Path) -> None:
+    odd = {
+        "b": ([True, None] * (ROWS // 2), "missing value in column 'b', data row 2"),
+        "y": (pd.date_range("2020-01-01", periods=ROWS), "target not numeric: y .data row 1 of 'y' is '2020-01-01"),
+        "a": ([[1, 2]] * ROWS, "inputs not numeric: a"),
+    }
+    for name, (values, about) in odd.items():
+        frame(**{name: values}).to_parquet(tmp_path / "p")
+        complains(load, (tmp_path / "p").read_bytes(), file="t.parquet", about=about)
+    frame(y=pd.timedelta_range("1 day", periods=ROWS)).to_parquet(tmp_path / "p")
+    complains(load, (tmp_path / "p").read_bytes(), file="t.parquet", about="target not numeric: y")
+
+
+def test_parquet_decimals_and_categories_are_read(load: Load, tmp_path: Path) -> None:
+    exact = [Decimal(f"{value:.3f}") for value in frame()["y"]]
+    frame(y=exact).to_parquet(tmp_path / "p")
+    assert load((tmp_path / "p").read_bytes(), file="t.parquet").task == "regression"
+    frame(y=pd.Categorical(["10", "9"] * (ROWS // 2))).to_parquet(tmp_path / "p")
+    assert load((tmp_path / "p").read_bytes(), file="t.parquet").outputs == 2
+
+
+@pytest.mark.parametrize("path", ["a\0b", "~no_such_user/x.csv", 3])
+def test_odd_paths_are_named(path: Any) -> None:
+    with pytest.raises(UserError, match=r"^dataset\.path="):
+        CSV("csv", path, "y").load(0.2)

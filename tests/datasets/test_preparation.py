@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hpo_bench.datasets.base import Table
 from hpo_bench.datasets.preparation import (
+    Places,
+    check_table,
     fingerprint,
     fixed_order,
     holdout,
@@ -133,3 +138,74 @@ def test_every_part_of_the_content_changes_the_fingerprint() -> None:
     prints = {fingerprint("x/1", content), fingerprint("x/2", content), *(fingerprint("x/1", one) for one in changed)}
     assert len(prints) == 5
     assert fingerprint("x/1", content) == fingerprint("x/1", dict(reversed(content.items())))
+
+
+# --- what would only show in mid-training ---
+
+
+def test_columns_of_the_smallest_numbers_have_a_standard_deviation() -> None:
+    values = np.random.default_rng(0).normal(size=(30, 3))
+    found, scale = standardise(values * [1, 1e-200, 1e-305], 20)
+    np.testing.assert_allclose(found, standardise(values, 20)[0], rtol=1e-6)
+    np.testing.assert_allclose(scale / [1, 1e-200, 1e-305], standardise(values, 20)[1], rtol=1e-6)
+
+
+def made(**changes: Any) -> Table:
+    rows = np.arange(20.0)
+    table = make_table("mine", rows[:, None] % 7, rows, (10, 5, 5), "print")
+    return replace(table, **changes)
+
+
+def with_value(value: float) -> np.ndarray:
+    inputs = np.zeros((20, 2))
+    inputs[3, 1] = value
+    return inputs
+
+
+@pytest.mark.parametrize(
+    ("changes", "about"),
+    [
+        ({"inputs": with_value(np.nan)}, r"^dataset mine: nan in the inputs, row 3"),
+        ({"inputs": with_value(np.inf)}, r"^dataset mine: inf in the inputs, row 3"),
+        ({"inputs": with_value(1e39)}, r"1e\+39 in the inputs, row 3 .* is not a finite number in precision=float32"),
+        ({"targets": np.full((20, 1), np.nan)}, "nan in the targets, row 0"),
+        ({"targets": np.zeros((19, 1))}, "20 inputs, 19 targets and 20 rows"),
+        ({"training": 9}, "20 inputs, 20 targets and 19 rows"),
+        ({"training": 15, "validation": 0}, "it has 0 validation rows; at least 1"),
+        ({"test": 0, "training": 15}, "it has 0 test rows; at least 1"),
+        ({"task": "classification", "targets": np.arange(20), "outputs": 3}, "classes from 0 to 19; allowed: 0 to 2"),
+        ({"target_scale": 1e20}, r"deviation 1e\+20 is out of proportion, .* precision=float32 .* precision=float64"),
+        ({"target_scale": 1e-25}, "deviation 1e-25 is out of proportion"),
+        ({"target_scale": np.inf}, "deviation inf is out of proportion"),
+    ],
+)
+def test_tables_that_cannot_be_trained_on_are_refused(changes: dict[str, Any], about: str) -> None:
+    with pytest.raises(UserError, match=about):
+        check_table(made(**changes), "float32")
+
+
+def test_what_float64_holds_is_allowed_there() -> None:
+    check_table(made(), "float32")
+    for changes in ({"inputs": with_value(1e39)}, {"target_scale": 1e20}, {"target_scale": 1e-25}):
+        check_table(made(**changes), "float64")
+
+
+def test_what_is_no_table_is_refused() -> None:
+    with pytest.raises(UserError, match=r"^dataset\.source: load gave a list, needed is a"):
+        check_table([1, 2], "float32")  # type: ignore[arg-type]
+
+
+def test_cells_out_of_all_proportion_are_located_in_their_source() -> None:
+    inputs, targets = np.random.default_rng(0).normal(size=(20, 2)), np.arange(20.0)
+    inputs[19, 1] = 1e30
+    with pytest.raises(UserError, match=r"^dataset mine: column 2, row 20: lies 1.*e\+30 standard deviations"):
+        make_table("mine", inputs, targets, (10, 5, 5), "")
+    places = Places("a.csv", "price", ["a", "b"], "data row")
+    with pytest.raises(UserError, match=r"^a\.csv: column 'b', data row 8: lies"):
+        make_table("mine", inputs, targets, (10, 5, 5), "", places=places, order=np.r_[0:19, 7])
+
+
+def test_a_target_that_is_constant_where_it_is_learned_from_is_refused() -> None:
+    for targets in (np.r_[np.ones(10), np.arange(10.0)], np.r_[np.ones(10, np.int64), np.arange(10)]):
+        with pytest.raises(UserError, match=r"^dataset mine: the target is the same in every row that is trained on"):
+            make_table("mine", np.ones((20, 1)), targets, (10, 5, 5), "")

@@ -147,6 +147,19 @@ WRONG: dict[str, tuple[Any, str]] = {
     "another shape": (unlike((np.zeros(3), 1)), f"{TRAINING}the input of item 7 is float64 (3,), that of item 0 "),
     "another type": (unlike((np.zeros(2, np.float32), 1)), f"{TRAINING}the input of item 7 is float32 (2,)"),
     "another target": (unlike((np.zeros(2), 1.5)), f"{TRAINING}the target of item 7 is float64 (), that of item 0 "),
+    "nodata": (
+        unlike((np.array([1, -1.797e308]), 1)),
+        f"{TRAINING}the input of item 7 holds 1.797e+308 in size; allowed: below 3.4e+38".replace("+", r"\+"),
+    ),
+    "huge target": (
+        Items(lambda index: (np.array([index, 1.0]), 1e39 if index == 7 else float(index))),
+        f"{TRAINING}the target of item 7 holds 1e+39 in size".replace("+", r"\+"),
+    ),
+    "long class": (
+        Items(lambda index: (np.array([index, 1.0]), np.uint64(2**63))),
+        f"{TRAINING}the target of item 0 holds 9223372036854775808; allowed: up to 9223372036854775807",
+    ),
+    "empty input": (Items(lambda index: ([], 1)), f"{TRAINING}the input of item 0 is empty"),
     "NaN": (unlike((np.array([1, np.nan]), 1)), f"{TRAINING}the input of item 7 holds NaN or infinity"),
     "infinity": (
         Items(lambda index: (np.ones(2), float("inf") if index == 4 else 0.5)),
@@ -239,3 +252,31 @@ def test_no_module_of_datasets_imports_torch() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.split() == ["False"]
+
+
+def far(at: int, count: int = ITEMS) -> Items:
+    """Inputs and targets of which one is out of all proportion."""
+    return Items(lambda index: (np.array([1e30 if index == at else float(index % 5), 1.0]), float(index)), count)
+
+
+def test_items_out_of_all_proportion_are_located() -> None:
+    last = int(fixed_order("mine", ITEMS)[-1])
+    with pytest.raises(UserError, match=rf"{TRAINING}item {last}: entry 0: lies .* standard deviations from the mean"):
+        FromTorch("mine", far(last)).load(0.2)
+    with pytest.raises(UserError, match=r"^dataset\.source\.test: item 2: entry 0: lies"):
+        FromTorch("mine", far(-1), far(2, 5)).load(0.2)
+    target = Items(lambda index: (np.array([float(index % 5), 1.0]), 1e30 if index == last else float(index)))
+    with pytest.raises(UserError, match=rf"{TRAINING}item {last}: the target: lies"):
+        FromTorch("mine", target).load(0.2)
+
+
+def test_what_was_made_of_the_items_is_said() -> None:
+    assert FromTorch("mine", tensors()).load(0.2).notice == (
+        "classification of 3 classes by inputs 3 of float32, standardised by entry"
+    )
+    last = int(fixed_order("mine", ITEMS)[ITEMS - 4])  # for validation
+    rare = Items(lambda index: (np.array([index, 1.0]), 2 if index == last else index % 2))
+    notice = FromTorch("mine", rare, standardise="none").load(0.2).notice
+    assert notice == (
+        "classification of 3 classes by inputs 2 of float64, as they are; in no training item, so never learned: 2"
+    )
