@@ -1,14 +1,16 @@
-"""Any ``torch.nn.Module`` as R models: `torch.func.functional_call` under ``vmap``, derivatives by autograd.
+"""Any ``torch.nn.Module`` as R models: a `Stateless` call of it under ``vmap``, derivatives by autograd.
 
 The rows meet only in the sum that seeds autograd, so each row gets its own gradient. Buffers that a forward pass in
-training mode changes (running statistics) are carried, a row of each for every repetition.
+training mode changes (running statistics), in place or by assigning them anew, are carried, a row of each for every
+repetition.
 """
 
 from __future__ import annotations
 
 import copy
+import random as python_random
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial, singledispatch
 from typing import Any
@@ -16,15 +18,18 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import vmap
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _NormBase
 from torch.utils._pytree import tree_leaves, tree_map
 
 from hpo_bench.core.layout import Layout
 from hpo_bench.core.update import Linearisation
 from hpo_bench.datasets.base import Task
 from hpo_bench.models.base import Batch, Split, mean_of_parts
+from hpo_bench.models.stateless import Stateless, at, plain_attention
 
+SETTLING = 50  # forward passes after which a moving average with momentum 0.1 has forgotten all but half a percent
 EVALUATION_BYTES = 2 << 20  # of a repetition's activations at once when a whole set is evaluated
 GPU_EVALUATION_BYTES = 256 << 20  # where many small launches cost more than memory
 
@@ -85,38 +90,68 @@ def default_initial_weights(module: nn.Module, random: np.random.Generator) -> n
     return np.concatenate([value.ravel() for layer in layers for value in layer_weights(layer, random)])
 
 
-_GLOBAL_GENERATOR = threading.Lock()  # torch's own, which layers draw their first values from
+_GLOBAL_GENERATORS = threading.Lock()  # which layers draw their first values from
+NUMPY_SEEDS = 2**32
 
 
 def built(make: Callable[[], nn.Module], seed: int = 0) -> nn.Module:
-    """``make()`` on the CPU with torch's global generator seeded, and put back afterwards."""
-    with _GLOBAL_GENERATOR, torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        torch.default_generator.manual_seed(seed)
-        return make()
+    """``make()`` on the CPU with the global generators of torch, NumPy and Python seeded, and put back afterwards."""
+    with _GLOBAL_GENERATORS, torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        numpys, pythons = np.random.get_state(), python_random.getstate()  # noqa: NPY002
+        try:
+            torch.default_generator.manual_seed(seed)
+            np.random.seed(seed % NUMPY_SEEDS)  # noqa: NPY002
+            python_random.seed(seed)
+            return make()
+        finally:
+            np.random.set_state(numpys)  # noqa: NPY002
+            python_random.setstate(pythons)
 
 
 def count_activations(module: nn.Module, inputs: Tensor) -> int:
-    """Numbers that the layers of a module put out for one row of ``inputs`` (B, …), B at least 2, by a forward pass."""
-    total = 0
+    """Numbers that a module puts out for one row of ``inputs`` (B, …), B at least 2, by a forward pass; at least 1.
+
+    Those of its layers; where parameters belong to something else (a ``ParameterList``, the module itself), those that
+    autograd keeps, if they are more.
+    """
+    total, called = 0, set()
 
     def add(layer: nn.Module, arguments: Any, output: Any) -> None:
         nonlocal total
+        called.add(layer)
         total += sum(part.numel() for part in tree_leaves(output) if isinstance(part, Tensor))
 
     probe = copy.deepcopy(module).train()
+    owners = {layer for layer in probe.modules() if next(layer.parameters(recurse=False), None) is not None}
     for layer in probe.modules():
         if next(layer.children(), None) is None:
             layer.register_forward_hook(add)
     with torch.no_grad():
         probe(inputs)
-    return -(-total // len(inputs))
+    if not owners <= called:
+        total = max(total, _kept_by_autograd(copy.deepcopy(module).train(), inputs))
+    return max(1, -(-total // len(inputs)))
+
+
+def _kept_by_autograd(module: nn.Module, inputs: Tensor) -> int:
+    """Numbers that a forward pass leaves for the backward pass, its parameters left out."""
+    total, own = 0, {value.data_ptr() for value in module.parameters()}
+
+    def keep(tensor: Tensor) -> Tensor:
+        nonlocal total
+        total += 0 if tensor.data_ptr() in own else tensor.numel()
+        return tensor
+
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        module(inputs)
+    return total
 
 
 class _Copies(threading.local):
-    """Copies of a module for each thread, because `functional_call` swaps the parameters in the module itself."""
+    """Copies of a module for each thread, because a `Stateless` call swaps the tensors in the module itself."""
 
     def __init__(self, module: nn.Module) -> None:
-        self.by_training = {training: copy.deepcopy(module).train(training) for training in (True, False)}
+        self.by_training = {training: Stateless(copy.deepcopy(module).train(training)) for training in (True, False)}
 
 
 class AutogradModel:
@@ -128,6 +163,7 @@ class AutogradModel:
         head: loss and metric.
         activations: numbers that one row of the data takes in a forward pass (`count_activations`).
         initial_weights: draws one repetition's, (P,) float64; `default_initial_weights` unless given.
+        remarks: what a user should know of the model when it is trained, a line each.
 
     Attributes:
         alone_unmapped: whether a single repetition is computed without ``vmap``, whose rules for convolutions and
@@ -138,10 +174,12 @@ class AutogradModel:
     def __init__(
         self, module: nn.Module, head: Head, dtype: torch.dtype, device: torch.device, activations: int,
         initial_weights: Callable[[np.random.Generator], np.ndarray] | None = None,
+        remarks: Sequence[str] = (),
     ) -> None:  # fmt: skip
         self.module = module.to(device=device, dtype=dtype)
         self.head, self.dtype, self.device, self.activations = head, dtype, device, activations
         self.alone_unmapped = device.type == "cuda"
+        self.remarks = tuple(remarks)
         self._initial_weights = initial_weights or partial(default_initial_weights, self.module)
         self._copies = _Copies(self.module)
         self._buffers = {name: value.detach().clone() for name, value in self.module.named_buffers()}
@@ -164,20 +202,25 @@ class AutogradModel:
     def _mapped(self, function: Callable[..., Any], weights: Tensor, carried: Mapping[str, Any], batch: Batch) -> Any:
         rows = None if batch.shared else 0
         views = self.layout.views(weights)
-        if self.alone_unmapped and len(weights) == 1:
-            own = (views, dict(carried)) if batch.shared else (views, dict(carried), batch.inputs, batch.targets)
-            shared = (batch.inputs, batch.targets) if batch.shared else ()
-            alone = function(*tree_map(lambda value: value[0], own), *shared)
-            return tree_map(lambda value: value.unsqueeze(0), alone)
-        return vmap(function, in_dims=(0, 0, rows, rows))(views, dict(carried), batch.inputs, batch.targets)
+        with plain_attention():
+            if self.alone_unmapped and len(weights) == 1:
+                own = (views, dict(carried)) if batch.shared else (views, dict(carried), batch.inputs, batch.targets)
+                shared = (batch.inputs, batch.targets) if batch.shared else ()
+                alone = function(*tree_map(lambda value: value[0], own), *shared)
+                return tree_map(lambda value: value.unsqueeze(0), alone)
+            return vmap(function, in_dims=(0, 0, rows, rows))(views, dict(carried), batch.inputs, batch.targets)
 
     def _call(
         self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], inputs: Tensor, training: bool
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The module with other parameters: outputs, and the buffers after it."""
+        call = self._copies.by_training[training]
         own = {name: value.clone() for name, value in buffers.items()}
-        outputs = functional_call(self._copies.by_training[training], (parameters, own), (inputs,))
-        return outputs, {name: value.detach() for name, value in own.items()}
+        try:
+            outputs, after = call({**call.state, **parameters, **own}, nn.Module.__call__, inputs)
+        finally:
+            call.restore()
+        return outputs, {name: after[name] for name in own}
 
     def _loss(
         self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], inputs: Tensor, targets: Tensor
@@ -219,6 +262,24 @@ class AutogradModel:
     def carry(self, weights: Tensor, batch: Batch, carried: Mapping[str, Any]) -> Mapping[str, Any]:
         """By way of the loss: the layers cannot be told apart."""
         return self.loss(weights, batch, carried)[1]
+
+    def settled(self, weights: Tensor, batches: Sequence[Batch], carried: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Statistics of these weights: the means over the batches of what normalisation layers see.
+
+        Buffers of other layers begin as ``carried``, and see batches until nothing is left of that
+        (`SETTLING` forward passes).
+        """
+        layers = self._copies.by_training[True].module.named_modules()
+        norms = {path: layer for path, layer in layers if isinstance(layer, _NormBase) and layer.momentum is not None}
+        own = {at(path, name) for path in norms for name in ("running_mean", "running_var")}
+        fresh = self.initial_carried(len(weights))
+        carried = {name: fresh[name] if name in own else value for name, value in carried.items()}
+        others = [name for name in carried if name not in own and not name.endswith("num_batches_tracked")]
+        for number in range(max(len(batches), SETTLING if others else 0)):
+            for layer in norms.values():
+                layer.momentum = 1 / (number + 1)  # the mean of all batches so far; `Stateless.restore` puts it back
+            carried = dict(self.carry(weights, batches[number % len(batches)], carried))
+        return carried
 
     def evaluate(self, weights: Tensor, batch: Batch, carried: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         """Mean loss (R,) and metric (R,), a part of the rows at a time."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +15,10 @@ from torch.nn import functional
 
 from hpo_bench.datasets.base import Table
 from hpo_bench.errors import UserError
+from hpo_bench.models import stateless
 from hpo_bench.models.autograd import AutogradModel, Head, built, count_activations
 from hpo_bench.models.base import Model
+from hpo_bench.models.stateless import Stateless, plain_attention
 
 TRIED = 4  # rows of the dataset that a module is tried with before anything is trained
 LIBRARIES = {"torch", "hydra", "hpo_bench"}  # folders of code that is not the user's
@@ -27,9 +29,9 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 class Custom:
     """Any module that maps inputs (B, …) to outputs (B, C): C = 1 for regression, else the number of classes.
 
-    Each repetition starts from the values that the module gives itself, drawn from the repetition's seed; buffers
-    (running statistics) start as in one module built with seed 0, and each repetition carries its own. Derivatives are
-    autograd's.
+    Each repetition starts from the values that the module gives itself: the global generators of torch, NumPy and
+    Python are seeded with the repetition's seed before it is made. Buffers (running statistics) start as in one module
+    built with seed 0, and each repetition carries its own. Derivatives are autograd's.
 
     Args:
         module: makes the module without arguments; in a yaml ``module: {_target_: my_package.Net, width: 32}``.
@@ -47,12 +49,15 @@ class Custom:
         """The model for a table, after a trial with a few of its rows.
 
         Raises:
-            UserError: the module cannot be made, draws random numbers, or does not map rows to outputs.
+            UserError: the module cannot be made, is not the same when it is made twice from one seed, draws random
+                numbers or keeps other things than buffers from one forward pass to the next, or does not map rows to
+                outputs.
         """
         if table.task not in ("regression", "classification"):
             raise UserError(f"model: a module of one's own is for regression and classification, not {table.task}")
         module = self._make()
         _check(module)
+        remarks = self._check_starts(module)
         rows = torch.from_numpy(np.array(table.inputs[:TRIED])).to(device)
         inputs = rows if rows.dtype == torch.int64 else rows.to(dtype)
         targets = torch.from_numpy(np.array(table.targets[:TRIED])).to(device)
@@ -60,8 +65,9 @@ class Custom:
         try:
             module = module.to(device=device, dtype=dtype)
             activations = _tried(module, inputs, table.outputs)
-            model = AutogradModel(module, self._head(table), dtype, device, activations, self._initial_weights)
+            model = AutogradModel(module, self._head(table), dtype, device, activations, self._initial_weights, remarks)
             _try_training(model, inputs, targets)
+            _try_twice(module, inputs)
         except UserError:
             raise
         except Exception as error:  # whatever the user's code raises
@@ -79,8 +85,26 @@ class Custom:
 
     def _initial_weights(self, random: np.random.Generator) -> np.ndarray:
         """What a new module gives itself, (P,) float64; the seed comes from the repetition's generator."""
-        module = self._make(int(random.bit_generator.random_raw()) >> 1)
-        return np.concatenate([value.detach().double().numpy().ravel() for value in module.parameters()])
+        return _values(self._make(int(random.bit_generator.random_raw()) >> 1).parameters())
+
+    def _check_starts(self, module: nn.Module) -> tuple[str, ...]:
+        """What is to be said of the values that the module gives itself from a seed.
+
+        Raises:
+            UserError: others each time.
+        """
+        again, other = self._make(), self._make(seed=1)
+        if not np.array_equal(_start(module), _start(again), equal_nan=True):
+            raise UserError(
+                "model.module: gives itself other values each time that it is made from one seed; draw them from "
+                "torch's, numpy's or Python's global generator, which are seeded for each repetition"
+            )
+        if np.array_equal(_values(module.parameters()), _values(other.parameters()), equal_nan=True):
+            return (
+                "model.module: all repetitions start from equal weights: whatever the seed, it gives itself the same "
+                "values (does its __init__ call torch.manual_seed?)",
+            )
+        return ()
 
     def _head(self, table: Table) -> Head:
         usual = Head.of(table.task, table.target_scale)
@@ -93,6 +117,16 @@ class Custom:
             return functional.mse_loss(outputs, targets) * table.target_scale**2
 
         return Head(self.loss, squared)
+
+
+def _values(tensors: Iterable[Tensor]) -> np.ndarray:
+    parts = [value.detach().double().numpy().ravel() for value in tensors]
+    return np.concatenate(parts) if parts else np.zeros(0)
+
+
+def _start(module: nn.Module) -> np.ndarray:
+    """Parameters and buffers."""
+    return _values([*module.parameters(), *module.buffers()])
 
 
 def _check(module: nn.Module) -> None:
@@ -111,21 +145,55 @@ def _check(module: nn.Module) -> None:
     if not parameters:
         raise UserError("model.module: it has no parameters to train")
     for name, value in parameters.items():
-        if isinstance(value, nn.parameter.UninitializedParameter):
-            raise UserError(f"model.module: parameter {name} has no shape yet; give lazy layers their input widths")
         if not value.requires_grad:
             raise UserError(f"model.module: parameter {name} is frozen; register what is not trained as a buffer")
+    tensors: list[tuple[str, Tensor]] = [*parameters.items(), *module.named_buffers()]
+    for name, tensor in tensors:
+        if nn.parameter.is_lazy(tensor):
+            raise UserError(f"model.module: {name} has no shape yet; give lazy layers their input widths")
+        if tensor.is_complex():
+            raise UserError(f"model.module: {name} holds complex numbers; train real and imaginary parts apart")
 
 
 def _tried(module: nn.Module, inputs: Tensor, outputs: int) -> int:
     """Activations of a row; raises a UserError unless (B, …) becomes (B, outputs)."""
-    with torch.no_grad():
+    with torch.no_grad(), plain_attention():
         found = copy.deepcopy(module).eval()(inputs)
     wanted = (len(inputs), outputs)
     if not isinstance(found, Tensor) or tuple(found.shape) != wanted:
         shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
         raise UserError(f"model.module: maps inputs {tuple(inputs.shape)} to {shape}, needed {wanted}")
     return count_activations(module, inputs)
+
+
+def _try_twice(module: nn.Module, inputs: Tensor) -> None:
+    """Two forward passes with the same parameters and buffers, which must put out the same.
+
+    Raises:
+        UserError: they do not, or a buffer becomes another kind of tensor.
+    """
+    call = Stateless(copy.deepcopy(module).train())
+    values = {name: value.detach() for name, value in (*call.module.named_parameters(), *call.state.items())}
+    kept = dict(call.module.named_buffers())
+    with torch.no_grad(), plain_attention():
+        first, after = call({name: value.clone() for name, value in values.items()}, nn.Module.__call__, inputs)
+        others = {place: value for place, value in after.items() if place not in kept}
+        second, _ = call({**values, **others}, nn.Module.__call__, inputs)
+    for place, value in after.items():
+        if place in kept and place not in values:
+            raise UserError(f"model.module: buffer {place} is None before the first batch; give it its first value")
+        if place in kept and stateless.kind(value) != stateless.kind(values[place]):
+            raise UserError(f"model.module: buffer {place} does not keep its shape and dtype in a forward pass")
+    if torch.equal(first.nan_to_num(), second.nan_to_num()):
+        return
+    changed = [stateless.at(path, name) for path, name, _ in call.changes()]
+    changed += [place for place, value in others.items() if place in values and not torch.equal(value, values[place])]
+    if changed:
+        raise UserError(
+            f"model.module: keeps {changed[0]} from one forward pass to the next, which repetitions would share; "
+            "register it as a buffer"
+        )
+    raise UserError("model.module: draws random numbers in its forward pass, which hypergradients would not survive")
 
 
 def _try_training(model: AutogradModel, inputs: Tensor, targets: Tensor) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -116,8 +115,8 @@ class LiveModules:
 
     def _spread_attributes(self) -> bool:
         """What the forward pass has changed in the first module's attributes (a count of calls) is the others' too."""
-        changes = self._seen[0].changes()
-        for path, name, value in changes:
+        changes = self._seen[0].stateless.changes()
+        for path, name, value in changes:  # tensors are the state's, which is written after this
             for module in self._modules[1:]:
                 module.get_submodule(path).__dict__[name] = value
         return bool(changes)
@@ -132,7 +131,7 @@ class LiveModules:
                 with stateless.plain_attention():
                     losses, after = self._losses(leaf, batch)
             except BaseException:
-                self._seen[0].restore()
+                self._seen[0].stateless.restore()
                 raise
             if not losses.requires_grad:
                 raise UserError("loss: does not depend on the model's parameters; call the model that it is given")
@@ -149,7 +148,7 @@ class LiveModules:
         try:
             return self.linearise(weights, batch, False).gradient
         finally:
-            self._seen[0].restore()
+            self._seen[0].stateless.restore()
 
     def _losses(self, weights: Tensor, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss (R,) and the state after it, (R, …) each."""
@@ -207,9 +206,6 @@ class _Seen:
         self.module = module
         self.parameters = dict(module.named_parameters())
         self.stateless = Stateless(module)
-        self._layers = {
-            path: [(values, dict(values)) for values in _contents(layer)] for path, layer in module.named_modules()
-        }
         self._flags = self._current()
         self.trained: dict[str, Kind] = {
             name: (tuple(shape), dtype, device)
@@ -227,29 +223,7 @@ class _Seen:
 
     def holds(self) -> bool:
         """Whether the module is still as it was, but for the values of its tensors."""
-        return self._flags == self._current() and all(
-            _same(now, then) for contents in self._layers.values() for now, then in contents
-        )
-
-    def changes(self) -> list[tuple[str, str, Any]]:
-        """Path, name and value of the attributes, tensors left out, that are others now."""
-        found = []
-        for path, ((now, then), *_) in self._layers.items():
-            if not _same(now, then):
-                found += [
-                    (path, name, value)
-                    for name, value in now.items()
-                    if not isinstance(value, Tensor) and (name not in then or then[name] is not value)
-                ]
-        return found
-
-    def restore(self) -> None:
-        """Put back all that a layer holds; the values inside tensors are not its business."""
-        for contents in self._layers.values():
-            for now, then in contents:
-                if not _same(now, then):
-                    now.clear()
-                    now.update(then)
+        return self._flags == self._current() and self.stateless.holds()
 
     def original(self) -> _Original:
         """What has to stay."""
@@ -288,15 +262,6 @@ class _Original:
 
     parameters: dict[str, tuple[Any, ...]]
     layers: dict[str, nn.Module]
-
-
-def _contents(layer: nn.Module) -> tuple[dict[str, Any], ...]:
-    """The dictionaries that make up a layer: attributes, parameters, buffers, sublayers."""
-    return layer.__dict__, layer._parameters, layer._buffers, layer._modules
-
-
-def _same(now: dict[str, Any], then: dict[str, Any]) -> bool:
-    return len(now) == len(then) and (not now or all(map(operator.is_, now.values(), then.values())))
 
 
 def _gradient(value: Tensor, leaf: Tensor, create_graph: bool, vector: Tensor | None = None) -> Tensor:

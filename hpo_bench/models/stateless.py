@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 import threading
 import types
 import weakref
@@ -39,17 +40,18 @@ class Stateless:
     def __init__(self, module: nn.Module) -> None:
         self.module = module
         self._layers = list(module.named_modules())
+        self._held = {path: [(held, dict(held)) for held in _contents(layer)] for path, layer in self._layers}
         self.state = self._read_state()
         first: dict[int, str] = {}
         self.names: dict[str, str] = {}
         self._slots: list[tuple[dict[str, Any], str, str]] = []
         for path, layer in self._layers:
-            for values in (layer._parameters, layer._buffers, layer.__dict__):
-                for name, value in values.items():
+            for held in (layer._parameters, layer._buffers, layer.__dict__):
+                for name, value in held.items():
                     if isinstance(value, Tensor):
                         place = at(path, name)
                         self.names[place] = first.setdefault(id(value), place)
-                        self._slots.append((values, name, self.names[place]))
+                        self._slots.append((held, name, self.names[place]))
 
     def __call__(
         self, values: Mapping[str, Tensor], function: Callable[..., Any], *arguments: Any
@@ -77,11 +79,41 @@ class Stateless:
     def _read_state(self) -> dict[str, Tensor]:
         found = {}
         for path, layer in self._layers:
-            for values in (layer._buffers, layer.__dict__):
-                for name, value in values.items():
+            for held in (layer._buffers, layer.__dict__):
+                for name, value in held.items():
                     if isinstance(value, Tensor):
                         found[at(path, name)] = value
         return found
+
+    def holds(self) -> bool:
+        """Whether all that the layers hold is as it was, but for the values inside tensors."""
+        return all(_same(now, then) for contents in self._held.values() for now, then in contents)
+
+    def changes(self) -> list[tuple[str, str, Any]]:
+        """Path, name and value of the attributes that are others now."""
+        found = []
+        for path, ((now, then), *_) in self._held.items():
+            if not _same(now, then):
+                different = [name for name in now if name not in then or then[name] is not now[name]]
+                found += [(path, name, now[name]) for name in different]
+        return found
+
+    def restore(self) -> None:
+        """Put back all that the layers held; the values inside tensors stay."""
+        for contents in self._held.values():
+            for now, then in contents:
+                if not _same(now, then):
+                    now.clear()
+                    now.update(then)
+
+
+def _contents(layer: nn.Module) -> tuple[dict[str, Any], ...]:
+    """The dictionaries that make up a layer: attributes, parameters, buffers, sublayers."""
+    return layer.__dict__, layer._parameters, layer._buffers, layer._modules
+
+
+def _same(now: dict[str, Any], then: dict[str, Any]) -> bool:
+    return len(now) == len(then) and (not now or all(map(operator.is_, now.values(), then.values())))
 
 
 def at(path: str, name: str) -> str:
