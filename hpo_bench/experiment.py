@@ -23,7 +23,7 @@ from hpo_bench import __version__, counting, identity, native, tracking
 from hpo_bench.checkpoint import Checkpoint, Checkpoints
 from hpo_bench.core import batch_of_one, graphs, memory, start
 from hpo_bench.core.batches import Rows, Stream, inputs_on
-from hpo_bench.core.loop import MOMENTUM_SGD, Plan, Problem, Snapshot, beginning, train
+from hpo_bench.core.loop import MOMENTUM_SGD, Plan, Problem, Settled, Snapshot, beginning, train
 from hpo_bench.core.loop import Start as StartTensors
 from hpo_bench.core.recorder import QUANTILES, Recorder, recorded_steps
 from hpo_bench.datasets.base import Table
@@ -31,7 +31,7 @@ from hpo_bench.datasets.preparation import check_table, content_of
 from hpo_bench.errors import RunError, UserError
 from hpo_bench.hypergradients.base import Costs, Estimator, chosen
 from hpo_bench.hypergradients.grouped import grouped
-from hpo_bench.models.base import Model
+from hpo_bench.models.base import Model, Settles
 from hpo_bench.progress import Reporter, Shown, Silent
 from hpo_bench.search.base import chunk_of
 from hpo_bench.settings import HYPERPARAMETERS, Settings
@@ -40,6 +40,7 @@ from hpo_bench.store import CURVE_COLUMNS, FINAL_COLUMNS, Block, Run, Writer
 NUMBERS = 2  # raised by every change that moves a result (CHANGELOG, "Numbers"): part of each run's hash
 KEYS, KEY_BYTES = ("seed", "step", "elapsed_s"), 20  # columns that are made for the table alone, and their size a row
 PER_WEIGHT_VECTORS = 16  # of P numbers, for a hyperparameter with one value per weight and its optimiser
+SETTLING_BATCHES = 50  # of the training rows at most, on which statistics are estimated for weights of their own
 MANY_THREADS_BYTES = 64 << 20  # activations of a block from which one block is worth all cores
 
 
@@ -175,6 +176,8 @@ def _carry_out(
             reporter.say(f"{name}: {table.notice}")
         if program.trainer.why is not None:
             reporter.say(f"{name}: hypergradients in {program.trainer.why}")
+        for remark in getattr(program.trainer.model, "remarks", ()) if len(missing) > 1 else ():
+            reporter.say(f"{name}: {remark}")
 
     def document(number: int) -> dict[str, Any]:
         return describe(program.alone(number), claims[number].config_hash, chunk)
@@ -562,7 +565,27 @@ class Trainer:
             self.rows["test"].batch(self.model),
             self.rows["validation"].batch(self.model) if settings.method.full_validation else None,
             settings.gradient_clip_norm,
+            self._settled(),
         )
+
+    def _settled(self) -> Settled | None:
+        """How statistics are estimated for weights other than the trained ones: on some batches of the training rows.
+
+        They are the same batches for all repetitions and at every step, so that nothing depends on a stream.
+        """
+        model, rows = self.model, self._training
+        if self.settings.method.rule is None or not isinstance(model, Settles) or not model.carries_state:
+            return None
+        size = self._batch_rows()
+        batches = [
+            model.batch(rows.inputs[at : at + size], rows.targets[at : at + size], shared=True, split="training")
+            for at in range(0, min(len(rows) - size + 1, SETTLING_BATCHES * size), size)
+        ]
+
+        def settled(weights: torch.Tensor, carried: Mapping[str, Any]) -> Mapping[str, Any]:
+            return model.settled(weights, batches, carried)
+
+        return settled
 
     def start(self, seeds: Sequence[int]) -> StartTensors:
         """Initial weights and hyperparameters of some repetitions."""

@@ -25,6 +25,9 @@ MOMENTUM_SGD = MomentumSGD()
 RANDOM_LR_BOUNDS = (-10.0, 0.0)  # of log10 lr under a schedule: lr in [1e-10, 1]
 
 
+Settled = Callable[[Tensor, Mapping[str, Any]], Mapping[str, Any]]
+
+
 @dataclass(frozen=True)
 class Problem:
     """What is trained, and on what.
@@ -34,6 +37,8 @@ class Problem:
         second: stream whose loss is the validation loss and whose gradient enters the hypergradients; None without one.
         test: the whole test set.
         full_validation: the whole validation set, to be logged instead of the second stream's loss; or None.
+        settled: makes of a carried state the one that belongs to other weights than the trained ones, for rules that
+            evaluate others; None for models that carry nothing that an evaluation uses.
     """
 
     model: Model
@@ -42,6 +47,7 @@ class Problem:
     test: Batch
     full_validation: Batch | None = None
     gradient_clip_norm: float | None = None
+    settled: Settled | None = None
 
 
 @dataclass(frozen=True)
@@ -277,12 +283,20 @@ def move(
     return moved
 
 
+def evaluated(problem: Problem, rule: Rule, state: State) -> tuple[Tensor, Mapping[str, Any]]:
+    """The weights (R, P) whose validation and test losses count, and the carried state that belongs to them."""
+    weights = rule.evaluated(state)
+    if problem.settled is None or weights is state.weights:
+        return weights, state.carried
+    return weights, problem.settled(weights, state.carried)
+
+
 def _evaluate(problem: Problem, rule: Rule, state: State, recorder: Record) -> dict[str, Tensor]:
     begin = time.perf_counter()
-    weights = rule.evaluated(state)
-    loss, metric = problem.model.evaluate(weights, problem.test, state.carried)
+    weights, carried = evaluated(problem, rule, state)
+    loss, metric = problem.model.evaluate(weights, problem.test, carried)
     values = {"test_loss": loss, "test_metric": metric}
     if problem.full_validation is not None:
-        values["validation_loss"], _ = problem.model.evaluate(weights, problem.full_validation, state.carried)
+        values["validation_loss"], _ = problem.model.evaluate(weights, problem.full_validation, carried)
     recorder.evaluate_seconds += time.perf_counter() - begin
     return values

@@ -111,14 +111,15 @@ def built(make: Callable[[], nn.Module], seed: int = 0) -> nn.Module:
 def count_activations(module: nn.Module, inputs: Tensor) -> int:
     """Numbers that a module puts out for one row of ``inputs`` (B, …), B at least 2, by a forward pass; at least 1.
 
-    Those of its layers; where parameters belong to something else (a ``ParameterList``, the module itself), those that
-    autograd keeps, if they are more.
+    Those of its layers; where parameters belong to something else (a ``ParameterList``, a module of the user's own),
+    those that autograd keeps, if they are more.
     """
     total, called = 0, set()
 
     def add(layer: nn.Module, arguments: Any, output: Any) -> None:
         nonlocal total
-        called.add(layer)
+        if _is_layer(layer):
+            called.add(layer)
         total += sum(part.numel() for part in tree_leaves(output) if isinstance(part, Tensor))
 
     probe = copy.deepcopy(module).train()
@@ -131,6 +132,13 @@ def count_activations(module: nn.Module, inputs: Tensor) -> int:
     if not owners <= called:
         total = max(total, _kept_by_autograd(copy.deepcopy(module).train(), inputs))
     return max(1, -(-total // len(inputs)))
+
+
+def _is_layer(module: nn.Module) -> bool:
+    """Whether it is one of PyTorch's layers, or derived from one, whose output tells how much it computes."""
+    return any(
+        base.__module__.startswith("torch.nn.modules.") for base in type(module).__mro__ if base is not nn.Module
+    )
 
 
 def _kept_by_autograd(module: nn.Module, inputs: Tensor) -> int:

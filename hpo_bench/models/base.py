@@ -131,6 +131,20 @@ class FusedUpdates(Protocol):
         ...
 
 
+@runtime_checkable
+class Settles(Protocol):
+    """What a `Model` offers besides whose evaluation uses statistics of the training (batch normalisation)."""
+
+    carries_state: bool
+
+    def settled(self, weights: Tensor, batches: Sequence[Batch], carried: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The carried state with the statistics of ``weights``, estimated anew on batches of the training rows.
+
+        For weights that no forward pass in training mode has seen, such as averages of the trained ones.
+        """
+        ...
+
+
 class Builder(Protocol):
     """What a configuration's ``model._target_`` is."""
 

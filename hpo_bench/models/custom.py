@@ -174,7 +174,7 @@ def _try_twice(module: nn.Module, inputs: Tensor) -> None:
     """
     call = Stateless(copy.deepcopy(module).train())
     values = {name: value.detach() for name, value in (*call.module.named_parameters(), *call.state.items())}
-    kept = dict(call.module.named_buffers())
+    kept = {stateless.at(path, name) for path, layer in module.named_modules() for name in layer._buffers}
     with torch.no_grad(), plain_attention():
         first, after = call({name: value.clone() for name, value in values.items()}, nn.Module.__call__, inputs)
         others = {place: value for place, value in after.items() if place not in kept}

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from hpo_bench.core.memory import CACHE_BYTES
 from hpo_bench.core.update import Linearisation
-from hpo_bench.models.base import Batch, Model, Split
+from hpo_bench.models.autograd import AutogradModel
+from hpo_bench.models.base import Batch, Split
 
 
 class RowByRow:
@@ -24,7 +25,7 @@ class RowByRow:
     three quarters of the time. Which way is taken depends on the model and the batch, never on R.
     """
 
-    def __init__(self, inner: Model) -> None:
+    def __init__(self, inner: AutogradModel) -> None:
         self.inner, self.layout, self.carries_state = inner, inner.layout, inner.carries_state
 
     def initial_weights(self, random: np.random.Generator) -> np.ndarray:
@@ -70,6 +71,14 @@ class RowByRow:
         if not self._apart(weights, batch):
             return self.inner.carry(weights, batch, carried)
         return _joined(_each(self.inner.carry, weights, batch, carried))
+
+    def settled(self, weights: Tensor, batches: Sequence[Batch], carried: Mapping[str, Any]) -> Mapping[str, Any]:
+        """See `hpo_bench.models.base.Settles`."""
+        if not self._apart(weights, batches[0]):
+            return self.inner.settled(weights, batches, carried)
+        rows = [(weights[row : row + 1], {name: value[row : row + 1] for name, value in carried.items()})
+                for row in range(len(weights))]  # fmt: skip
+        return _joined([self.inner.settled(own, batches, state) for own, state in rows])
 
     def evaluate(self, weights: Tensor, batch: Batch, carried: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         """See `Model.evaluate`."""

@@ -12,7 +12,7 @@ import torch
 
 from hpo_bench.core import graphs, tree
 from hpo_bench.core.hyperparameters import Hyperparameters
-from hpo_bench.core.loop import Snapshot, Start, beginning, train
+from hpo_bench.core.loop import Snapshot, Start, beginning, evaluated, train
 from hpo_bench.core.recorder import Recorder
 from hpo_bench.core.seeds import generator
 from hpo_bench.core.update import State
@@ -192,9 +192,10 @@ def evaluate(trainer: Trainer, rows: Rows) -> Losses:
     The training loss is that of the next batch, as in a curve's last row. Costs three forward passes.
     """
     model, state = trainer.model, rows.snapshot.state
-    batch = trainer.problem(rows.seeds).training.batch(rows.snapshot.number)
+    problem = trainer.problem(rows.seeds)
+    batch = problem.training.batch(rows.snapshot.number)
     train_loss, carried = model.loss(state.weights, batch, state.carried)
-    weights = trainer.plan.rule.evaluated(State(state.weights, state.buffer, carried))
+    weights, carried = evaluated(problem, trainer.plan.rule, State(state.weights, state.buffer, carried))
     validation, _ = model.evaluate(weights, trainer.rows["validation"].batch(model), carried)
     test, metric = model.evaluate(weights, trainer.rows["test"].batch(model), carried)
     found = np.stack([value.double().cpu().numpy() for value in (train_loss, validation, test, metric)])

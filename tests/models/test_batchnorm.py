@@ -9,11 +9,14 @@ from torch.nn import functional
 
 from hpo_bench.checkpoint import Checkpoints
 from hpo_bench.core.hyperparameters import Hyperparameters
+from hpo_bench.core.loop import train
 from hpo_bench.core.update import State, advance
 from hpo_bench.experiment import Trainer, execute
 from hpo_bench.hypergradients.neumann import Neumann
 from hpo_bench.hypergradients.unroll import Unroll
 from hpo_bench.models.mlp import MLP, Perceptron
+from hpo_bench.rules.adam import AdamW
+from hpo_bench.rules.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
 from hpo_bench.store import read_table
 from tests.problems import make_method, make_raw, make_settings, make_table
 
@@ -182,3 +185,41 @@ def test_an_interrupted_training_goes_on_with_its_statistics(tmp_path):
     assert (sum(told), len(told) < 5) == (50, True)  # it did not begin anew
     columns = ["train_loss", "validation_loss", "test_loss", "lr"]
     assert whole.tables["curves"].select(columns).equals(resumed.tables["curves"].select(columns))
+
+
+@pytest.mark.parametrize("rule", [ScheduleFreeSGD(), ScheduleFreeAdamW()])
+@pytest.mark.parametrize(("batch_size", "rows"), [(None, 48), (12, 48)])
+def test_averaged_weights_are_evaluated_with_statistics_of_their_own(rule, batch_size, rows, tmp_path):
+    """As plain PyTorch that forgets the training's statistics and takes the mean of those of the batches."""
+    table = make_table("classification")
+    method = make_method("random", rule=rule)
+    changes = {"model": NORMED, "repetitions": 2, "batch_size": batch_size, "save_weights": True}
+    run = execute(make_settings(tmp_path, method, table, **changes)).run
+    curves, saved = read_table(run, "curves"), np.load(run.path / "final_weights.npz")
+    inputs, targets = torch.from_numpy(table.inputs), torch.from_numpy(table.targets)
+    test = slice(table.training + table.validation, None)
+    for seed in range(2):
+        module = Perceptron([4, 6, 3], batch_norm=True).double()
+        norm = module.layers[1]
+        norm.momentum = None  # PyTorch's mean of all batches
+        with torch.no_grad():
+            for name, value in module.named_parameters():
+                value.copy_(torch.from_numpy(saved[f"wT/{name}"][seed]))
+            for batch in inputs[:rows].split(batch_size or rows):
+                module(batch)
+            module.eval()
+            wanted = functional.cross_entropy(module(inputs[test]), targets[test]).item()
+        assert curves[curves.seed == seed].test_loss.iloc[-1] == pytest.approx(wanted, rel=1e-12)
+
+
+@pytest.mark.parametrize("rule", [None, AdamW()])
+def test_trained_weights_keep_the_statistics_of_their_training(rule, tmp_path):
+    changes = {"model": NORMED, "repetitions": 2, "batch_size": 12}
+    settings = make_settings(tmp_path, make_method("random", rule=rule), make_table("classification"), **changes)
+    trainer = Trainer.of(settings, settings.source.load(0.25), CPU)
+    found = []
+    for settled in (trainer.problem([0]).settled, None):
+        recorder = trainer.recorder(1)
+        train(replace(trainer.problem([0]), settled=settled), trainer.plan, trainer.start([0]), recorder)
+        found.append(recorder.curves()["test_loss"])
+    np.testing.assert_array_equal(found[0], found[1])

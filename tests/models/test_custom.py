@@ -1,6 +1,9 @@
 """A user's own module, from a folder of yamls and a package that this one knows nothing about."""
 
+import random
 import sys
+import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +20,9 @@ from hpo_bench.experiment import Trainer, execute
 from hpo_bench.models.autograd import built
 from hpo_bench.models.custom import Custom
 from hpo_bench.models.mlp import MLP
+from hpo_bench.progress import Silent
 from hpo_bench.store import read_table
-from tests.problems import make_settings, make_table
+from tests.problems import make_method, make_settings, make_table
 
 CPU = torch.device("cpu")
 PACKAGE = """
@@ -199,3 +203,230 @@ def test_built_leaves_the_global_generator_as_it_was():
     layers = [built(lambda: nn.Linear(2, 2), 5) for _ in range(2)]
     assert torch.equal(torch.rand(1), expected)
     assert torch.equal(layers[0].weight, layers[1].weight)
+
+
+# --- state, randomness, and weights in odd places ---
+
+
+class Centred(nn.Module):
+    """Subtracts a running mean that it assigns anew, from where it was kept."""
+
+    def __init__(self, kept="buffer"):
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+        if kept == "attribute":
+            self.mean = torch.zeros(4, dtype=torch.float64)
+        else:
+            self.register_buffer("mean", torch.zeros(4) if kept == "buffer" else None)
+
+    def forward(self, inputs):
+        if self.training:
+            before = torch.zeros_like(inputs[0]) if self.mean is None else self.mean
+            self.mean = 0.9 * before + 0.1 * inputs.mean(0).detach()
+        return self.layer(inputs - self.mean if self.mean is not None else inputs)
+
+
+def test_a_buffer_that_forward_assigns_anew_is_carried_as_plain_pytorch_keeps_it(tmp_path):
+    table = make_table("classification")
+    changes = {"batch_size": 12, "data_order": "sequential", "repetitions": 2, "save_weights": True}
+    method = make_method("random", data_for_weights="train_and_validation")
+    run = execute(make_settings(tmp_path, method, table, model=Custom(Centred), **changes)).run
+    curves, saved = read_table(run, "curves"), np.load(run.path / "final_weights.npz")
+    inputs, targets = torch.from_numpy(table.inputs), torch.from_numpy(table.targets)
+    used = table.training + table.validation
+    for seed in range(2):
+        module = Centred().double()
+        batches = inputs[:used].split(12)
+        for number in range(51):  # the last row of the curves has seen one batch more
+            module(batches[number % len(batches)])
+        with torch.no_grad():
+            for name, value in module.named_parameters():
+                value.copy_(torch.from_numpy(saved[f"wT/{name}"][seed]))
+            wanted = functional.cross_entropy(module.eval()(inputs[used:]), targets[used:]).item()
+        assert curves[curves.seed == seed].test_loss.iloc[-1] == pytest.approx(wanted, rel=1e-10)
+
+
+@pytest.mark.parametrize("chunk", [1, 3])
+def test_carried_buffers_do_not_depend_on_the_block(chunk, tmp_path):
+    settings = make_settings(
+        tmp_path, table=make_table("classification"), model=Custom(Centred), chunk=chunk, batch_size=12
+    )
+    assert np.isfinite(read_table(execute(settings).run, "curves").test_loss).all()
+
+
+class Drawn(nn.Module):
+    """A layer whose weights come from ``draw``."""
+
+    def __init__(self, draw):
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+        self.layer.weight.data = torch.as_tensor(draw(), dtype=torch.float32).reshape(3, 4)
+
+    def forward(self, inputs):
+        return self.layer(inputs)
+
+
+def by_python():
+    return [random.gauss(0, 1) for _ in range(12)]
+
+
+@pytest.mark.parametrize("draw", [lambda: np.random.randn(12), by_python, lambda: torch.randn(12)])  # noqa: NPY002
+def test_starts_follow_from_the_seed_whatever_they_are_drawn_with(draw):
+    table, states = make_table("classification"), (np.random.get_state()[1].copy(), random.getstate())  # noqa: NPY002
+
+    def starts(order):
+        model = Custom(lambda: Drawn(draw)).build(table, torch.float64, CPU)
+        assert model.remarks == ()
+        return {seed: model.initial_weights(np.random.default_rng(seed)) for seed in order}
+
+    first, again = starts((0, 1, 2)), starts((2, 0))
+    for seed in again:
+        np.testing.assert_array_equal(first[seed], again[seed])
+    assert not np.array_equal(first[0], first[1])
+    assert np.array_equal(states[0], np.random.get_state()[1])  # noqa: NPY002
+    assert states[1] == random.getstate()
+
+
+def test_starts_that_no_seed_decides_are_refused():
+    for draw in (lambda: np.random.default_rng().normal(size=12), lambda: [time.perf_counter()] * 12):
+        with pytest.raises(UserError, match="gives itself other values each time"):
+            Custom(partial(Drawn, draw)).build(make_table("classification"), torch.float32, CPU)
+
+
+class Seeded(nn.Linear):
+    def __init__(self):
+        torch.manual_seed(3)
+        super().__init__(4, 3)
+
+
+def test_a_module_that_seeds_itself_is_said_to_start_equal(tmp_path):
+    said = []
+
+    class Says(Silent):
+        def say(self, text):
+            said.append(text)
+
+    table = make_table("classification")
+    execute(make_settings(tmp_path / "three", table=table, model=Custom(Seeded)), Says())
+    assert sum("all repetitions start from equal weights" in line for line in said) == 1
+    said.clear()
+    execute(make_settings(tmp_path / "one", table=table, model=Custom(Seeded), repetitions=1), Says())
+    assert not any("equal weights" in line for line in said)
+
+
+class Counts(nn.Linear):
+    def __init__(self):
+        super().__init__(4, 3)
+        self.calls = 0
+
+    def forward(self, inputs):
+        self.calls += 1
+        self.seen = super().forward(inputs)  # to look at, and never read: no harm
+        return self.seen
+
+
+class Divides(Counts):
+    def forward(self, inputs):
+        return super().forward(inputs) / self.calls
+
+
+class NumpyNoise(nn.Linear):
+    def forward(self, inputs):
+        return super().forward(inputs) * float(np.random.rand())  # noqa: NPY002
+
+
+class Grows(nn.Linear):
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.register_buffer("seen", torch.zeros(1, 4))
+
+    def forward(self, inputs):
+        self.seen = torch.cat([self.seen, inputs])
+        return super().forward(inputs)
+
+
+class ComplexBuffer(nn.Linear):
+    def __init__(self, *sizes):
+        super().__init__(*sizes)
+        self.register_buffer("phases", torch.ones(3, dtype=torch.complex64))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (Divides, "keeps calls from one forward pass to the next"),
+        (partial(Centred, "attribute"), "keeps mean from one forward pass to the next"),
+        (partial(Centred, "none"), "buffer mean is None before the first batch"),
+        (partial(NumpyNoise, 4, 3), "draws random numbers in its forward pass"),
+        (partial(Grows, 4, 3), "buffer seen does not keep its shape"),
+        (partial(ComplexBuffer, 4, 3), "phases holds complex numbers"),
+        (lambda: nn.LazyBatchNorm1d(), "has no shape yet"),
+    ],
+)
+def test_what_would_be_lost_between_forward_passes_is_told(make, message):
+    with pytest.raises(UserError, match=message):
+        Custom(make).build(make_table("classification"), torch.float64, CPU)
+
+
+class Listed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.parts = nn.ParameterList([nn.Parameter(torch.randn(4, 3)), nn.Parameter(torch.zeros(3))])
+
+    def forward(self, inputs):
+        return inputs @ self.parts[0] + self.parts[1]
+
+
+class Named(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.parts = nn.ParameterDict({"weight": nn.Parameter(torch.randn(4, 3))})
+
+    def forward(self, inputs):
+        return inputs @ self.parts["weight"]
+
+
+class Bare(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.wide, self.weight = nn.Parameter(torch.randn(4, 90)), nn.Parameter(torch.randn(90, 3))
+
+    def forward(self, inputs):
+        return torch.tanh(inputs @ self.wide) @ self.weight
+
+
+class Attends(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.enter, self.leave = nn.Linear(1, 8), nn.Linear(8, 3)
+        self.layer = nn.TransformerEncoderLayer(8, 2, 16, 0.0, batch_first=True)
+
+    def forward(self, inputs):
+        return self.leave(self.layer(self.enter(inputs[..., None])).mean(1))
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 4), nn.Linear(4, 3)
+        self.again, self.part = self.first, nn.Linear(4, 4, bias=False)
+        self.part.weight = self.first.weight
+
+    def forward(self, inputs):
+        return self.last(self.part(torch.tanh(self.again(torch.tanh(self.first(inputs))))))
+
+
+@pytest.mark.parametrize(
+    ("make", "least"),
+    [(Listed, 3), (Named, 3), (Bare, 90), (Attends, 64), (Tied, 4), (Counts, 3),
+     (lambda: nn.utils.parametrizations.weight_norm(nn.Linear(4, 3)), 3)],
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_weights_may_sit_anywhere(make, least, tmp_path):
+    table = make_table("classification")
+    model = Custom(make).build(table, torch.float64, CPU)
+    assert model.activations >= least
+    changes = {"table": table, "model": Custom(make), "hyperparameter_updates": 2, "repetitions": 2}
+    curves = [read_table(execute(make_settings(tmp_path / f"{c}", chunk=c, **changes)).run, "curves") for c in (1, 2)]
+    assert np.isfinite(curves[0].test_loss).all()
+    np.testing.assert_allclose(curves[0].test_loss, curves[1].test_loss, rtol=1e-9)
