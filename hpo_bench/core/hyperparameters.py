@@ -10,8 +10,9 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
+
+from hpo_bench.native.elementary import exp
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ def _power_of_ten(raw: Tensor) -> Tensor:
 
     In float64 whatever the precision: raw·ln 10 would lose a digit of float32.
     """
-    return torch.exp(raw.double() * math.log(10.0)).to(raw.dtype)
+    return exp(raw.double() * math.log(10.0)).to(raw.dtype)
 
 
 def _power_slope(natural: Tensor) -> Tensor:
@@ -36,7 +37,7 @@ def _power_slope(natural: Tensor) -> Tensor:
 
 def _sigmoid(raw: Tensor) -> Tensor:
     """By way of exp, for the same reason."""
-    return 1 / (1 + torch.exp(-raw))
+    return (1 / (1 + exp(-raw.double()))).to(raw.dtype)
 
 
 def _sigmoid_slope(natural: Tensor) -> Tensor:

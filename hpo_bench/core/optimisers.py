@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hpo_bench.core import tree
+from hpo_bench.native.elementary import exp
 
 Values = Mapping[str, Tensor]
 
@@ -80,8 +82,8 @@ class Adam:
         count = memory.count + 1
         first = {name: torch.lerp(memory.first[name], g, 1 - beta1) for name, g in hypergradients.items()}
         second = {name: beta2 * memory.second[name] + (1 - beta2) * g * g for name, g in hypergradients.items()}
-        scale = -self.lr / (1 - beta1**count)
-        root = (1 - beta2**count).sqrt()
+        scale = -self.lr / (1 - _power(beta1, count))
+        root = (1 - _power(beta2, count)).sqrt()
         steps = {}
         for name in hypergradients:
             deviation = second[name].sqrt() / root.to(second[name]) + self.eps
@@ -130,3 +132,8 @@ def chosen_rows(chosen: Tensor, new: Any, old: Any) -> Any:
         return torch.where(mask, ours, theirs).to(theirs.dtype)
 
     return tree.rebuilt(old, map(pick, tree.leaves(new), tree.leaves(old)))
+
+
+def _power(base: float, exponents: Tensor) -> Tensor:
+    """base^exponents, shaped like the exponents: `torch.pow` rounds a number by its place among the rows."""
+    return exp(exponents * math.log(base)) if base > 0 else torch.zeros_like(exponents)

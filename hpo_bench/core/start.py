@@ -31,8 +31,7 @@ def draw(seeds: Sequence[int], dataset: str, model: Model, ranges: settings.Star
         bounds = (ranges.log10_lr, ranges.log10_weight_decay, ranges.momentum, ranges.lr_multiplier)
         numbers.append([low + (high - low) * random.random() for low, high in bounds])
     log10_lr, log10_weight_decay, momentum, multiplier = np.array(numbers).T
-    with np.errstate(divide="ignore"):
-        raw_momentum = np.log(momentum) - np.log1p(-momentum)
+    raw_momentum = logarithms(momentum) - logarithms(1 - momentum)
     return {
         "weights": np.stack(weights),
         "lr": log10_lr,
@@ -40,6 +39,12 @@ def draw(seeds: Sequence[int], dataset: str, model: Model, ranges: settings.Star
         "momentum": raw_momentum,
         "lr_multiplier": multiplier,
     }
+
+
+def logarithms(values: np.ndarray) -> np.ndarray:
+    """Natural logarithms (R,) by the C library: NumPy's differ in their last digit between AVX2 and AVX-512."""
+    outside = {True: -math.inf, False: math.nan}
+    return np.array([math.log(value) if value > 0 else outside[value == 0] for value in values.tolist()])
 
 
 def read(path: Path, rows: Sequence[int], model: Model) -> dict[str, np.ndarray]:
@@ -91,5 +96,6 @@ def to_device(values: dict[str, np.ndarray], method: settings.Method, like: Tens
     if method.lr_schedule:
         if "lr_multiplier" not in values:
             raise UserError(f"init.file lacks the array lr_multiplier, which method={method.name} needs")
-        multiplier = torch.from_numpy(np.log(values["lr_multiplier"]) / math.log(10)).to(like).unsqueeze(-1)
+        log10_multiplier = logarithms(values["lr_multiplier"]) / math.log(10)
+        multiplier = torch.from_numpy(log10_multiplier).to(like).unsqueeze(-1)
     return Start(weights, raw, multiplier)

@@ -13,7 +13,10 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-SOURCES = ("relu_regression_both.c",)  # each compiled by itself, for every type of number; they include the rest
+SOURCES = (
+    "elementary.c",
+    "relu_regression_both.c",
+)  # each compiled by itself, for every type of number; they include the rest
 FLAGS = ("-O3", "-ffp-contract=off", "-shared", "-fPIC")  # contraction would leave the last digit to the compiler
 AVX2 = ("-mavx2", "-mfma")
 VARIANTS = {

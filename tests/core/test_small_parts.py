@@ -62,6 +62,14 @@ def test_a_natural_value_does_not_depend_on_its_place(name, dtype):
             assert torch.equal(SPACES[name].natural(raw[part]), together[part])
 
 
+def test_a_step_of_adam_does_not_depend_on_the_place_among_the_rows():
+    optimiser, hypergradient = Adam(0.05), torch.full((50, 1), 0.3, dtype=torch.float64)
+    memory = optimiser.init({"lr": hypergradient})
+    for _ in range(60):
+        steps, memory = optimiser.update({"lr": hypergradient}, memory)
+        assert torch.equal(steps["lr"], steps["lr"][:1].expand(50, 1))
+
+
 @pytest.mark.parametrize("shape", [(3, 1), (3, 5)])
 def test_adam_is_torchs_adam_and_sgd_is_torchs_sgd(shape):
     random = torch.Generator().manual_seed(0)
