@@ -372,7 +372,8 @@ def _about_text(path: Path, columns: Sequence[Column], role: Role, row: int) -> 
 
 
 def _shown(names: Sequence[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    shown = [repr(name) if "," in name else name for name in names[:SHOWN]]
+    return ", ".join(shown) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
 def _dropping(names: Sequence[str]) -> str:

@@ -137,6 +137,10 @@ def moments(values: np.ndarray, fitted: int, shared: tuple[int, ...] = ()) -> tu
     known = values[:fitted]
     centre, scale = (_integer_moments if values.dtype == np.uint8 else _float_moments)(known, axes)
     constant = known.max(axis=axes, keepdims=True)[0] == known.min(axis=axes, keepdims=True)[0]
+    tiny = ~constant & (scale < TINY)
+    if tiny.any():
+        largest = np.where(tiny, np.abs(known).max(axis=axes, keepdims=True)[0], 1.0)
+        scale = np.where(tiny, _float_moments(known / largest, axes)[1] * largest, scale)
     return np.where(constant, known.min(axis=axes, keepdims=True)[0], centre), np.where(constant, 1.0, scale)
 
 

@@ -203,7 +203,11 @@ def _places(dataset: str, file: RemoteFile, mirror: str) -> list[Path | str]:
 
 
 def _on_mirror(mirror: str, dataset: str, file: RemoteFile) -> Path | str:
-    url, name = urllib.parse.urlsplit(mirror), file.folder or dataset
+    name = file.folder or dataset
+    try:
+        url = urllib.parse.urlsplit(mirror)
+    except ValueError as error:
+        raise UserError(f"HPO_BENCH_DATA_MIRROR={mirror} is no URL: {error}") from None
     if url.scheme in ("http", "https"):
         return f"{mirror.rstrip('/')}/{urllib.parse.quote(name)}/{urllib.parse.quote(file.name)}"
     folder = Path(urllib.request.url2pathname(url.path)) if url.scheme == "file" else Path(mirror).expanduser()
@@ -360,7 +364,7 @@ def _receive(url: str, file: RemoteFile, part: Path, at: Callable[[int], None]) 
             first = writer.tell()
             _pour(response, writer, file.size, at)
             total = writer.tell()
-    return total >= file.size or (announced is not None and total - first >= int(announced))
+    return total >= file.size or (announced is not None and announced.isdecimal() and total - first >= int(announced))
 
 
 def _pour(response: Any, writer: IO[bytes], size: int, at: Callable[[int], None]) -> None:

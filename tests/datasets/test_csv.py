@@ -476,7 +476,7 @@ def test_delimiters_are_counted_outside_quotation_marks(load: Load) -> None:
     table = text_rows(with_comma, with_comma, with_comma, header='"Temp, out";"Load, base";y', separator=";")
     loaded = load(table)
     assert loaded.notice is not None
-    assert "2 inputs: Temp, out, Load, base; separator semicolon; decimal comma" in loaded.notice
+    assert "2 inputs: 'Temp, out', 'Load, base'; separator semicolon; decimal comma" in loaded.notice
 
 
 def test_the_label_names_file_and_target(load: Load) -> None:

@@ -148,6 +148,9 @@ def test_columns_of_the_smallest_numbers_have_a_standard_deviation() -> None:
     found, scale = standardise(values * [1, 1e-200, 1e-305], 20)
     np.testing.assert_allclose(found, standardise(values, 20)[0], rtol=1e-6)
     np.testing.assert_allclose(scale / [1, 1e-200, 1e-305], standardise(values, 20)[1], rtol=1e-6)
+    np.testing.assert_allclose(moments(values * [1, 1e-200, 1e-305], 20)[1], scale, rtol=1e-6)
+    together = moments(values * 1e-200, 20, (0,))[1]
+    np.testing.assert_allclose(together, moments(values, 20, (0,))[1] * 1e-200, rtol=1e-6)
 
 
 def made(**changes: Any) -> Table:

@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hpo_bench.datasets.reading import SEPARATORS, clean_name, read_table
@@ -42,6 +42,7 @@ def written(names: list[str], rows: list[list[float]], mark: str, quoting: int, 
     return text.getvalue().encode()
 
 
+@settings(deadline=None)
 @given(
     tables(), st.sampled_from(sorted(MARKS)), st.sampled_from(QUOTINGS), st.sampled_from(["\n", "\r\n"]), st.booleans()
 )
@@ -55,6 +56,7 @@ def test_what_is_written_is_read(
     np.testing.assert_array_equal(found.to_numpy(dtype=float), np.array(rows, dtype=float))
 
 
+@settings(deadline=None)
 @given(tables(), st.sampled_from(sorted(MARKS)))
 def test_the_separator_is_found_outside_quotation_marks(
     table: tuple[list[str], list[list[float]]], separator: str
@@ -66,6 +68,7 @@ def test_the_separator_is_found_outside_quotation_marks(
     assert list(reading.frame.columns) == [clean_name(name) for name in names]
 
 
+@settings(deadline=None)
 @given(tables(), st.sampled_from(["semicolon", "tab", "bar", "comma"]))
 def test_decimal_commas_are_read_as_decimal_points(table: tuple[list[str], list[list[float]]], separator: str) -> None:
     names, rows = table

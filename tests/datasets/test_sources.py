@@ -255,6 +255,11 @@ def test_a_mirror_with_another_file_is_an_error(server: Server, tmp_path: Path) 
     assert str(mirror) in one_line(error)
 
 
+def test_a_mirror_that_is_no_url_is_an_error(server: Server) -> None:
+    with pytest.raises(UserError, match=r"^HPO_BENCH_DATA_MIRROR=http://\[x is no URL: "):
+        fetch("set", remote(f"{server.url}/f"), mirror="http://[x")
+
+
 def test_a_mirror_that_does_not_exist_is_an_error(server: Server, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"HPO_BENCH_DATA_MIRROR=.*nowhere is neither a folder nor a URL"):
         fetch("set", remote(f"{server.url}/f"), mirror=str(tmp_path / "nowhere"))
