@@ -18,6 +18,28 @@ class StoreError(UserError):
     """A stored result that cannot be read: truncated, edited by hand, or from another version."""
 
 
+def described(error: BaseException) -> str:
+    """Say in one line what went wrong: the error's message, after the name of its class unless the message is enough.
+
+    Errors that cross a process boundary travel as this text. A user's own class may not survive being pickled, or may
+    not be known on the other side.
+    """
+    try:
+        lines = str(error).strip().splitlines()
+    except Exception:  # a class whose __str__ fails is still an error to tell of
+        lines = []
+    text, name = lines[0].strip() if lines else "", type(error).__name__
+    if not text:
+        return name
+    enough = isinstance(error, UserError | RunError) or type(error) is RuntimeError
+    return text if enough else f"{name}: {text}"
+
+
+def sendable(error: BaseException) -> UserError | RunError:
+    """The error as one of the two classes that every process knows, for what is sent to another process."""
+    return UserError(described(error)) if isinstance(error, UserError) else RunError(described(error))
+
+
 def nearest(name: str, allowed: Iterable[str], count: int = 3) -> str:
     """Say what is allowed instead of ``name``: `` (nearest: a, b; allowed: …)``, nearest first."""
     options = sorted(str(option) for option in allowed)

@@ -28,7 +28,7 @@ from hpo_bench.core.loop import Start as StartTensors
 from hpo_bench.core.recorder import QUANTILES, Recorder, recorded_steps
 from hpo_bench.datasets.base import Table
 from hpo_bench.datasets.preparation import check_table, content_of
-from hpo_bench.errors import RunError, UserError
+from hpo_bench.errors import RunError, UserError, described
 from hpo_bench.hypergradients.base import Costs, Estimator, chosen
 from hpo_bench.hypergradients.grouped import grouped
 from hpo_bench.models.base import Model, Settles
@@ -210,14 +210,13 @@ def _carry_out(
                         commit(number)
     except (RunError, UserError) as error:
         _give_up(claims, error)
-    except (RuntimeError, MemoryError) as error:
-        text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    except Exception as error:  # whatever a model of one's own, a tracker or another machine may raise
+        text = described(error)
         for number, claim in enumerate(claims):
             if claim.outcome is None:
                 claim.writer.fail(claim.settings.seeds, document(number), text)
-                failure = RunError(f"{claim.name} failed: {text}; finished blocks are kept, a smaller chunk= may help")
-                failure.__cause__ = error
-                claim.outcome = failure
+                claim.outcome = _failure(claim, text, memory.is_exhausted(error))
+                claim.outcome.__cause__ = error
     return [claim.outcome for claim in claims if claim.outcome is not None]
 
 
@@ -225,6 +224,14 @@ def _checkpoints(claim: Claim) -> Checkpoints:
     """Where a run's blocks leave theirs: now and then if that was asked for, and always where they are stopped."""
     every = claim.settings.checkpoint_every
     return Checkpoints(claim.writer.blocks, math.inf if every is None else every, claim.name)
+
+
+def _failure(claim: Claim, text: str, exhausted: bool) -> RunError:
+    """The line for a run that had begun: what went wrong, what is stored, and how to go on."""
+    stored = claim.settings.repetitions - len(claim.missing)
+    kept = f"finished blocks are kept, {stored} of {claim.settings.repetitions} repetitions"
+    advice = "a smaller chunk= may help" if exhausted else "the same command goes on with the rest"
+    return RunError(f"{claim.name} failed: {text}; {kept}; {advice}")
 
 
 def _give_up(claims: Sequence[Claim], error: UserError | RunError) -> None:
@@ -435,6 +442,8 @@ class Threads:
 
             try:
                 return program.block(rows, on_progress)
+            except (SystemExit, KeyboardInterrupt) as error:  # raised by a model of one's own: no wish of the user's
+                raise RuntimeError(described(error)) from error
             except (MemoryError, RuntimeError):
                 reporter.advance(-done)
                 raise

@@ -21,7 +21,7 @@ from hpo_bench.store import read_table
 from tests.problems import METHODS, make_settings, make_table
 
 
-class Interrupted(Exception):
+class Interrupted(BaseException):
     """What stands for a kill."""
 
 

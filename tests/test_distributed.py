@@ -6,8 +6,11 @@ import os
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections import Counter
 from dataclasses import dataclass, replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -18,17 +21,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpo_bench import distributed
-from hpo_bench.distributed import open_pool
-from hpo_bench.distributed.ray_pool import LEAST_ROWS, Loaded, RayPool, Slots, divide, slots
+from hpo_bench.distributed import open_pool, probe, ray_pool
+from hpo_bench.distributed.ray_pool import LEAST_ROWS, Loaded, RayPool, Slots, Watch, divide, slots, within
 from hpo_bench.errors import RunError, UserError
 from hpo_bench.experiment import Threads, Trainer, execute, pick_device
 from hpo_bench.progress import Silent
 from hpo_bench.reproduce import carry_out
 from hpo_bench.settings import Settings
 from hpo_bench.store import Run, Writer, read_run, read_table, runs_folder, scan
-from tests.failing import Dying, Failing
+from tests.failing import SAID, Dying, Failing, Raising
 from tests.problems import make_settings, make_table
-from tests.test_reproduce import cells
+from tests.test_reproduce import Narrow, cells
 
 TIMINGS = ["seconds", "rows_in_block", "elapsed_s"]
 
@@ -132,15 +135,147 @@ def trainer_on(tmp_path: Path, device: str, workers: int | None = None) -> Train
 
 def test_a_block_takes_a_cpu_or_its_share_of_a_gpu(tmp_path):
     mixed = Cluster(({"CPU": 4.0}, {"CPU": 16.0, "GPU": 2.0}))
-    assert slots(mixed, trainer_on(tmp_path, "cpu"), 2) == Slots(20, 1, 0.0, 16)
-    assert slots(mixed, trainer_on(tmp_path, "cpu", workers=3), 3).count == 3
-    assert slots(mixed, trainer_on(tmp_path, "cuda"), 1) == Slots(2, 1, 1.0, 16)
-    assert slots(mixed, trainer_on(tmp_path, "cuda", workers=4), 4) == Slots(8, 1, 0.25, 16)
+    assert slots(mixed.nodes(), trainer_on(tmp_path, "cpu"), 2) == Slots(20, 1, 0.0, 16)
+    assert slots(mixed.nodes(), trainer_on(tmp_path, "cpu", workers=3), 3).count == 3
+    assert slots(mixed.nodes(), trainer_on(tmp_path, "cuda"), 1) == Slots(2, 1, 1.0, 16)
+    assert slots(mixed.nodes(), trainer_on(tmp_path, "cuda", workers=4), 4) == Slots(8, 1, 0.25, 16)
 
 
 def test_a_cluster_without_the_device_is_one_line(tmp_path):
     with pytest.raises(UserError, match="device=cuda: no node of the Ray cluster has a GPU; device=cpu works"):
-        slots(Cluster(({"CPU": 4.0},)), trainer_on(tmp_path, "cuda"), 1)
+        slots(Cluster(({"CPU": 4.0},)).nodes(), trainer_on(tmp_path, "cuda"), 1)
+
+
+# --- nothing waits for ever, or in silence ---
+
+
+class Web(BaseHTTPRequestHandler):
+    """A server that is not Ray."""
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(params=["mute", "web"])
+def other(request):
+    """The port of something that is not Ray."""
+    if request.param == "mute":
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            yield server.getsockname()[1]
+        return
+    with HTTPServer(("127.0.0.1", 0), Web) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port
+        server.shutdown()
+
+
+def test_what_listens_without_being_ray_is_one_line_in_bounded_time(monkeypatch, capfd, other):
+    pytest.importorskip("grpc", reason="Ray is not installed (pip install 'hpo-bench[ray]')")
+    monkeypatch.setattr(distributed, "find_spec", lambda name: name)
+    monkeypatch.setattr(probe, "CONNECT_SECONDS", 0.5)
+    with pytest.raises(UserError, match=f"--on ray://127.0.0.1:{other}: something listens there, but does not answer"):
+        open_pool(f"ray://127.0.0.1:{other}")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_auto_is_the_cluster_of_the_environment_or_one_line(monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "ray://127.0.0.1:7")
+    assert probe.locate("auto") == "127.0.0.1:7"
+    assert probe.locate("127.0.0.1:9") == "127.0.0.1:9"
+    monkeypatch.delenv("RAY_ADDRESS")
+    monkeypatch.setattr(probe, "_of_this_machine", lambda: None)
+    with pytest.raises(UserError, match="--on ray://auto: this machine belongs to no Ray cluster"):
+        probe.locate("auto")
+
+
+@pytest.mark.parametrize("where", ["auto", "127.0.0.1:6379", "head:10001"])
+def test_an_address_without_its_scheme_is_completed_in_the_error(where):
+    with pytest.raises(UserError, match=f"--on {where}: did you mean ray://{where}"):
+        open_pool(where)
+
+
+def test_what_never_ends_is_left():
+    begin = time.monotonic()
+    with pytest.raises(TimeoutError, match="no answer"):
+        within(0.05, lambda: time.sleep(5))
+    assert time.monotonic() - begin < 4
+    with pytest.raises(KeyError):
+        within(5, lambda: {}["missing"])
+
+
+class StubRay:
+    """A Ray whose tasks never begin."""
+
+    class exceptions:
+        RayError = OSError
+
+    def __init__(self, *nodes: dict[str, float]) -> None:
+        self.resources = nodes
+
+    def nodes(self):
+        return [{"Alive": True, "NodeID": str(at), "NodeManagerAddress": "host", "Resources": node}
+                for at, node in enumerate(self.resources)]  # fmt: skip
+
+    def put(self, value):
+        return value
+
+    def remote(self, *_: object, **__: object):
+        return self
+
+    options = report = read = forget = remote
+
+    def __getattr__(self, name):
+        return self.remote if name in ("remote", "options") else None
+
+    def wait(self, pending, **_: object):
+        time.sleep(0.005)
+        return [], pending
+
+    def get(self, *_: object, **__: object):
+        return {}
+
+    def cancel(self, *_: object, **__: object):
+        pass
+
+
+class StubProgress:
+    """Tells of no progress."""
+
+    def __init__(self) -> None:
+        self.read = self.forget = self
+
+    def remote(self, *_: object):
+        return None
+
+
+def waiting(monkeypatch, tmp_path, nodes, answering=True, patience=0.2):
+    """What is said, and the error, when blocks wait on a cluster of these nodes."""
+    for name, seconds in {"IDLE_SECONDS": 0.01, "START_SECONDS": 0.01, "REMIND_SECONDS": 0.02, "POLL_SECONDS": 0.01,
+                          "HEARTBEAT_SECONDS": 0.01, "LOST_SECONDS": 0.2}.items():  # fmt: skip
+        monkeypatch.setattr(ray_pool, name, seconds)
+    monkeypatch.setattr(ray_pool, "answers", lambda place, kind: answering)
+    ray, reporter, pool = StubRay(*nodes), Counting(), RayPool(patience=patience)
+    watch = Watch(ray, "host:1", probe.Kind.CLUSTER)
+    pool._progress = StubProgress()
+    monkeypatch.setattr(pool, "_connect", lambda reporter: (ray, watch))
+    with pytest.raises(RunError) as caught:
+        execute(make_settings(tmp_path, chunk=1), reporter, pool)
+    watch.close()
+    return reporter.lines[1:], str(caught.value)
+
+
+def test_a_cluster_without_cpus_is_said_again_and_again_and_given_up(tmp_path, monkeypatch):
+    lines, error = waiting(monkeypatch, tmp_path, [{"memory": 1.0}])
+    assert len(lines) >= 3
+    assert all(line.startswith("no node of the Ray cluster has a CPU (1 node, 0 CPUs, 0 GPUs): wait") for line in lines)
+    assert "failed: no node of the Ray cluster has a CPU (1 node, 0 CPUs, 0 GPUs), nor has one come in" in error
+
+
+def test_a_cluster_that_others_use_is_waited_for_with_a_line_until_it_is_lost(tmp_path, monkeypatch):
+    lines, error = waiting(monkeypatch, tmp_path, [{"CPU": 2.0}], answering=False)
+    assert lines
+    assert all("Ray (1 node, 2 CPUs, 0 GPUs) has begun no block for" in line for line in lines)
+    assert "failed: the Ray cluster no longer answers; finished blocks are kept, 0 of 3 repetitions" in error
 
 
 # --- Ray on this machine ---
@@ -156,7 +291,6 @@ class Counting(Silent):
         self.lines.append(text)
 
     def advance(self, units: int) -> None:
-        assert units > 0
         self.units += units
 
 
@@ -224,6 +358,30 @@ def test_what_a_block_raises_surfaces_as_one_line(tmp_path, pool, error, expecte
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("name", "text"), SAID.items())
+def test_what_a_users_own_class_says_comes_back_from_a_node(tmp_path, pool, name, text):
+    with pytest.raises(RunError, match=f"failed: {text}; finished blocks are kept") as caught:
+        execute(make_settings(tmp_path, model=Raising(name), chunk=1), pool=pool)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_block_for_which_a_node_has_not_enough_memory_is_computed_in_halves(tmp_path, pool):
+    settings = make_settings(tmp_path / "narrow", repetitions=5, chunk=5)
+    reporter = Counting()
+    narrow = execute(replace(settings, model=Narrow(2)), reporter, pool).run
+    assert "not enough memory for 5 repetitions at once: going on with 3" in reporter.lines
+    assert_same(narrow, execute(replace(settings, results_dir=tmp_path / "wide")).run)
+
+
+def test_the_ports_of_a_cluster_are_told_from_others(pool, tmp_path):
+    execute(make_settings(tmp_path), pool=pool)
+    place = pool._watch._place
+    assert probe.ask(place) is probe.Kind.CLUSTER
+    assert probe.answers(place, probe.Kind.CLUSTER)
+    assert not probe.answers(place, probe.Kind.CLIENT)
+    assert probe.check_address(place) is probe.Kind.CLUSTER
+
+
 def dying(tmp_path: Path, times: int) -> Settings:
     (tmp_path / "marks").mkdir()
     model = Dying(tmp_path / "marks", times, os.getpid())
@@ -253,7 +411,7 @@ def test_a_block_that_kills_every_process_ends_the_run_with_one_line(tmp_path, p
 def test_a_killed_node_of_two_costs_no_row_and_no_bit(tmp_path):
     pytest.importorskip("ray", reason="Ray is not installed (pip install 'hpo-bench[ray]')")
     script = Path(__file__).resolve().parent.parent / "scripts" / "ray_two_nodes.py"
-    command = [sys.executable, str(script), str(tmp_path), "--blocks", "12", "--updates", "100"]
+    command = [sys.executable, str(script), str(tmp_path), "--blocks", "12", "--updates", "300"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Ray lost the node 127.0.0.2" in done.stdout

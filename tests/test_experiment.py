@@ -20,6 +20,7 @@ from hpo_bench.hypergradients.neumann import Neumann
 from hpo_bench.hypergradients.unroll import Unroll
 from hpo_bench.models.mlp import MLP
 from hpo_bench.store import CURVE_COLUMNS, FINAL_COLUMNS, Writer, read_run, read_table
+from tests.failing import SAID, Raising
 from tests.problems import METHODS, make_method, make_settings, make_table
 
 NUMBERS = [name for name in FINAL_COLUMNS if name not in ("seconds", "rows_in_block")]
@@ -269,6 +270,33 @@ def test_a_failed_run_says_so_keeps_its_blocks_and_can_be_finished(tmp_path):
     assert (run.status, run.error) == ("failed", "out of memory, or so")
     outcome = execute(settings)
     assert (outcome.run.status, outcome.computed) == ("complete", 2)
+
+
+@pytest.mark.parametrize(("name", "text"), SAID.items())
+def test_whatever_a_model_raises_is_told_with_its_class_and_marks_the_run(tmp_path, name, text):
+    settings = make_settings(tmp_path, chunk=1, workers=1, model=Raising(name))
+    with pytest.raises(RunError, match=rf"failed: {text}; finished blocks are kept, 0 of 3 repetitions") as caught:
+        execute(settings)
+    assert "\n" not in str(caught.value)
+    (folder,) = (path for path in (tmp_path / "runs").iterdir() if path.is_dir())
+    run = read_run(folder)
+    assert (run.status, run.error) == ("failed", text)
+
+
+def test_a_pool_that_is_lost_says_what_is_stored_and_how_to_go_on(tmp_path):
+    class Lost:
+        def run(self, program, blocks, workers, reporter):
+            yield program.block(blocks[0])
+            raise RuntimeError("the Ray cluster no longer answers")
+
+    settings = make_settings(tmp_path, chunk=1, workers=1)
+    with pytest.raises(RunError) as caught:
+        execute(settings, pool=Lost())
+    assert str(caught.value).endswith(
+        "failed: the Ray cluster no longer answers; finished blocks are kept, 1 of 3 repetitions; "
+        "the same command goes on with the rest"
+    )
+    assert execute(settings).computed == 2
 
 
 def test_two_processes_do_not_compute_the_same_run(tmp_path):

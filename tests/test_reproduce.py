@@ -133,6 +133,10 @@ def test_interrupted_cells_are_taken_up(tmp_path: Path, monkeypatch: pytest.Monk
         pd.testing.assert_frame_equal(rows(run, "curves"), rows(whole[own.run_id], "curves"), rtol=0, atol=0)
 
 
+class Interrupted(BaseException):
+    """What stands for a kill."""
+
+
 class Stopping(Silent):
     """Keeps what is said, and stops the work after so many weight updates."""
 
@@ -145,7 +149,7 @@ class Stopping(Silent):
     def advance(self, units: int) -> None:
         self.left -= units
         if self.left < 0:
-            raise KeyboardInterrupt
+            raise Interrupted
 
 
 def test_cells_are_computed_where_the_pool_is(tmp_path: Path) -> None:
@@ -165,7 +169,7 @@ def test_cells_are_computed_where_the_pool_is(tmp_path: Path) -> None:
 def test_cells_leave_checkpoints_and_go_on_from_them(tmp_path: Path, chunk: int | None) -> None:
     changes = {"repetitions": 2, "chunk": chunk, "workers": 1, "hyperparameter_updates": 10}
     jobs = cells(tmp_path, "ours_wd_lr_m", (1, 2, 3), checkpoint_every=0.0, **changes)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Interrupted):
         carry_out(jobs, "", Stopping(6 * 20))
     files = list(tmp_path.glob("runs/*/blocks/checkpoint-*.npz"))
     assert files
@@ -182,7 +186,7 @@ def test_cells_leave_checkpoints_and_go_on_from_them(tmp_path: Path, chunk: int 
 
 def test_a_checkpoint_of_cells_is_nothing_to_one_of_them_alone(tmp_path: Path) -> None:
     jobs = cells(tmp_path, "ours_wd_lr_m", (1, 2), repetitions=2, chunk=4, workers=1, checkpoint_every=0.0)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Interrupted):
         carry_out(jobs, "", Stopping(4 * 8))
     run = execute(jobs[0].settings).run
     alone = execute(replace(jobs[0].settings, results_dir=tmp_path / "alone", checkpoint_every=None)).run

@@ -97,7 +97,8 @@ def main() -> None:
     try:
         app(prog_name="hpo-bench")
     except Exception as error:
-        if os.environ.get("HPO_BENCH_DEBUG") == "1" and not isinstance(error, EXPECTED):
+        unexpected = not isinstance(error, EXPECTED) or error.__cause__ is not None
+        if os.environ.get("HPO_BENCH_DEBUG") == "1" and unexpected:
             raise
         sys.exit(print_error(error))
 

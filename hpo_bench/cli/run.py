@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpo_bench.errors import UserError, nearest
+from hpo_bench.errors import RunError, UserError, described, nearest, sendable
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -26,6 +26,7 @@ SHORT = {
 SWITCHES = ("--help", "--hydra-help", "--version", "--resolve", "--run", "--multirun", "--shell-completion", "--force")
 WITH_VALUE = ("--on", "--cfg", "--package", "--config-path", "--config-name", "--config-dir", "--experimental-rerun")
 OURS = ("--force", "--on")
+LAUNCHERS = ("concurrent", "joblib", "submitit")  # packages whose own errors tell of a lost process
 MODES = ("--run", "--multirun", "--cfg", "--info", "--shell-completion")
 
 run_app = typer.Typer(add_completion=False)
@@ -189,20 +190,31 @@ def call_hydra(line: CommandLine) -> list[Exception]:
         raise
     except OSError as error:
         raise UserError(f"cannot write to {error.filename}: {error.strerror or error}") from None
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] in LAUNCHERS:
+            raise RunError(
+                f"a job ended without a word, killed or for want of memory ({described(error)}); "
+                "what was finished is kept, the same command goes on"
+            ) from None
+        raise
     return failures
 
 
 def _task(force: bool, on: str | None, failures: list[Exception]) -> Callable[[DictConfig], None]:
-    """One job. Failures are collected where that is possible, since Hydra adds a line of its own to what is raised."""
+    """One job. Failures are collected where that is possible, since Hydra adds a line of its own to what is raised.
+
+    From another process an error comes back as text in a class of ours (`sendable`): one of a user's own class may not
+    survive the way.
+    """
     process = os.getpid()
 
     def task(cfg: DictConfig) -> None:
         try:
             execute(cfg, force, on)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if os.getpid() != process:
-                raise
-            failures.append(error)
+                raise sendable(error) from None
+            failures.append(error if isinstance(error, Exception) else RunError(described(error)))
 
     return task
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from hpo_bench.errors import UserError
+from hpo_bench.errors import UserError, described
 
 CACHE_BYTES = 2 << 20  # of activations worked on at once by one CPU core: measured best between half and twice this
 LEAST_ROWS = 2  # beyond the cache, two rows still beat one: the same calls serve both
@@ -99,7 +99,7 @@ def is_exhausted(error: BaseException) -> bool:
     """Whether an error says that memory has run out."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    text = str(error)
+    text = described(error)
     return any(sign in text for sign in ("not enough memory", "t allocate memory", "out of memory"))
 
 

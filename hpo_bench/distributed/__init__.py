@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -29,10 +30,13 @@ def open_pool(where: str | None = None) -> Pool:
         return Threads()
     kind, separator, address = str(where).partition("://")
     if kind != "ray" or bool(separator) != bool(address):
+        if where == "auto" or re.fullmatch(r"[^/]+:\d+", str(where)):
+            raise UserError(f"--on {where}: did you mean ray://{where}? Allowed: {', '.join(PLACES)}")
         raise UserError(f"--on {where}: {nearest(str(where), PLACES)}")
     if find_spec("ray") is None:
         raise UserError(f"--on {where}: Ray is not installed; pip install 'hpo-bench[ray]'")
-    from hpo_bench.distributed.ray_pool import RayPool, check_address
+    from hpo_bench.distributed.probe import check_address
+    from hpo_bench.distributed.ray_pool import RayPool
 
     if address:
         check_address(address)

@@ -8,20 +8,20 @@ from __future__ import annotations
 import logging
 import os
 import re
-import socket
 import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from hpo_bench import __version__
-from hpo_bench.errors import UserError
+from hpo_bench.distributed.probe import Kind, answers, check_address, locate
+from hpo_bench.errors import UserError, described
 
 if TYPE_CHECKING:
     from hpo_bench.datasets.base import Table
@@ -29,11 +29,17 @@ if TYPE_CHECKING:
     from hpo_bench.progress import Reporter
     from hpo_bench.settings import Settings
 
-CLIENT_PORT = 10001  # where `ray start --head` answers drivers that are not on a machine of the cluster
 LEAST_ROWS = 8  # repetitions below which a block is not divided further: side by side they cost little more than one
 AHEAD = 2  # blocks handed to Ray per slot, so that none waits for the driver and few results wait in memory
 POLL_SECONDS = 1.0
 REPORT_SECONDS = 0.5
+JOIN_SECONDS = 30.0  # for joining a cluster that answers
+HEARTBEAT_SECONDS = 2.0  # between two questions whether the cluster is still there
+LOST_SECONDS = 25.0  # without an answer, after which it is given up: Ray itself ends the process after 60
+IDLE_SECONDS = 5.0  # without a block in work, after which it is said that no node can take one
+START_SECONDS = 20.0  # the same, where a node could: it starts a process first, and may be busy
+REMIND_SECONDS = 10.0
+PATIENCE_SECONDS = 300.0  # for a node that can take a block, where none can: an autoscaling cluster brings one
 T = TypeVar("T")
 
 
@@ -63,6 +69,16 @@ class Slots:
     gpus: float
     widest: int
 
+    @property
+    def wanted(self) -> str:
+        """What a node must have: ``a CPU``, ``4 CPUs``, ``a CPU and a GPU``."""
+        cpus = f"{self.cpus} CPUs" if self.cpus > 1 else "a CPU"
+        return f"{cpus} and a GPU" if self.gpus else cpus
+
+    def fit(self, node: Mapping[str, Any]) -> bool:
+        """Whether a node that does nothing else can take a block."""
+        return _amount(node, "CPU") >= self.cpus and _amount(node, "GPU") >= self.gpus
+
 
 @dataclass(frozen=True)
 class Job:
@@ -87,12 +103,17 @@ class RayPool:
         address: ``HOST:PORT`` of a running cluster, ``auto``, or None to start one on this machine.
         retries: how often a block is computed again whose node or process was lost.
         cpus: cores of a cluster that is started here; all by default.
+        patience: seconds to wait for a node that can take a block, while there is none.
     """
 
-    def __init__(self, address: str | None = None, retries: int = 5, cpus: int | None = None) -> None:
-        self.address, self.retries, self.cpus = address, retries, cpus
+    def __init__(
+        self, address: str | None = None, retries: int = 5, cpus: int | None = None,
+        patience: float = PATIENCE_SECONDS,
+    ) -> None:  # fmt: skip
+        self.address, self.retries, self.cpus, self.patience = address, retries, cpus, patience
         self._guard = threading.Lock()
         self._progress: Any = None
+        self._watch: Watch | None = None
 
     def run(
         self, program: Program, blocks: Sequence[Sequence[Row]], workers: int, reporter: Reporter
@@ -100,102 +121,171 @@ class RayPool:
         """Compute the blocks on the cluster. Unless ``chunk`` is fixed they are divided to occupy all of it.
 
         Raises:
-            UserError, RuntimeError: what a block raised, or that Ray gave up on one.
+            UserError: what a block raised, or the cluster cannot be joined.
+            RuntimeError: what a block raised, Ray gave up on one, or the cluster was lost.
         """
         if not blocks:
             return
-        ray = self._connect(reporter)
+        ray, watch = self._connect(reporter)
         trainer, settings = program.trainer, program.trainer.settings
-        room = slots(ray, trainer, workers)
+        room = slots(watch.nodes, trainer, workers)
         if settings.chunk is None:
             blocks = divide(blocks, room.count)
         if len(blocks) == 1:
             room = replace(room, cpus=min(trainer.threads(len(blocks[0]), 1), room.widest))
-        tasks = _Tasks(ray, program, room, self.retries, blocks, reporter, self._progress)
-        limit = room.count if settings.workers else room.count * AHEAD
+        tasks = _Tasks(
+            ray, program, room, self.retries, list(blocks), reporter, self._progress, watch, self.patience,
+            ahead=1 if settings.workers else AHEAD, workers=workers,
+        )  # fmt: skip
         try:
-            yield from tasks.finished(limit)
+            yield from tasks.finished()
         finally:
             tasks.cancel()
 
-    def _connect(self, reporter: Reporter) -> Any:
+    def _connect(self, reporter: Reporter) -> tuple[Any, Watch]:
         with self._guard:
             os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # keeps Ray from writing a token under the home folder
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
             os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+            os.environ.setdefault("RAY_task_oom_retries", str(self.retries))  # without end unless told
             import ray
 
             if not ray.is_initialized():
-                _start(ray, self.address, self.cpus)
-                resources = ray.cluster_resources()
-                nodes = sum(bool(node["Alive"]) for node in ray.nodes())
-                reporter.say(
-                    f"Ray {ray.__version__}: {nodes} node{'s' * (nodes != 1)}, {resources.get('CPU', 0):g} CPUs, "
-                    f"{resources.get('GPU', 0):g} GPUs"
-                )
-                self._progress = None
+                self.close_watch()
+                self._watch = Watch(ray, *_start(ray, self.address, self.cpus))
+                reporter.say(f"Ray {ray.__version__}: {_size(self._watch.nodes)}")
+            if self._watch is None:  # somebody else's connection in this process
+                self._watch = Watch(ray, str(ray.get_runtime_context().gcs_address), Kind.CLUSTER)
             if self._progress is None:
                 self._progress = _start_progress(ray)
-            return ray
+            return ray, self._watch
+
+    def close_watch(self) -> None:
+        """Ask the cluster nothing more: the connection is another one, or none."""
+        if self._watch is not None:
+            self._watch.close()
+        self._watch = self._progress = None
 
     def close(self) -> None:
         """Leave the cluster, or stop the one started here (the end of the process does so too)."""
         import ray
 
         with self._guard:
-            self._progress = None
+            self.close_watch()
             ray.shutdown()
 
 
-def check_address(address: str) -> None:
-    """Make sure that something answers at ``HOST:PORT``; ``auto`` is left to Ray.
+def _start(ray: Any, address: str | None, cpus: int | None) -> tuple[str, Kind]:
+    """Start a cluster here, or join one; where it is asked whether it is still there.
 
     Raises:
-        UserError: not an address, or nothing there.
+        UserError: it cannot be joined.
     """
-    if address == "auto":
-        return
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit() or int(port) > 65535:
-        raise UserError(f"--on ray://{address}: must be ray://HOST:PORT (as ray start --head printed it) or ray://auto")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
-    except OSError as error:
-        raise UserError(
-            f"--on ray://{address}: nothing answers there ({error.strerror or error}); ray start --head makes one"
-        ) from None
-
-
-def _start(ray: Any, address: str | None, cpus: int | None) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
         ray.init("local", include_dashboard=False, num_cpus=cpus, **quiet)
-        return
-    ways = [address] if address == "auto" else [address, f"ray://{address}"]
-    if address.endswith(f":{CLIENT_PORT}"):
-        ways.reverse()
-    reason = ""
-    for way in ways:
+        return str(ray.get_runtime_context().gcs_address), Kind.CLUSTER
+    kind, place = check_address(address), locate(address)
+    way = place if kind is Kind.CLUSTER else f"ray://{place}"
+    try:
+        within(JOIN_SECONDS, lambda: ray.init(way, **quiet))
+    except (ConnectionError, RuntimeError, ValueError, ImportError, TimeoutError) as error:
+        advice = "from a machine outside it use its client port, 10001 by default"
+        raise UserError(f"--on ray://{address}: cannot join that cluster ({described(error)}); {advice}") from None
+    return place, kind
+
+
+def within(seconds: float, action: Callable[[], object]) -> None:
+    """Do something that may never end, in a thread that is left behind if it does not.
+
+    Raises:
+        TimeoutError: it has not ended in time.
+    """
+    raised: list[BaseException] = []
+    ended = threading.Event()
+
+    def work() -> None:
         try:
-            ray.init(way, **quiet)
-            return
-        except (ConnectionError, RuntimeError, ValueError, ImportError) as error:
-            reason = reason or " ".join(str(error).split())[:200]
-    raise UserError(
-        f"--on ray://{address}: cannot join that cluster ({reason}); from a machine outside it use its client port, "
-        f"{CLIENT_PORT} by default"
-    )
+            action()
+        except BaseException as error:
+            raised.append(error)
+        finally:
+            ended.set()
+
+    threading.Thread(target=work, daemon=True).start()
+    if not ended.wait(seconds):
+        raise TimeoutError(f"no answer for {seconds:.0f} s")
+    if raised:
+        raise raised[0]
 
 
-def slots(ray: Any, trainer: Trainer, workers: int) -> Slots:
+class Watch:
+    """Knows the nodes of a cluster, and whether it still answers, without ever waiting for it.
+
+    Two threads ask, each in its own time: when the head is lost, Ray's own calls wait for a minute, and then Ray ends
+    the process. `lost` tells earlier.
+
+    Args:
+        place, kind: the port that is asked.
+    """
+
+    def __init__(self, ray: Any, place: str, kind: Kind) -> None:
+        self._ray, self._place, self._kind = ray, place, kind
+        self._over = threading.Event()
+        self._silent_since: float | None = None
+        self.nodes: Sequence[Mapping[str, Any]] = ray.nodes()
+        for target in (self._listen, self._look):
+            threading.Thread(target=target, daemon=True).start()
+
+    def close(self) -> None:
+        """Ask no more."""
+        self._over.set()
+
+    @property
+    def lost(self) -> bool:
+        """Whether the cluster has been silent for `LOST_SECONDS`."""
+        since = self._silent_since
+        return since is not None and time.monotonic() - since > LOST_SECONDS
+
+    def _listen(self) -> None:
+        while not self._over.wait(HEARTBEAT_SECONDS):
+            asked = time.monotonic()
+            if answers(self._place, self._kind):
+                self._silent_since = None
+            elif self._silent_since is None:
+                self._silent_since = asked
+
+    def _look(self) -> None:
+        while not self._over.wait(POLL_SECONDS):
+            if self._silent_since is None:
+                with suppress(Exception):  # a look that fails is made again; `lost` tells of what lasts
+                    self.nodes = self._ray.nodes()
+
+
+def _alive(nodes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [node for node in nodes if node["Alive"]]
+
+
+def _amount(node: Mapping[str, Any], kind: str) -> float:
+    return float(node["Resources"].get(kind, 0))
+
+
+def _size(nodes: Sequence[Mapping[str, Any]]) -> str:
+    """A cluster for a reader: ``2 nodes, 8 CPUs, 0 GPUs``."""
+    alive = _alive(nodes)
+    cpus, gpus = (sum(_amount(node, kind) for node in alive) for kind in ("CPU", "GPU"))
+    return f"{len(alive)} node{'s' * (len(alive) != 1)}, {cpus:g} CPUs, {gpus:g} GPUs"
+
+
+def slots(known: Sequence[Mapping[str, Any]], trainer: Trainer, workers: int) -> Slots:
     """One CPU a block, and on GPUs as much of one as the driver's choice of ``workers`` leaves it.
 
     Raises:
         UserError: the cluster has no GPU.
     """
     asked = trainer.settings.workers
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    cpus, gpus = ([int(node.get(kind, 0)) for node in nodes] for kind in ("CPU", "GPU"))
+    nodes = _alive(known)
+    cpus, gpus = ([int(_amount(node, kind)) for node in nodes] for kind in ("CPU", "GPU"))
     widest = max(1, *cpus)
     if trainer.device.type == "cuda":
         if not sum(gpus):
@@ -216,22 +306,59 @@ def divide(blocks: Sequence[Sequence[T]], slots: int) -> list[Sequence[T]]:
     return divided
 
 
+@dataclass(frozen=True)
+class Failure:
+    """What a block raised, as text: an exception of a user's own class may not survive the way back.
+
+    Args:
+        kind: a mistake of the user's, memory that ran out, or anything else.
+    """
+
+    text: str
+    kind: Literal["mistake", "memory", "failure"]
+
+    @staticmethod
+    def of(error: BaseException) -> Failure:
+        """That of an exception."""
+        from hpo_bench.core import memory
+
+        if isinstance(error, UserError):
+            return Failure(described(error), "mistake")
+        return Failure(described(error), "memory" if memory.is_exhausted(error) else "failure")
+
+    def error(self) -> UserError | RuntimeError:
+        """The exception that stands for it in the driver."""
+        return UserError(self.text) if self.kind == "mistake" else RuntimeError(self.text)
+
+
 @dataclass
 class _Tasks:
-    """The blocks of one run on the cluster, a bounded number of them at a time."""
+    """The blocks of one run on the cluster, a bounded number of them at a time.
+
+    Args:
+        blocks: grows when blocks are divided for want of memory.
+        pending: numbers of the blocks that Ray has, by what it will give for them.
+        begun: numbers of those that a node has begun.
+        ahead: how many blocks Ray has for each slot.
+    """
 
     ray: Any
     program: Program
     slots: Slots
     retries: int
-    blocks: Sequence[Sequence[Row]]
+    blocks: list[Sequence[Row]]
     reporter: Reporter
     progress: Any
+    watch: Watch
+    patience: float
+    ahead: int
+    workers: int
     run: str = field(default_factory=lambda: uuid.uuid4().hex)
     pending: dict[Any, int] = field(default_factory=dict)
+    begun: set[int] = field(default_factory=set)
     shown: dict[int, int] = field(default_factory=dict)
 
-    def finished(self, limit: int) -> Iterator[Parts]:
+    def finished(self) -> Iterator[Parts]:
         """What blocks give to their runs, as they are finished."""
         ray, updates = self.ray, self.program.trainer.settings.total_updates
         try:
@@ -241,38 +368,87 @@ class _Tasks:
         task = ray.remote(_compute).options(
             num_cpus=self.slots.cpus, num_gpus=self.slots.gpus, max_retries=self.retries, retry_exceptions=False
         )
-        waiting = list(reversed(list(enumerate(self.blocks))))
-        nodes = self._alive()
+        waiting = list(reversed(range(len(self.blocks))))
+        known = self._addresses()
+        tended = moved = time.monotonic()
+        reminded: float | None = None
         while waiting or self.pending:
-            while waiting and len(self.pending) < limit:
-                index, rows = waiting.pop()
-                self.pending[task.remote(job, list(rows), (self.run, index), self.progress)] = index
-            done, _ = ray.wait(list(self.pending), num_returns=1, timeout=POLL_SECONDS)
+            while waiting and len(self.pending) < self.slots.count * self.ahead:
+                index = waiting.pop()
+                rows = list(self.blocks[index])
+                self.pending[task.remote(job, rows, (self.run, index), self.progress)] = index
+            done = self._done()
             for reference in done:
                 index = self.pending.pop(reference)
-                parts = self._fetch(reference, self.blocks[index])
+                result = self._fetch(reference, self.blocks[index])
+                if isinstance(result, Failure):
+                    waiting += self._halves(index, result)
+                    continue
                 self._show(index, updates)
-                yield parts
-            if not done:
+                yield result
+            now = time.monotonic()
+            if now - tended >= POLL_SECONDS:
+                tended = now
+                known = self._say_lost(known)
                 self._poll()
-                nodes = self._say_lost(nodes)
+            if done or self.begun & set(self.pending.values()):
+                moved, reminded = now, None
+            elif now - moved >= self._silence() and (reminded is None or now - reminded >= REMIND_SECONDS):
+                self._say_idle(now - moved)
+                reminded = now
 
-    def _fetch(self, reference: Any, rows: Sequence[Row]) -> Parts:
+    def _done(self) -> list[Any]:
+        """References that are ready, after `POLL_SECONDS` at most.
+
+        Raises:
+            RuntimeError: the cluster was lost.
+        """
+        if self.watch.lost:
+            raise self._gone()
+        try:
+            done, _ = self.ray.wait(list(self.pending), num_returns=1, timeout=POLL_SECONDS)
+        except ConnectionError:  # of Ray Client
+            raise self._gone() from None
+        return list(done)
+
+    def _gone(self) -> RuntimeError:
+        return RuntimeError("the Ray cluster no longer answers")
+
+    def _fetch(self, reference: Any, rows: Sequence[Row]) -> Parts | Failure:
         errors = self.ray.exceptions
         try:
-            return self.ray.get(reference)
+            result: Parts | Failure = self.ray.get(reference)
+            return result
+        except ConnectionError:
+            raise self._gone() from None
         except errors.RayError as error:
-            cause = error.cause if isinstance(error, errors.RayTaskError) else error
-            if not isinstance(cause, errors.RayError):
-                raise cause from None
             if missing := re.search(r"No module named '([\w.]+)'", str(error)):
                 raise _lacks(missing[1]) from None
-            reason = str(cause).strip().splitlines()[0]
+            cause = error.cause if isinstance(error, errors.RayTaskError) else error
+            if not isinstance(cause, errors.RayError):
+                raise RuntimeError(described(cause)) from None
+            reason = next(iter(str(cause).strip().splitlines()), type(cause).__name__)
             raise RuntimeError(f"Ray gave up on seeds {rows[0].seed} to {rows[-1].seed}: {reason}") from None
 
+    def _halves(self, index: int, failure: Failure) -> list[int]:
+        """Numbers of the two halves of a block for which a node had not enough memory.
+
+        Raises:
+            UserError, RuntimeError: the block failed for another reason, or has one row.
+        """
+        rows = self.blocks[index]
+        if failure.kind != "memory" or len(rows) == 1:
+            raise failure.error()
+        half = -(-len(rows) // 2)
+        self.reporter.say(f"not enough memory for {len(rows)} repetitions at once: going on with {half}")
+        self.reporter.advance(-self.shown.pop(index, 0) * len(rows))
+        self.blocks += [rows[:half], rows[half:]]
+        return [len(self.blocks) - 1, len(self.blocks) - 2]
+
     def _poll(self) -> None:
-        with suppress(self.ray.exceptions.RayError):  # progress is only shown: a late answer is no failure
+        with suppress(self.ray.exceptions.RayError, ConnectionError):  # only shown: a late answer is no failure
             for index, updates in self.ray.get(self.progress.read.remote(self.run), timeout=POLL_SECONDS).items():
+                self.begun.add(index)
                 self._show(index, updates)
 
     def _show(self, index: int, updates: int) -> None:
@@ -282,19 +458,51 @@ class _Tasks:
             self.shown[index] = updates
             self.reporter.advance((updates - before) * len(self.blocks[index]))
 
-    def _alive(self) -> Mapping[str, str]:
-        return {node["NodeID"]: node["NodeManagerAddress"] for node in self.ray.nodes() if node["Alive"]}
+    def _addresses(self) -> Mapping[str, str]:
+        return {node["NodeID"]: node["NodeManagerAddress"] for node in _alive(self.watch.nodes)}
 
     def _say_lost(self, before: Mapping[str, str]) -> Mapping[str, str]:
-        now = self._alive()
+        now = self._addresses()
         for lost in before.keys() - now.keys():
             self.reporter.say(f"Ray lost the node {before[lost]}; its blocks are computed again")
         for new in now.keys() - before.keys():
             self.reporter.say(f"Ray has a new node, {now[new]}")
+        if before.keys() - now.keys():  # its blocks are no longer in work until another node tells of them
+            self.begun.clear()
+            self.progress.forget.remote(self.run)
+        if before.keys() != now.keys():
+            with suppress(UserError):  # no GPU is left: what is waited for is said, as long as there is patience
+                room = slots(self.watch.nodes, self.program.trainer, self.workers)
+                self.slots = replace(self.slots, count=room.count)
         return now
+
+    def _can_begin(self) -> bool:
+        """Whether a node could take a block if it did nothing else."""
+        return any(self.slots.fit(node) for node in _alive(self.watch.nodes))
+
+    def _silence(self) -> float:
+        """Seconds without a block in work after which it is said what is waited for."""
+        return START_SECONDS if self._can_begin() else IDLE_SECONDS
+
+    def _say_idle(self, seconds: float) -> None:
+        """Say what is waited for.
+
+        Raises:
+            RuntimeError: no node can take a block, and patience is at its end.
+        """
+        size = _size(self.watch.nodes)
+        if self._can_begin():
+            self.reporter.say(f"Ray ({size}) has begun no block for {seconds:.0f} s: others may be using the cluster")
+            return
+        lack = f"no node of the Ray cluster has {self.slots.wanted} ({size})"
+        if seconds >= self.patience:
+            raise RuntimeError(f"{lack}, nor has one come in {seconds:.0f} s")
+        self.reporter.say(f"{lack}: waiting for one, {self.patience - seconds:.0f} s at most (Ctrl-C ends this)")
 
     def cancel(self) -> None:
         """Stop what is still computed (another block failed, or the user pressed Ctrl-C)."""
+        if self.watch.lost:
+            return
         for reference in self.pending:
             with suppress(Exception):
                 self.ray.cancel(reference, force=True)
@@ -339,8 +547,16 @@ def _start_progress(ray: Any) -> Any:
     return ray.remote(_Progress).options(num_cpus=0, scheduling_strategy=near).remote()
 
 
-def _compute(job: Job, rows: Sequence[Row], block: tuple[str, int], progress: Any) -> Parts:
+def _compute(job: Job, rows: Sequence[Row], block: tuple[str, int], progress: Any) -> Parts | Failure:
     """The task: one block, on whatever node; ``block`` names it in what it tells of its progress."""
+    progress.report.remote(*block, 0)
+    try:
+        return _trained(job, rows, block, progress)
+    except BaseException as error:  # of whatever class, SystemExit included: one repetition failed, not the worker
+        return Failure.of(error)
+
+
+def _trained(job: Job, rows: Sequence[Row], block: tuple[str, int], progress: Any) -> Parts:
     import torch
 
     from hpo_bench.experiment import Program, pick_device

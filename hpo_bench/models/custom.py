@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hpo_bench.datasets.base import Table
-from hpo_bench.errors import UserError
+from hpo_bench.errors import UserError, described
 from hpo_bench.models import stateless
 from hpo_bench.models.autograd import AutogradModel, Head, built, count_activations
 from hpo_bench.models.base import Model
@@ -70,14 +70,14 @@ class Custom:
             _try_twice(module, inputs)
         except UserError:
             raise
-        except Exception as error:  # whatever the user's code raises
+        except (Exception, SystemExit) as error:  # whatever the user's code raises
             raise _unfit(error) from error
         return model
 
     def _make(self, seed: int = 0) -> nn.Module:
         try:
             module = built(self.module, seed)
-        except Exception as error:  # whatever the user's code raises
+        except (Exception, SystemExit) as error:  # whatever the user's code raises
             raise _unfit(error) from error
         if not isinstance(module, nn.Module):
             raise UserError(f"model.module: makes a {type(module).__name__}, needed is a torch.nn.Module")
@@ -208,12 +208,13 @@ def _try_training(model: AutogradModel, inputs: Tensor, targets: Tensor) -> None
     model.evaluate(weights, batch, carried)
 
 
-def _unfit(error: Exception) -> UserError:
+def _unfit(error: BaseException) -> UserError:
     """One line: what was raised, and where in the user's code."""
-    text = next(iter(str(error).strip().splitlines()), "").strip()
+    name = type(error).__name__
+    text = described(error).removeprefix(f"{name}: ")
     if "randomness" in text:
         text = "draws random numbers in its forward pass, which hypergradients would not survive"
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if not LIBRARIES & set(Path(frame.filename).parts)]
     where = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
-    return UserError(f"model.module: {type(error).__name__}: {text}{where}")
+    return UserError(f"model.module: {name}: {text}{where}")

@@ -124,6 +124,57 @@ def test_a_mistake_in_a_job_elsewhere_is_one_line_here(tmp_path):
     assert len(list(scan(tmp_path))) == 1
 
 
+NET = """
+import os
+from torch import nn
+
+calls = []
+
+
+class Odd(Exception):
+    def __init__(self, one, two, three):
+        super().__init__(f"odd: {one} {two} {three}")
+
+
+class Net(nn.Linear):
+    def __init__(self, dies=False):
+        super().__init__(10, 1)
+        self.dies = dies
+
+    def forward(self, inputs):
+        calls.append(1)
+        if len(calls) > 40 and self.dies:
+            os._exit(7)
+        if len(calls) > 40:
+            raise Odd(1, 2, 3)
+        return super().forward(inputs)
+"""
+ODD = """
+_target_: hpo_bench.models.custom.Custom
+module: {_target_: odd_network.Net, dies: false}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "launcher", [pytest.param("joblib", marks=joblib), pytest.param("submitit_local", marks=submitit)]
+)
+@pytest.mark.parametrize(
+    ("dies", "told"), [(False, "failed: Odd: odd: 1 2 3; finished"), (True, "error: a job ended without a word")]
+)
+def test_an_error_of_a_users_own_class_or_a_lost_process_is_one_line_here(tmp_path, monkeypatch, launcher, dies, told):
+    (tmp_path / "odd_network.py").write_text(NET)
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    (tmp_path / "mine" / "model" / "odd.yaml").write_text(ODD)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    own = ("--config-dir", str(tmp_path / "mine"), "model=odd", f"model.module.dies={dies}", "hyperparameter_updates=9")
+    done = run(tmp_path / "results", "-m", "seed=0,2", f"hydra/launcher={launcher}", *own)
+    assert done.returncode == 1
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "internal error" not in done.stderr
+
+
 @pytest.mark.skipif(find_spec("hydra_plugins.hydra_submitit_launcher") is not None, reason="submitit is installed")
 def test_without_the_extra_its_install_command_is_named(tmp_path):
     done = run(tmp_path, "-m", "seed=0,1", "hydra/launcher=submitit_slurm")
