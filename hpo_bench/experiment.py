@@ -659,7 +659,7 @@ class Trainer:
         problem, first = self.problem(seeds), self.start(seeds)
         checkpoint = None if self.checkpoints is None else self.checkpoints.of(seeds)
         snapshot = None
-        if checkpoint is not None:
+        if checkpoint is not None and checkpoint.path.exists():
             snapshot = checkpoint.load(beginning(problem, self.plan, first), recorder)
         if snapshot is not None:
             on_progress(snapshot.number)
