@@ -79,7 +79,7 @@ class CSV:
     target: str | int | None
     task: Literal["auto", "regression", "classification"] = "auto"
     test_share: float = 0.1
-    drop: Sequence[str | int] | str | int = ()
+    drop: Sequence[str | int] | str | int | None = ()
     separator: str = "auto"
     decimal: str = "auto"
 
@@ -113,7 +113,7 @@ class CSV:
             targets = _numbers(path, [predicted], "target")[:, 0]
         options = {
             "sha256": hashlib.sha256(content).hexdigest(), "separator": self.separator, "target": target, "task": task,
-            "drop": sorted(drop),
+            "drop": drop,
         }  # fmt: skip
         if decimal == ",":
             options["decimal"] = decimal
@@ -145,7 +145,7 @@ class CSV:
             raise UserError("dataset=csv needs dataset.path=FILE and dataset.target=COLUMN")
         if self.task not in TASKS:
             raise UserError(f"dataset.task={self.task}: {nearest(self.task, TASKS)}")
-        if self.decimal not in DECIMALS:
+        if self.decimal not in tuple(DECIMALS):
             raise UserError(f"dataset.decimal={self.decimal}: {nearest(self.decimal, DECIMALS)}")
         if self.separator not in ("auto", *SEPARATORS) and not re.fullmatch(r'[^"\r\n\w]', str(self.separator)):
             allowed = f"auto, {', '.join(SEPARATORS)}, or one character that is no letter, digit or quotation mark"
@@ -156,7 +156,9 @@ class CSV:
             raise UserError(f"dataset.path={self.path} cannot be read: {error}") from None
 
     def _dropped(self) -> list[str]:
-        names = [self.drop] if isinstance(self.drop, str | int) else self.drop
+        names = [self.drop] if isinstance(self.drop, str | int) else self.drop or []
+        if not isinstance(names, list | tuple):
+            raise UserError(f"dataset.drop={names}: must be a list of columns, as in dataset.drop=[a,b]")
         return sorted({clean_name(str(name)) for name in names})
 
 

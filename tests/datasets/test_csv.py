@@ -268,6 +268,9 @@ def test_files_that_are_no_tables_are_named(load: Load, table: Any, file: str, a
         ({"separator": "comma,"}, r"dataset\.separator=comma,: allowed: auto, comma"),
         ({"separator": '"'}, r'dataset\.separator=": allowed: auto, comma'),
         ({"separator": 1}, r"dataset\.separator=1: allowed: auto, comma"),
+        ({"drop": {"a": 1}}, r"dataset\.drop=\{'a': 1\}: must be a list of columns"),
+        ({"drop": 1.5}, r"dataset\.drop=1\.5: must be a list of columns"),
+        ({"decimal": ["comma"]}, r"dataset\.decimal=\['comma'\]: "),
         ({"decimal": "coma"}, r"dataset\.decimal=coma: did you mean comma"),
         ({"test_share": 0}, r"dataset\.test_share=0 is not allowed"),
         ({"test_share": 0.99}, r"dataset\.test_share=0\.99 leaves fewer than two"),
@@ -485,6 +488,7 @@ def test_the_label_names_file_and_target(load: Load) -> None:
 
 def test_a_column_that_is_dropped_twice_is_the_same_run(load: Load) -> None:
     table = frame(c=1.5)
+    assert load(frame(), drop=None).fingerprint == load(frame()).fingerprint
     assert load(table, drop=["c", "c "]).fingerprint == load(table, drop="c").fingerprint
 
 
