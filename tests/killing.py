@@ -1,0 +1,219 @@
+"""Kill, or disturb, a command at every place at which it touches the disk, and start it again.
+
+    python -m tests.killing [--all] [SCENARIO]      # in a process of its own: forks of one that has trained would hang
+
+Prints a line for each place after which the same command did not end as an undisturbed one, and then how many were
+tried. `tests/test_killing.py` wants no line but the last.
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import hashlib
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from hpo_bench import index, locks, reproduce, store
+from hpo_bench.cli import merge as merge_command
+from hpo_bench.cli import reproduce as command
+from hpo_bench.datasets import sources
+from hpo_bench.errors import RunError, UserError
+from hpo_bench.experiment import execute
+from hpo_bench.plan import Experiment, Part
+from hpo_bench.search.asha import ASHA
+from hpo_bench.search.pbt import PopulationBasedTraining
+from tests import places
+from tests.make_store import make_run
+from tests.problems import make_method, make_settings
+
+ERRORS = (errno.ENOSPC, errno.EIO, errno.EACCES, errno.ENOLCK)
+TIMES = ["seconds", "rows_in_block", "elapsed_s"]
+Act = Callable[[Path], None]
+
+
+def run(root: Path) -> None:
+    """Two blocks, with weights, and a checkpoint after every hyperparameter update."""
+    common = {"chunk": 2, "workers": 1, "save_weights": True, "hyperparameter_updates": 2, "repetitions": 4}
+    execute(make_settings(root, checkpoint_every=0.0, **common))
+
+
+def again(root: Path) -> None:
+    """The same, computed again where it is stored."""
+    common = {"chunk": 2, "workers": 1, "save_weights": True, "hyperparameter_updates": 2, "repetitions": 4}
+    execute(make_settings(root, force=True, **common))
+
+
+def search(root: Path) -> None:
+    """A search that halves, and one of a population."""
+    for kind in (ASHA(trials=4, batch=4, grace=10), PopulationBasedTraining(population=4, interval=10)):
+        method = replace(make_method("random_validation"), name=type(kind).__name__.lower(), search=kind)
+        changes = {"hyperparameter_updates": 2, "repetitions": 1, "workers": 1}
+        execute(make_settings(root, method, checkpoint_every=0.0, **changes))
+
+
+def joined(root: Path) -> None:
+    """A store that takes two runs from another."""
+    with_exit(lambda: merge_command.merge([root.parent / "other"], root))
+
+
+def listed(root: Path) -> None:
+    """An index with more stale lines than it may have."""
+    index.SLACK = 0
+    runs = root / "runs"
+    for path in runs.glob("*/run.json"):
+        os.utime(path, (1, 1))
+    index.read(runs)
+
+
+def fetched(root: Path) -> None:
+    """A file that a mirror has."""
+    content = b"content" * 1000
+    file = sources.RemoteFile("file.bin", (), hashlib.sha256(content).hexdigest(), len(content))
+    sources.fetch("set", file, cache=root, mirror=str(root.parent / "mirror"))
+
+
+def reproduced(root: Path) -> None:
+    """Cells of a grid, their record, and what is drawn of them."""
+    settings = [
+        make_settings(root, look_back=i, hyperparameter_updates=2, repetitions=2, checkpoint_every=0.0, workers=1)
+        for i in (2, 3)
+    ]
+    table = settings[0].source.load(0.25)
+    jobs = [reproduce.Job("part", each, table, *reproduce.identify(each, table)) for each in settings]
+    chosen = Experiment("grid", "small", "A grid", ("figure",), (), (Part("part", (), (), 1),))
+
+    def draw(chosen: object, runs: object, results_dir: Path, out: Path) -> object:
+        for name in ("one", "two"):
+            with store.atomic(out / f"{name}.txt") as temporary:
+                temporary.write_text(name)
+            yield True, name
+
+    reproduce.expand = lambda *_, **__: reproduce.Expansion(chosen, tuple(jobs), ())
+    reproduce.draw = draw  # type: ignore[assignment]
+    reproduce.fingerprint = lambda *_: "one"
+    reproduce.Calibration.estimate = lambda *_: reproduce.Estimate(1.0, 1, 1)  # type: ignore[method-assign]
+    command._run(chosen, [], root, False, False, False, None, None)
+
+
+def with_exit(act: Callable[[], None]) -> None:
+    """Typer's exit codes as those of a process."""
+    import typer
+
+    try:
+        act()
+    except typer.Exit as end:
+        sys.exit(end.exit_code)
+
+
+def prepare(name: str, root: Path) -> None:
+    """What a scenario begins with."""
+    shutil.rmtree(root.parent, ignore_errors=True)
+    root.parent.mkdir(parents=True)
+    if name == "joined":
+        make_run(root.parent / "other", "random", "uci_energy", [0.5, 0.4])
+        make_run(root.parent / "other", "baydin", "uci_energy", [0.5, 0.4])
+    elif name == "listed":
+        make_run(root, "random", "uci_energy", [0.5])
+    elif name == "fetched":
+        (root.parent / "mirror" / "set").mkdir(parents=True)
+        (root.parent / "mirror" / "set" / "file.bin").write_bytes(b"content" * 1000)
+    elif name == "again":
+        places.undisturbed(root, lambda: run(root), root.parent / "said")
+
+
+def content(root: Path) -> dict[str, object]:
+    """Everything that is stored, without times: names of files, and the numbers in them."""
+    found: dict[str, object] = dict.fromkeys(places.files(root))
+    for file in root.rglob("*.parquet"):
+        frame = pd.read_parquet(file).drop(columns=TIMES, errors="ignore")
+        found[str(file.relative_to(root))] = hashlib.sha256(frame.to_csv().encode()).hexdigest()
+    for file in (path for kind in ("*.txt", "*.bin") for path in root.rglob(kind)):
+        found[str(file.relative_to(root))] = file.read_bytes()
+    return found
+
+
+def expected(act: Act) -> Act:
+    """The command with the exit codes of ``hpo-bench``: what is no error of ours ends as 3."""
+
+    def guarded(root: Path) -> None:
+        try:
+            act(root)
+        except (UserError, RunError) as error:
+            assert "\n" not in str(error)
+            print(f"error: {error}")
+            sys.exit(2 if isinstance(error, UserError) else 1)
+        except Exception as error:
+            import traceback
+
+            traceback.print_exc()
+            print(f"internal error: {type(error).__name__}: {error}")
+            sys.exit(3)
+
+    return guarded
+
+
+def tried(name: str, act: Act, every: bool) -> tuple[list[str], int]:
+    """Kill the scenario, and let it fail, at every place; what went wrong, and how many places there are.
+
+    Args:
+        every: let each place fail with each of the errors; with one of them in turn otherwise.
+    """
+    wrong: list[str] = []
+    with tempfile.TemporaryDirectory(prefix="hpo-bench-") as folder:
+        root, said = Path(folder) / name / "root", Path(folder) / "said"
+
+        def command() -> None:
+            act(root)
+
+        prepare(name, root)
+        found = places.recorded(root, command, said)
+        whole = content(root)
+        for at, place in enumerate(found, 1):
+            prepare(name, root)
+            places.killed(root, command, at, said)
+            wrong += [f"{name}: killed before {place} ({at}): {text}" for text in _goes_on(root, command, whole, said)]
+            for error in ERRORS if every else (ERRORS[at % len(ERRORS)],):
+                prepare(name, root)
+                code = places.failing(root, command, at, error, said)
+                what = f"{name}: {errno.errorcode[error]} at {place} ({at})"
+                if code not in (0, 1, 2):
+                    wrong.append(f"{what}: exit code {code}: {said.read_text().strip().splitlines()[-1:]}")
+                wrong += [f"{what}: {text}" for text in _goes_on(root, command, whole, said)]
+    return wrong, len(found)
+
+
+def _goes_on(root: Path, command: Callable[[], None], whole: dict[str, object], said: Path) -> list[str]:
+    """Start the command again; how its end differs from that of an undisturbed one."""
+    code = places.undisturbed(root, command, said)
+    if code:
+        return [f"then exit code {code}: {said.read_text().strip().splitlines()[-1:]}"]
+    now = content(root)
+    differing = sorted(key for key in {*now, *whole} if now.get(key, 0) != whole.get(key, 0))
+    return [f"then other results or litter: {differing[:5]}"] if differing else []
+
+
+SCENARIOS: dict[str, Act] = {
+    "run": run, "again": again, "search": search, "joined": joined, "listed": listed, "fetched": fetched,
+    "reproduced": reproduced,
+}  # fmt: skip
+
+
+def main(names: Sequence[str]) -> None:
+    """See above."""
+    locks.PATIENCE = 0.01
+    gc.freeze()
+    for name in [name for name in names if name != "--all"] or SCENARIOS:
+        wrong, count = tried(name, expected(SCENARIOS[name]), "--all" in names)
+        print("".join(f"{line}\n" for line in wrong) + f"{name}: {count} places", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
