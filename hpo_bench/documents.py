@@ -70,6 +70,38 @@ def parsed_run(text: str) -> dict[str, Any]:
     return content
 
 
+def check_table(path: Path) -> None:
+    """Look at both ends of a Parquet file: whether it is there, and whole, at the price of opening it.
+
+    Raises:
+        OSError: it cannot be opened.
+        ValueError: it is something else, or cut off.
+    """
+    with path.open("rb") as file:
+        begin = file.read(4)
+        size = file.seek(0, 2)
+        file.seek(max(size - 8, 0))
+        end = file.read(8)
+    if begin != b"PAR1" or end[4:] != b"PAR1" or int.from_bytes(end[:4], "little") + 12 > size:
+        raise ValueError("empty" if not size else "not all of a Parquet file")
+
+
+def check_tables(folder: Path) -> None:
+    """`check_table` for those that every complete run has.
+
+    Raises:
+        ValueError: names the file, and what to do.
+    """
+    for name in ("final.parquet", "curves.parquet"):
+        try:
+            check_table(folder / name)
+        except FileNotFoundError:
+            raise ValueError(f"{folder / name} is missing; {again(folder)}") from None
+        except (OSError, ValueError) as error:
+            reason = (error.strerror if isinstance(error, OSError) else None) or error
+            raise ValueError(f"{folder / name} is damaged ({reason}); {again(folder)}") from None
+
+
 def again(path: Path) -> str:
     """What to do about a run's folder that cannot be read."""
     return f"move {path} aside, or run with --force, to compute it again"

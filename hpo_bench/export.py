@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from hpo_bench.errors import UserError, nearest
+from hpo_bench import notices
+from hpo_bench.errors import StoreError, UserError, nearest
 from hpo_bench.store import FINAL_COLUMNS, Run, atomic, complete_runs, read_run, read_table, runs_folder, told_apart
 from hpo_bench.tracking import HYPERPARAMETERS, add_scalars, event_writer, finite_points, summarise
 
@@ -56,11 +57,24 @@ def _near(name: str, known: Sequence[str]) -> str:
 
 def write_csv(runs: Sequence[Run], out: Path) -> list[Path]:
     """``finals.csv``, a row per repetition of all runs, and ``curves/<run_id>.csv`` each: unrounded, nulls empty."""
-    finals = [_described(run, read_table(run, "final")) for run in runs]
-    written = [_to_csv(pd.concat(finals, ignore_index=True), out / "finals.csv")]
-    for run in runs:
-        written.append(_to_csv(_whole_numbers(read_table(run, "curves")), out / "curves" / f"{run.run_id}.csv"))
+    finals, written = [], []
+    for run, final, curves in _readable(runs):
+        finals.append(_described(run, final))
+        written.append(_to_csv(_whole_numbers(curves), out / "curves" / f"{run.run_id}.csv"))
+    if finals:
+        written.insert(0, _to_csv(pd.concat(finals, ignore_index=True), out / "finals.csv"))
     return written
+
+
+def _readable(runs: Sequence[Run]) -> Iterator[tuple[Run, pd.DataFrame, pd.DataFrame]]:
+    """Runs with their final values and curves; what is damaged is left out, where that may be."""
+    for run in runs:
+        try:
+            tables = read_table(run, "final"), read_table(run, "curves")
+        except StoreError as error:
+            notices.leave_out(run.path, error)
+            continue
+        yield run, *tables
 
 
 def _described(run: Run, final: pd.DataFrame) -> pd.DataFrame:
@@ -100,9 +114,8 @@ def write_tensorboard(runs: Sequence[Run], out: Path, seeds: Sequence[int] = ())
         for seed in seeds:
             _check_seed(run, seed)
     written = []
-    for run in runs:
-        curves = read_table(run, "curves")
-        written.append(_events(out / run.run_id, summarise(curves, read_table(run, "final"))))
+    for run, final, curves in _readable(runs):
+        written.append(_events(out / run.run_id, summarise(curves, final)))
         for seed in seeds:
             own = curves[curves["seed"] == seed].set_index("step").drop(columns="seed")
             written.append(_events(out / f"{run.run_id}-seed-{seed}", own.dropna(axis="columns", how="all")))

@@ -1,9 +1,9 @@
 """A compact index of the runs of a store, so that 50 000 of them are listed in a second (no pandas, no torch).
 
-``runs/.index.jsonl`` holds a line for each ``run.json`` that was read or written, with the file's time and size. It is
-a cache: a line counts only while its ``run.json`` is there and has that time and size, every other run is read and
-noted. So it may be deleted at any time, folders may be deleted, copied or edited, a line may be lost or cut off, and
-several processes may add to it at once.
+``runs/.index.jsonl`` holds a line for each ``run.json`` that was read or written, with the file's time, and its size
+and those of the run's tables. It is a cache: a line counts only while its files are there and have that time and these
+sizes, every other run is read and noted. So it may be deleted at any time, folders may be deleted, copied or edited, a
+line may be lost or cut off, and several processes may add to it at once.
 """
 
 from __future__ import annotations
@@ -43,7 +43,10 @@ class Entry(NamedTuple):
     error: str | None = None
 
 
-TYPES = {(int, int, int, str, str, str, str, int, str, error) for error in (str, type(None))}  # of a line's values
+Stamp = tuple[int, ...]  # time and size of run.json, sizes of the tables, -1 where there is none
+TYPES = {
+    (int, int, int, int, int, str, str, str, str, int, str, error) for error in (str, type(None))
+}  # of a line's values
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ def entry(run_id: str, document: Mapping[str, Any]) -> Entry:
 def note(runs: Path, run_id: str, document: Mapping[str, Any]) -> None:
     """Add one run. An index that cannot be written costs time later, nothing else."""
     with contextlib.suppress(OSError):
-        _append(runs, [_line(entry(run_id, document), *_stamp(runs / run_id / "run.json"))])
+        _append(runs, [_line(entry(run_id, document), _stamp(f"{runs}/{run_id}"))])
 
 
 def read(runs: Path) -> Listing:
@@ -84,9 +87,10 @@ def read(runs: Path) -> Listing:
     unfinished, damaged = [], {}
     base = str(runs)
     for name in _folders(runs):
-        file = f"{base}/{name}/run.json"
+        folder = f"{base}/{name}"
+        file = f"{folder}/run.json"
         try:
-            stamp = _stamp(file)
+            stamp = _stamp(folder)
         except OSError:
             unfinished.append(name)
             continue
@@ -95,7 +99,7 @@ def read(runs: Path) -> Listing:
             entries[name] = cached[1]
             continue
         try:
-            entries[name] = entry(name, documents.parsed_run(Path(file).read_text(encoding="utf-8")))
+            found = entry(name, documents.parsed_run(Path(file).read_text(encoding="utf-8")))
         except documents.Newer as error:
             damaged[name] = f"{file} is {error}"
             continue
@@ -103,11 +107,18 @@ def read(runs: Path) -> Listing:
             reason = (error.strerror if isinstance(error, OSError) else None) or error
             damaged[name] = f"{file} is damaged ({reason}); {documents.again(runs / name)}"
             continue
-        known[name] = stamp, entries[name]
-        fresh.append(_line(entries[name], *stamp))
+        try:
+            if found.status == "complete":
+                documents.check_tables(Path(folder))
+        except ValueError as error:
+            damaged[name] = str(error)
+            continue
+        entries[name] = found
+        known[name] = stamp, found
+        fresh.append(_line(found, stamp))
     with contextlib.suppress(OSError):
         if lines + len(fresh) > len(entries) + SLACK:
-            _rewrite(runs, (_line(entries[name], *known[name][0]) for name in entries))
+            _rewrite(runs, (_line(entries[name], known[name][0]) for name in entries))
         elif fresh:
             _append(runs, fresh)
     return Listing(entries, tuple(unfinished), damaged)
@@ -133,28 +144,35 @@ def _folders(runs: Path) -> list[str]:
         return []
 
 
-def _stamp(file: Path | str) -> tuple[int, int]:
-    status = os.stat(file)
-    return status.st_mtime_ns, status.st_size
+def _stamp(folder: str) -> Stamp:
+    status = os.stat(f"{folder}/run.json")
+    return status.st_mtime_ns, status.st_size, _size(f"{folder}/final.parquet"), _size(f"{folder}/curves.parquet")
 
 
-def _line(found: Entry, time: int, size: int) -> str:
-    content = json.dumps([FORMAT, time, size, *found], ensure_ascii=False, separators=(",", ":"))
+def _size(file: str) -> int:
+    try:
+        return os.stat(file).st_size
+    except OSError:
+        return -1
+
+
+def _line(found: Entry, stamp: Stamp) -> str:
+    content = json.dumps([FORMAT, *stamp, *found], ensure_ascii=False, separators=(",", ":"))
     return f"{content}\n"
 
 
-def _known(runs: Path) -> tuple[dict[str, tuple[tuple[int, int], Entry]], int]:
+def _known(runs: Path) -> tuple[dict[str, tuple[Stamp, Entry]], int]:
     """Entries and stamps by name, the newest line of each, and how many lines there are."""
     try:
         text = (runs / FILE).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return {}, 0
-    known: dict[str, tuple[tuple[int, int], Entry]] = {}
+    known: dict[str, tuple[Stamp, Entry]] = {}
     lines = text.splitlines()
     for values in _parsed(lines):
         if isinstance(values, list) and tuple(map(type, values)) in TYPES and values[0] == FORMAT:
-            _, time, size, *rest = values
-            known[rest[0]] = (time, size), Entry(*rest)
+            found = Entry(*values[5:])
+            known[found.run_id] = tuple(values[1:5]), found
     return known, len(lines)
 
 

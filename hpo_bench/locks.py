@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,8 @@ except ImportError:  # not on Windows
 
 PATIENCE = 0.2  # seconds between looks at a lock that another process holds
 TELL_EVERY = 5.0  # seconds between lines about it
+
+_own = threading.local()
 
 
 class Busy(Exception):
@@ -44,9 +47,12 @@ class Lock:
     def __init__(self, path: Path, file: IO[str], exclusive: bool, waited: bool = False) -> None:
         self.path, self.exclusive, self.waited = path, exclusive, waited
         self._file = file
+        self._key, self._threads = path.absolute(), _held()
+        self._threads.add(self._key)
 
     def release(self) -> None:
         """Remove the file, then let go: in this order nobody can take a lock on a file that is gone."""
+        self._threads.discard(self._key)
         with contextlib.suppress(OSError):
             self.path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
@@ -62,9 +68,11 @@ class Lock:
 def take(path: Path, waiting: Callable[[str], None] | None = None) -> Lock:
     """Take the lock whose file is ``path``.
 
+    A thread that holds it already would wait for itself.
+
     Args:
         waiting: where another process holds it, wait until that lets go or ends, and tell this function about it every
-            `TELL_EVERY` seconds. Without it, and where this process itself holds it, `Busy` is raised.
+            `TELL_EVERY` seconds. Without it, and where this very thread holds it, `Busy` is raised.
 
     Raises:
         Busy: see above.
@@ -76,7 +84,7 @@ def take(path: Path, waiting: Callable[[str], None] | None = None) -> Lock:
         try:
             lock = _attempt(path)
         except Busy as busy:
-            if waiting is None or str(busy) == _holder():
+            if waiting is None or path.absolute() in _held():
                 raise
             waited = True
             if time.monotonic() - said >= TELL_EVERY:
@@ -149,6 +157,14 @@ def _attempt(path: Path) -> Lock | None:
             file.close()
         raise
     return Lock(path, file, exclusive)
+
+
+def _held() -> set[Path]:
+    """Files of the locks that this thread holds."""
+    if not hasattr(_own, "held"):
+        _own.held = set()
+    held: set[Path] = _own.held
+    return held
 
 
 def _holder() -> str:

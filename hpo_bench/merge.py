@@ -44,7 +44,8 @@ def plan(sources: Sequence[Path], results_dir: Path) -> Plan:
     _check(sources, results_dir)
     made = Plan()
     held = [run for run in scan(results_dir, made.damaged.append) if run.status == "complete"]
-    known = {run.run_id for run in held}
+    names = {run.run_id: _repetitions(run) for run in held}
+    contents = set(names.values())
     broken = {path.name for path in _folders(results_dir) if _is_damaged(path)}
     groups: dict[str, list[Run]] = defaultdict(list)
     for run in held:
@@ -52,14 +53,22 @@ def plan(sources: Sequence[Path], results_dir: Path) -> Plan:
     for source in sources:
         for run in _complete(source, made):
             groups[run.config_hash].append(run)
-            if run.run_id in known:
+            if _repetitions(run) in contents:
                 made.identical.append(run)
+            elif run.run_id in names:
+                made.damaged.append(StoreError(f"{run.path}: another run has this name already; rename the folder"))
             elif run.run_id not in broken:
-                known.add(run.run_id)
+                names[run.run_id] = _repetitions(run)
+                contents.add(_repetitions(run))
                 made.copies.append(run)
     for runs in groups.values():
         _compare(runs)
     return made
+
+
+def _repetitions(run: Run) -> tuple[str, tuple[int, ...]]:
+    """What a run is, whatever its folder is called: configuration and data, and seeds."""
+    return run.config_hash, tuple(sorted(run.seeds))
 
 
 def copy(run: Run, results_dir: Path) -> None:
@@ -70,13 +79,14 @@ def copy(run: Run, results_dir: Path) -> None:
     """
     files = sorted(path for path in run.path.iterdir() if path.is_file() and not path.name.startswith("."))
     files.sort(key=lambda path: path.name == "run.json")
-    with Writer(results_dir, run.run_id, force=True) as writer:
+    with Writer(results_dir, run.run_id) as writer:
         for file in files:
             try:
                 with atomic(writer.path / file.name) as temporary:
                     shutil.copyfile(file, temporary)
             except OSError as error:
                 raise StoreError(f"cannot copy {file} to {writer.path}: {error.strerror or error}") from None
+        writer.drop_blocks()
 
 
 def _check(sources: Sequence[Path], results_dir: Path) -> None:
@@ -158,8 +168,8 @@ def numbers(run: Run) -> dict[int, str]:
 
 
 def _comparable(column: pd.Series) -> np.ndarray:
-    """Numbers as float64 with one kind of NaN, whatever type a table of few rows gave them; text as it is."""
-    if column.name == "status":
-        return column.to_numpy(dtype=object)
+    """Numbers as float64 with one kind of NaN, whatever type a table of few rows gave them; other things as text."""
+    if not pd.api.types.is_numeric_dtype(column) and not column.isna().all():
+        return column.astype(str).to_numpy(dtype=object)
     values = column.to_numpy(dtype=np.float64, na_value=np.nan)
     return np.where(np.isnan(values), np.nan, values)

@@ -4,8 +4,70 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Iterator
+from contextvars import ContextVar
+from pathlib import Path
+
+from hpo_bench.errors import StoreError
 
 _told: set[str] = set()
+
+
+class LeftOut:
+    """What a command leaves out of what it makes, because it cannot be read."""
+
+    def __init__(self) -> None:
+        self.folders: set[Path] = set()
+
+    def add(self, folder: Path, error: StoreError) -> None:
+        """Name a run's folder, once."""
+        if folder not in self.folders:
+            self.folders.add(folder)
+            say(f"left out: {error}")
+
+
+_left_out: ContextVar[LeftOut | None] = ContextVar("left_out", default=None)
+
+
+@contextlib.contextmanager
+def leaving_out() -> Iterator[LeftOut]:
+    """Context: a damaged run is named and left out of what is made, where it would be an error otherwise."""
+    found = LeftOut()
+    token = _left_out.set(found)
+    try:
+        yield found
+    finally:
+        _left_out.reset(token)
+
+
+def leave_out(folder: Path, error: StoreError) -> None:
+    """Leave a run out.
+
+    Raises:
+        StoreError: ``error``, where nothing may be left out.
+    """
+    found = _left_out.get()
+    if found is None:
+        raise error
+    found.add(folder, error)
+
+
+def is_left_out(folder: Path) -> bool:
+    """Whether a run was found to be damaged before."""
+    found = _left_out.get()
+    return found is not None and folder in found.folders
+
+
+def may_leave_out() -> bool:
+    """Whether runs may be left out, so that they are looked at before they are used."""
+    return _left_out.get() is not None
+
+
+def say(text: str) -> None:
+    """Print a line on standard error. Whatever becomes of it, nothing is raised."""
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError, ValueError):  # closed, or full: nobody is listening
+            print(text, file=sys.stderr, flush=True)
 
 
 def warn(text: str) -> None:
@@ -13,6 +75,4 @@ def warn(text: str) -> None:
     if text in _told:
         return
     _told.add(text)
-    if sys.stderr is not None:
-        with contextlib.suppress(OSError, ValueError):  # closed, or full: nobody is listening
-            print(f"warning: {text}", file=sys.stderr, flush=True)
+    say(f"warning: {text}")

@@ -13,6 +13,7 @@ import math
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,11 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
-from hpo_bench import __version__, config, experiment, index, plan
+from hpo_bench import __version__, config, documents, experiment, index, locks, notices, plan
 from hpo_bench.core import memory
 from hpo_bench.datasets.base import Table
 from hpo_bench.datasets.catalogue import configs_folder
-from hpo_bench.errors import RunError, UserError
+from hpo_bench.errors import RunError, StoreError, UserError
 from hpo_bench.experiment import Pool, Program, Trainer, execute_together, identify, pick_device
 from hpo_bench.hypergradients.grouped import groupable
 from hpo_bench.plan import Experiment
@@ -309,7 +310,7 @@ def carry_out(jobs: Sequence[Job], label: str, reporter: Reporter | None = None,
     """
     reporter = reporter or Silent()
     queue = deque(units(jobs))
-    tally, met = Tally(), 0
+    tally, met, told = Tally(), 0, -math.inf
     reporter.begin(label, sum(job.size for job in jobs))
     try:
         while queue:
@@ -323,10 +324,22 @@ def carry_out(jobs: Sequence[Job], label: str, reporter: Reporter | None = None,
                 queue.append(tuple(_without_force(job) for job in outcome.locked))
             met = met + 1 if len(locked) == len(unit) else 0
             if queue and met >= len(queue):
+                told = _tell_of_others(queue, reporter, told)
                 time.sleep(PATIENCE)
     finally:
         reporter.end()
     return tally
+
+
+def _tell_of_others(queue: Iterable[Sequence[Job]], reporter: Reporter, told: float) -> float:
+    """Say every few seconds what is waited for, if it was last ``told`` long ago; when it was told last."""
+    now = time.monotonic()
+    if now - told < locks.TELL_EVERY:
+        return told
+    names = [job.run_id for unit in queue for job in unit]
+    others = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    reporter.say(f"waiting for other processes, which compute {names[0]}{others}")
+    return now
 
 
 def _without_force(job: Job) -> Job:
@@ -375,25 +388,47 @@ def _record_file(results_dir: Path, name: str, scale: str, overrides: Sequence[s
     return results_dir / "experiments" / f"{name}-{scale}{own}.json"
 
 
-def remember(results_dir: Path, expansion: Expansion, overrides: Sequence[str]) -> None:
-    """Write the record of an expansion.
+def remember(results_dir: Path, expansion: Expansion, overrides: Sequence[str], *, drawn: bool = False) -> None:
+    """Write the record of an expansion, or warn: without it, the next call plans again.
 
-    Raises:
-        UserError: it cannot be written.
+    Args:
+        drawn: whether all figures and tables are made from what is stored.
     """
     chosen = expansion.experiment
-    file = _record_file(results_dir, chosen.name, chosen.scale, overrides)
+    content = {
+        "format": documents.FORMAT,
+        "experiment": chosen.name,
+        "scale": chosen.scale,
+        "overrides": list(overrides),
+        "key": fingerprint(chosen.name, chosen.scale, overrides),
+        "run_ids": [job.run_id for job in expansion.jobs],
+        "missing": list(expansion.missing),
+        "drawn": drawn,
+    }
+    _write_record(_record_file(results_dir, chosen.name, chosen.scale, overrides), content)
+
+
+def _write_record(file: Path, content: Mapping[str, Any]) -> None:
     try:
-        write_json(
-            file,
-            {
-                "experiment": chosen.name, "scale": chosen.scale, "overrides": list(overrides),
-                "key": fingerprint(chosen.name, chosen.scale, overrides),
-                "run_ids": [job.run_id for job in expansion.jobs], "missing": list(expansion.missing),
-            },
-        )  # fmt: skip
+        write_json(file, content)
     except OSError as error:
-        raise UserError(f"cannot write {file}: {error.strerror or error}") from None
+        notices.warn(f"cannot write {file}: {error.strerror or error}; the next call will plan again")
+
+
+def note_drawn(results_dir: Path, name: str, scale: str, overrides: Sequence[str]) -> None:
+    """Add to a record that the figures and tables are made."""
+    file = _record_file(results_dir, name, scale, overrides)
+    with suppress(OSError, ValueError):
+        _write_record(file, {**documents.read(file), "drawn": True})
+
+
+def was_drawn(results_dir: Path, name: str, scale: str, overrides: Sequence[str]) -> bool:
+    """Whether the figures and tables of an experiment were all made, as its record tells."""
+    try:
+        content = documents.read(_record_file(results_dir, name, scale, overrides))
+    except (OSError, ValueError):
+        return False
+    return content.get("drawn", True) is True  # the first records do not tell
 
 
 def finished_record(results_dir: Path, name: str, scale: str, overrides: Sequence[str]) -> tuple[str, ...] | None:
@@ -405,7 +440,7 @@ def finished_record(results_dir: Path, name: str, scale: str, overrides: Sequenc
         return None
     file = _record_file(results_dir, name, scale, overrides)
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = documents.read(file)
         known, run_ids, missing = content["key"], tuple(content["run_ids"]), content["missing"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -420,21 +455,34 @@ def finished_record(results_dir: Path, name: str, scale: str, overrides: Sequenc
 
 def stored_runs(results_dir: Path, run_ids: Iterable[str]) -> list[Run]:
     """The complete ones among some runs."""
-    found = (read_run(runs_folder(results_dir) / run_id) for run_id in run_ids)
+    found = (_stored(runs_folder(results_dir) / run_id) for run_id in run_ids)
     return told_apart(run for run in found if run is not None and run.status == "complete")
 
 
-def draw(chosen: Experiment, runs: Sequence[Run], results_dir: Path, out: Path) -> Iterator[tuple[bool, str]]:
-    """Make the experiment's figures and tables from its own runs: (made, line) for each; no failure is fatal."""
+def _stored(folder: Path) -> Run | None:
+    try:
+        return read_run(folder)
+    except StoreError as error:
+        notices.leave_out(folder, error)
+        return None
+
+
+def draw(chosen: Experiment, runs: Sequence[Run], results_dir: Path, out: Path) -> Iterator[tuple[bool | None, str]]:
+    """Make the experiment's figures and tables from its own runs: (made, line) for each; no failure is fatal.
+
+    ``made`` is None where it could not be written, and may be later.
+    """
     for name in chosen.figures:
         yield from _guarded(f"figure {name}", lambda name=name: _figure(name, runs, results_dir, out))  # type: ignore[misc]
     for name in chosen.tables:
         yield from _guarded(f"table {name}", lambda name=name: _made_table(name, runs, results_dir, out))  # type: ignore[misc]
 
 
-def _guarded(what: str, make: Callable[[], Iterable[tuple[bool, str]]]) -> Iterator[tuple[bool, str]]:
+def _guarded(what: str, make: Callable[[], Iterable[tuple[bool, str]]]) -> Iterator[tuple[bool | None, str]]:
     try:
         yield from make()
+    except OSError as error:
+        yield None, f"{what}: not made ({error.strerror or error})"
     except Exception as error:  # a figure that fails must not take the results of hours with it
         yield False, f"{what}: not made ({' '.join(str(error).split()) or type(error).__name__})"
 

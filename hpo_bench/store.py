@@ -27,7 +27,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hpo_bench import documents, identity, index, locks, signals
+from hpo_bench import documents, identity, index, locks, notices, signals
 from hpo_bench.documents import FORMAT, again
 from hpo_bench.errors import RunError, StoreError
 
@@ -146,20 +146,33 @@ def read_run(path: Path) -> Run | None:
 def scan(results_dir: str | Path, on_error: Callable[[StoreError], None] | None = None) -> Iterator[Run]:
     """All finished runs (complete or failed) of a store, by name.
 
-    A damaged ``run.json`` raises `StoreError`, or is handed to ``on_error`` and passed over.
+    A damaged ``run.json`` raises `StoreError`, or is handed to ``on_error`` and passed over. Where runs may be left out
+    (`notices.leaving_out`) so are those that cannot be read, and complete ones whose tables are missing or cut off.
     """
     folder = runs_folder(results_dir)
     names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir()) if folder.is_dir() else []
     for name in names:
+        if notices.is_left_out(folder / name):
+            continue
         try:
             run = read_run(folder / name)
+            if run is not None and run.status == "complete" and notices.may_leave_out():
+                _check_tables(run)
         except StoreError as error:
             if on_error is None:
-                raise
-            on_error(error)
+                notices.leave_out(folder / name, error)
+            else:
+                on_error(error)
             continue
         if run is not None:
             yield run
+
+
+def _check_tables(run: Run) -> None:
+    try:
+        documents.check_tables(run.path)
+    except ValueError as error:
+        raise StoreError(str(error)) from None
 
 
 def told_apart(runs: Iterable[Run]) -> list[Run]:
@@ -501,7 +514,8 @@ class Writer:
 def tidy(results_dir: str | Path, run_ids: Iterable[str]) -> None:
     """Finish what a process left undone that was killed after the commit of one of these runs."""
     for run_id in run_ids:
-        if (runs_folder(results_dir) / run_id / ".lock").exists():
+        folder = runs_folder(results_dir) / run_id
+        if (folder / ".lock").exists() or (folder / "blocks").exists():
             with contextlib.suppress(RunError, StoreError), Writer(results_dir, run_id) as writer:
                 if writer.complete() is not None:
                     writer.drop_blocks()

@@ -13,11 +13,10 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from hpo_bench import identity, store
-from hpo_bench.errors import UserError, nearest
+from hpo_bench import identity, notices, store
+from hpo_bench.errors import StoreError, UserError, nearest
 from hpo_bench.identity import canonical, flat
 from hpo_bench.store import Run
 
@@ -278,7 +277,9 @@ def finals(runs: Runs) -> pd.DataFrame:
     """
     if not runs:
         return pd.DataFrame(columns=[*_description_columns(), *store.FINAL_COLUMNS])
-    tables = [_final_table(run) for run in runs]  # small files: threads would only hinder each other
+    runs, tables = _readable(runs, map(_final_table, runs))  # small files: threads would only hinder each other
+    if not runs:
+        return finals([])
     frame = pa.concat_tables(tables, promote_options="permissive").to_pandas()
     lengths = [table.num_rows for table in tables]
     described = pd.DataFrame([_description(run) for run in runs]).iloc[np.repeat(np.arange(len(runs)), lengths)]
@@ -291,20 +292,33 @@ def failure_aware(frame: pd.DataFrame, column: str = "test_metric") -> NDArray[n
     return np.where(np.isfinite(values) & (frame["status"] == "ok").to_numpy(), values, np.inf)
 
 
-def _final_table(run: Run) -> pa.Table:
-    table = _read(run, "final", None)
-    if not set(store.FINAL_COLUMNS).issubset(table.column_names):
-        store.read_table(run, "final")  # says which column and what to do
-    return table
+def _readable(runs: Runs, tables: Iterable[pa.Table | StoreError]) -> tuple[list[Run], list[pa.Table]]:
+    """Runs whose table could be read, and their tables; the others are left out, where that may be.
+
+    Raises:
+        StoreError: it may not.
+    """
+    kept: list[tuple[Run, pa.Table]] = []
+    for run, table in zip(runs, tables, strict=True):
+        if isinstance(table, StoreError):
+            notices.leave_out(run.path, table)
+        else:
+            kept.append((run, table))
+    return [run for run, _ in kept], [table for _, table in kept]
 
 
-def _read(run: Run, table: str, columns: list[str] | None) -> pa.Table:
-    """`store.read_table` without its cost per file, which matters for thousands; it words the error."""
+def _final_table(run: Run) -> pa.Table | StoreError:
+    """The final values, without columns of others' making that are no numbers."""
     try:
-        with pq.ParquetFile(run.path / f"{table}.parquet") as file:
-            return file.read(columns, use_threads=False)
-    except (pa.ArrowException, OSError, ValueError):
-        return pa.Table.from_pandas(store.read_table(run, table, columns), preserve_index=False)
+        table = store.read_arrow(run, "final")
+    except StoreError as error:
+        return error
+    numeric = {field.name for field in table.schema if not pa.types.is_nested(field.type) and _is_number(field.type)}
+    return table.select([name for name in table.column_names if name in numeric or name in store.FINAL_COLUMNS])
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind))
 
 
 def _description(run: Run) -> dict[str, Any]:
@@ -374,7 +388,7 @@ def curves(runs: Runs, columns: Sequence[str], every: int | None = None) -> pd.D
     """
     wanted = ["seed", "step", *(column for column in columns if column not in ("seed", "step"))]
     with ThreadPoolExecutor(THREADS) as pool:  # reading Parquet releases the GIL
-        frames = list(pool.map(lambda run: _thinned(_read(run, "curves", wanted), run, wanted, every), runs))
+        runs, frames = _readable(runs, pool.map(lambda run: _thinned(run, wanted, every), runs))
     described = {
         "run_id": [run.run_id for run in runs],
         "configuration": [configuration(run) for run in runs],
@@ -398,9 +412,11 @@ def _overlap(runs: Runs) -> bool:
     return any(count > 1 for count in counts.values())
 
 
-def _thinned(table: pa.Table, run: Run, wanted: list[str], every: int | None) -> pa.Table:
-    if any(column not in table.column_names for column in wanted):
-        store.read_table(run, "curves", wanted)  # says which column and what to do
+def _thinned(run: Run, wanted: list[str], every: int | None) -> pa.Table | StoreError:
+    try:
+        table = store.read_arrow(run, "curves", wanted)
+    except StoreError as error:
+        return error
     if not every or every == 1:
         return table
     seed, step = table["seed"].to_numpy(), table["step"].to_numpy()

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from hpo_bench import __version__, signals
+from hpo_bench import __version__, notices, signals
 from hpo_bench.errors import RunError, UserError, nearest
 
 # Command: where its Typer app or its function is. These modules import nothing heavy before their command runs.
@@ -53,8 +53,11 @@ class _Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            with signals.handled():
-                return super().invoke(ctx)
+            with signals.handled(), notices.leaving_out() as left_out:
+                result = super().invoke(ctx)
+            if left_out.folders:
+                raise typer.Exit(2)
+            return result
         except signals.Terminated:
             print("terminated; run the same command again to go on", file=sys.stderr)
             raise typer.Exit(signals.EXIT_CODE) from None

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from hpo_bench.errors import UserError
+from hpo_bench.locks import unsupported
 
 PACKAGES = (
     "torch", "hydra-core", "omegaconf", "typer", "rich", "numpy", "pandas", "pyarrow", "scipy", "scikit-learn",
@@ -130,6 +131,9 @@ def _writable(what: str, folder: Path, fix: str) -> Check:
         free = shutil.disk_usage(existing).free
     except OSError as error:
         return Check(False, what, f"cannot write to {folder}: {error.strerror}", fix)
+    if (without := unsupported(existing)) is not None:
+        fix = "do not start the same command twice at once, or choose a folder on a local disk"
+        return Check(None, what, f"{folder}, where files cannot be locked ({without})", fix)
     if free < LITTLE_SPACE:
         return Check(False, what, f"{folder}, only {free / GIB:.2f} GiB free", f"free some space, or {fix}")
     return Check(True, what, f"{folder}, {free / GIB:.1f} GiB free")

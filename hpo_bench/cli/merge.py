@@ -17,10 +17,12 @@ def merge(
 ) -> None:
     """Join the complete runs of several results folders; if repetitions disagree, nothing is copied."""
     from hpo_bench import merge as merging
+    from hpo_bench.store import tidy
 
     made = merging.plan(folders, results)
     for run in made.copies:
         merging.copy(run, results)
+    tidy(results, [run.run_id for run in made.identical])
     repetitions = sum(len(run.seeds) for run in made.copies)
     print(
         f"copied {len(made.copies)} runs ({repetitions} repetitions) to {results}; left out: {len(made.identical)} "

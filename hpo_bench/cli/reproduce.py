@@ -54,14 +54,17 @@ def _run(
     on: str | None, config_dir: Path | None,
 ) -> None:  # fmt: skip
     from hpo_bench import reproduce as engine
+    from hpo_bench.store import tidy
 
     out = results / "reproduced" / f"{chosen.name}-{chosen.scale}"
     if not (force or dry_run or config_dir):
         finished = engine.finished_record(results, chosen.name, chosen.scale, words)
         if finished is not None:
             print(f"{chosen.name}, {chosen.scale}: all {len(finished)} runs are stored, nothing to compute")
-            if not out.is_dir():
-                _draw(chosen, finished, results, out)
+            tidy(results, finished)
+            if not out.is_dir() or not engine.was_drawn(results, chosen.name, chosen.scale, words):
+                if _draw(chosen, finished, results, out):
+                    engine.note_drawn(results, chosen.name, chosen.scale, words)
             else:
                 print(f"figures and tables: {out}")
             return
@@ -72,12 +75,16 @@ def _run(
     _tell(expansion.missing)
     tally = None
     if not dry_run:
+        drawn = not config_dir and engine.was_drawn(results, chosen.name, chosen.scale, words)
         if not config_dir:
             engine.remember(results, expansion, words)
         tally = _compute(pending, chosen, on)
         run_ids = [job.run_id for job in expansion.jobs]
-        if tally.computed or not out.is_dir():
-            _draw(chosen, run_ids, results, out)
+        tidy(results, run_ids)
+        if tally.computed or not drawn or not out.is_dir():
+            drawn = _draw(chosen, run_ids, results, out)
+        if drawn and not config_dir:
+            engine.note_drawn(results, chosen.name, chosen.scale, words)
     _close(tally, expansion.missing)
 
 
@@ -167,14 +174,16 @@ def _compute(pending: Sequence[Job], chosen: Experiment, on: str | None) -> Tall
     return tally
 
 
-def _draw(chosen: Experiment, run_ids: Sequence[str], results: Path, out: Path) -> None:
+def _draw(chosen: Experiment, run_ids: Sequence[str], results: Path, out: Path) -> bool:
+    """Draw, and say what; whether there is nothing that could be drawn later."""
     from hpo_bench import reproduce as engine
 
     runs = engine.stored_runs(results, run_ids)
-    if not runs:
-        return
-    for made, line in engine.draw(chosen, runs, results, out):
+    finished = True
+    for made, line in engine.draw(chosen, runs, results, out) if runs else ():
         print(line, file=sys.stdout if made else sys.stderr)
+        finished = finished and made is not None
+    return finished
 
 
 def _tell(missing: Sequence[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hpo_bench import documents
 from hpo_bench.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def status(
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
     if experiment is not None:
         _experiment(experiment, results, listing, console)
+        _damaged(listing.damaged)
         return
     runs = list(listing.entries.values())
     unfinished = unfinished_runs(folder, listing.unfinished)
@@ -114,10 +115,12 @@ def _experiment(name: str, results: Path, listing: Listing, console: Console) ->
 
 def _record(file: Path) -> dict[str, Any] | None:
     try:
-        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content: dict[str, Any] = documents.read(file)
+    except (OSError, ValueError) as error:
+        print(f"left out: {file}: {error}", file=sys.stderr)
         return None
-    return content if {"run_ids", "scale", "overrides", "missing"} <= set(content) else None
+    lists = all(isinstance(content.get(name), list) for name in ("run_ids", "overrides", "missing"))
+    return content if lists and isinstance(content.get("scale"), str) else None
 
 
 def unfinished_runs(folder: Path, names: Iterable[str]) -> dict[str, int]:
@@ -127,6 +130,6 @@ def unfinished_runs(folder: Path, names: Iterable[str]) -> dict[str, int]:
 
 def _block_rows(block: Path) -> int:
     try:
-        return len(json.loads((block / "block.json").read_text(encoding="utf-8"))["seeds"])
-    except (OSError, ValueError, KeyError):
+        return len(documents.read(block / "block.json")["seeds"])
+    except (OSError, ValueError, KeyError, TypeError):
         return 0

@@ -27,13 +27,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from hpo_bench import __version__
+from hpo_bench import __version__, locks, notices
 from hpo_bench.errors import UserError
 
 TIMEOUT = 30.0  # seconds without a byte
 ATTEMPTS = 3  # in a row that bring nothing new
 BACK_OFF = 0.5  # seconds before the second attempt, doubled each time
 BLOCK = 1 << 18
+LOCK = ".lock"
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 """``with progress(label, total bytes) as at: at(bytes so far)``"""
@@ -182,14 +183,15 @@ def fetch(
     Raises:
         UserError: damaged copy in the cache, wrong checksum, file nowhere to be had, or cache not writable.
     """
-    if not force and (path := check(dataset, file, cache) or packaged(file)) is not None:
-        return path
     target = cached_path(dataset, file, cache)
+    if not force and (path := check(dataset, file, cache) or packaged(file)) is not None:
+        locks.clear(target.parent / LOCK)  # a process that was killed may have left it
+        return path
     places = _places(dataset, file, os.environ.get("HPO_BENCH_DATA_MIRROR", "") if mirror is None else mirror)
-    with _writable(target), _alone(target.parent) as exclusive:
+    with _writable(target), _alone(target.parent) as lock:
         if not force and (path := check(dataset, file, cache)) is not None:  # another process was faster
             return path
-        part = target.with_name(f"{target.name}.part" if exclusive else f"{target.name}.{os.getpid()}.part")
+        part = target.with_name(f"{target.name}.part" if lock.exclusive else f"{target.name}.{os.getpid()}.part")
         if force:
             part.unlink(missing_ok=True)
         _first_available(dataset, file, places, part, progress or terminal_progress)
@@ -218,6 +220,8 @@ def _on_mirror(mirror: str, dataset: str, file: RemoteFile) -> Path | str:
 
 @contextlib.contextmanager
 def _writable(target: Path) -> Iterator[None]:
+    """The folder of ``target``, made for as long as something is in it."""
+    made = [folder for folder in (target.parent, *target.parent.parents) if not folder.exists()]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield
@@ -226,28 +230,15 @@ def _writable(target: Path) -> Iterator[None]:
             f"cannot write to the data cache {target.parent}: {error.strerror or error}; "
             "set HPO_BENCH_DATA to a folder that can be written"
         ) from None
+    finally:
+        with contextlib.suppress(OSError):  # the first that holds something ends it
+            for folder in made:
+                folder.rmdir()
 
 
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[bool]:
-    """Wait for other downloads into ``folder`` to end, in this process or another. False where locks do not work."""
-    with (folder / ".lock").open("a") as lock:
-        yield _locked(lock)
-
-
-def _locked(lock: IO[str]) -> bool:
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return False
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        print(f"waiting for another download into {Path(lock.name).parent}", file=sys.stderr, flush=True)
-        fcntl.flock(lock, fcntl.LOCK_EX)
-    except OSError:  # some network file systems
-        return False
-    return True
+def _alone(folder: Path) -> locks.Lock:
+    """Wait for other downloads into ``folder`` to end, in this process or another, and say so every few seconds."""
+    return locks.take(folder / LOCK, lambda holder: notices.say(f"waiting for {holder} to download into {folder}"))
 
 
 def _first_available(

@@ -18,6 +18,7 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 
+from hpo_bench import locks
 from hpo_bench.datasets import sources
 from hpo_bench.datasets.sources import RemoteFile, cached_path, check, fetch
 from hpo_bench.errors import UserError
@@ -321,7 +322,7 @@ def test_two_at_once_download_once(server: Server, cache: Path) -> None:
 def test_without_locks_each_process_has_its_own_part(
     server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources, "_locked", lambda lock: False)
+    monkeypatch.setattr(locks, "fcntl", None)
     server.cuts = [5000] + [0] * sources.ATTEMPTS
     file = remote(f"{server.url}/f")
     with pytest.raises(UserError):
