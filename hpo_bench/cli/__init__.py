@@ -99,6 +99,10 @@ def main() -> None:
     """Run the program: mistakes and failures are one line each, exit code 2 or 1."""
     try:
         app(prog_name="hpo-bench")
+    except SystemExit as end:
+        if end.code == signals.EXIT_CODE:
+            signals.leave()
+        raise
     except Exception as error:
         unexpected = not isinstance(error, EXPECTED) or error.__cause__ is not None
         if os.environ.get("HPO_BENCH_DEBUG") == "1" and unexpected:
