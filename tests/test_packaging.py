@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from hpo_bench.native import building
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -62,6 +64,44 @@ def test_the_wheel_has_all_yamls(tmp_path: Path) -> None:
     installed = {path.relative_to(tmp_path / "installed" / "hpo_bench") for path in tmp_path.rglob("*.yaml")}
     assert installed == {path.relative_to(ROOT) for path in (ROOT / "configs").rglob("*.yaml")}
     assert shown_configuration(tmp_path / "installed", tmp_path) == shown_configuration(ROOT, tmp_path)
+    kernels_come_along(wheel, tmp_path)
+
+
+def kernels_come_along(wheel: Path, folder: Path) -> None:
+    """Where there is a C compiler, the wheel is for this platform, and needs none where it is installed."""
+    if building.compiler() is None or os.environ.get("HPO_BENCH_NATIVE") == "0":
+        assert wheel.name.endswith("-py3-none-any.whl")
+        return
+    assert not wheel.name.endswith("-any.whl")
+    carried = {path.name for path in (folder / "installed" / "hpo_bench" / "native").glob("*.so")}
+    assert carried == {building.file_name(variant) for variant in building.variants_of_machine()}
+    code = "from hpo_bench import native; print(native.kernels().why)"
+    variables = {**os.environ, "PATH": "", "PYTHONPATH": str(folder / "installed"), "HPO_BENCH_DATA": str(folder)}
+    variables.pop("CC", None)
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=variables, capture_output=True, text=True)
+    assert done.stdout.endswith(", from the package\n"), done.stderr
+
+
+def test_without_a_compiler_the_wheel_is_pure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("hatchling")
+    hook_of = importlib.util.spec_from_file_location("hatch_build", ROOT / "hatch_build.py")
+    assert hook_of is not None
+    assert hook_of.loader is not None
+    module = importlib.util.module_from_spec(hook_of)
+    hook_of.loader.exec_module(module)
+    hook = module.CustomBuildHook(str(ROOT), {}, None, None, str(tmp_path), "wheel")
+    data: dict[str, object] = {"force_include": {}, "pure_python": True}
+    broken = tmp_path / "cc"
+    broken.write_text("#!/bin/sh\nexit 1\n", encoding="utf-8")
+    broken.chmod(0o755)
+    for name, value in (("CC", str(broken)), ("HPO_BENCH_NATIVE", "0")):
+        monkeypatch.setenv(name, value)
+        hook.initialize("standard", data)
+        hook.finalize("standard", data, "")
+        assert data == {"force_include": {}, "pure_python": True}
+        monkeypatch.delenv(name)
+    hook.initialize("editable", data)
+    assert data == {"force_include": {}, "pure_python": True}
 
 
 def test_the_constraints_fit_the_requirements() -> None:

@@ -23,6 +23,7 @@ PACKAGES = (
 GIB = 1 << 30
 TIMEOUT = 5.0  # seconds to wait for a mirror
 LITTLE_SPACE = 1 * GIB
+CLEARLY = 1.1  # times as long: less is chance
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def doctor(
 ) -> None:
     """Look at versions, device, data, mirror and folders; exit code 1 if something that a run needs is broken."""
     broken = 0
-    for check in (*_versions(), *_machine(), *_folders(results), *_mirror(), *_datasets(), _compiler()):
+    for check in (*_versions(), *_machine(), *_folders(results), *_mirror(), *_datasets(), _kernels()):
         mark = {True: "✓", False: "✗", None: "·"}[check.good]
         print(
             f"{mark} {check.what}: {check.found}" + (f"  → {check.fix}" if check.good is not True and check.fix else "")
@@ -189,10 +190,30 @@ def _datasets() -> Iterator[Check]:
         yield Check(None, "datasets not here", ", ".join(absent), fix)
 
 
-def _compiler() -> Check:
-    from hpo_bench import native
+def _kernels() -> Check:
+    """Which kernels are used, and a second's measurement of what there is.
 
-    path = native.compiler()
-    if path is not None:
-        return Check(True, "C compiler", f"{path}, for kernels that are compiled on first use")
-    return Check(None, "C compiler", "none or left out", "with one, models with one hidden layer run twice as fast")
+    It does not decide anything: kernels and torch differ in the last digit, so a run would not be the same twice.
+    """
+    from hpo_bench import native
+    from hpo_bench.bench.kernels import speeds
+
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            used = native.look(Path(folder))
+    except UserError as error:
+        return Check(False, "kernels", str(error), "unset HPO_BENCH_NATIVE")
+    if used.library is None:
+        fix = "with a C compiler or a wheel that carries them, models with one hidden layer run several times as fast"
+        return Check(None, "kernels", used.why, fix)
+    found = speeds(used)
+    times = ", ".join(f"{value:.1f} µs by {name}" for name, value in found.items())
+    text = f"{used.why}; loss and gradient of UCI Energy's size take {times}"
+    best = min(found, key=lambda name: found[name])
+    own = found[used.variant or best]
+    if found["torch"] < own:
+        fix = "HPO_BENCH_NATIVE=0 is faster here, but its numbers differ in their last digits"
+        return Check(None, "kernels", text, fix)
+    if own > CLEARLY * found[best]:
+        return Check(None, "kernels", text, f"HPO_BENCH_NATIVE={best} is faster here, with the same numbers")
+    return Check(True, "kernels", text)

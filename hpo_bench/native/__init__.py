@@ -5,7 +5,8 @@ passes over memory. One source (`lanes.h` says how) gives a variant for each ins
 
 - ``x86-64-v4`` (AVX-512) and ``x86-64-v3`` (AVX2), whose results are the same bit by bit, so that the faster one may be
   taken wherever there is one;
-- ``plain`` for other processors, whose results are its own: with fused multiply-add on ARM, without it on older x86.
+- ``plain`` for other processors, whose results are its own: with fused multiply-add on ARM, without it on older x86,
+  where torch is as fast and taken unless it is asked for.
 
 Which one is taken depends on the processor alone, as torch sees it (``ATEN_CPU_CAPABILITY=avx2`` counts here too), and
 never on a measurement: kernels and torch differ in the last digit, and a run would not be the same twice. ``hpo-bench
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import subprocess
 import tempfile
 import time
@@ -29,6 +31,7 @@ from hpo_bench.errors import UserError
 from hpo_bench.native import building
 from hpo_bench.native.building import VARIANTS
 
+HERE = "compiled on this machine"
 BY_CAPABILITY = {"AVX512": "x86-64-v4", "AVX2": "x86-64-v3"}
 
 
@@ -73,10 +76,13 @@ def compiler() -> str | None:
 
 def variants() -> tuple[str, ...]:
     """Those that this processor can run, the fastest first."""
+    return tuple(VARIANTS)[tuple(VARIANTS).index(_best()) :]
+
+
+def _best() -> str:
     import torch
 
-    best = BY_CAPABILITY.get(torch.backends.cpu.get_cpu_capability(), "plain")
-    return tuple(VARIANTS)[tuple(VARIANTS).index(best) :]
+    return BY_CAPABILITY.get(torch.backends.cpu.get_cpu_capability(), "plain")
 
 
 @cache
@@ -86,38 +92,45 @@ def kernels() -> Kernels:
     Raises:
         UserError: ``HPO_BENCH_NATIVE`` has a wrong value.
     """
-    if left_out():
+    return look()
+
+
+def look(keep: Path | None = None) -> Kernels:
+    """`kernels`, found anew; see `load` for ``keep``."""
+    name = wanted()
+    if name == "0":
         return Kernels(None, "left out, HPO_BENCH_NATIVE=0")
-    possible, name = variants(), wanted()
-    if name in VARIANTS and name not in possible:
+    if name in VARIANTS and name not in variants():
         return Kernels(None, f"none: HPO_BENCH_NATIVE={name}, which this processor cannot run, torch does all the work")
-    return load(name if name in VARIANTS else possible[0])
+    if name == "1" and _best() == "plain" and platform.machine() in building.X86:
+        return Kernels(None, "none: a processor without AVX2, for which torch is as fast")
+    return load(name if name in VARIANTS else _best(), keep)
 
 
-def load(variant: str) -> Kernels:
-    """One variant: from the package, from the cache, or compiled now; never raises."""
+def load(variant: str, keep: Path | None = None) -> Kernels:
+    """One variant: from the package, from the cache, or compiled now; never raises.
+
+    Args:
+        keep: folder for what is compiled now, instead of the cache.
+    """
     name = building.file_name(variant)
-    packaged = building.HERE / name
-    try:
-        if packaged.is_file():
-            return Kernels(ctypes.CDLL(str(packaged)), f"{variant}, from the package", 0.0, variant)
-    except OSError:
-        pass  # another C library, say: compiled here it will do
+    for folder, how in ((building.HERE, "from the package"), *((folder, HERE) for folder in _folders())):
+        if (folder / name).is_file() and (folder == building.HERE or _is_own(folder)):
+            try:
+                return Kernels(ctypes.CDLL(str(folder / name)), f"{variant}, {how}", 0.0, variant)
+            except OSError:
+                continue  # damaged, or made for another C library: compiled here it will do
     command = compiler()
     if command is None:
-        return Kernels(
-            None, "none: not in the package, and no C compiler (cc, gcc, clang) was found, torch does all the work"
-        )
-    begin = time.perf_counter()
-    for folder in _folders():
+        missing = "not in the package, and no C compiler (cc, gcc, clang) was found"
+        return Kernels(None, f"none: {missing}, torch does all the work")
+    begin, reason = time.perf_counter(), ""
+    for folder in _folders() if keep is None else (keep,):
         try:
-            file = folder / name
-            fresh = not file.is_file()
-            if fresh:
-                _own(folder)
-                building.compile_to(file, command, variant)
-            seconds = time.perf_counter() - begin if fresh else 0.0
-            return Kernels(ctypes.CDLL(str(file)), f"{variant}, compiled by {command}", seconds, variant)
+            _own(folder)
+            building.compile_to(folder / name, command, variant)
+            library = ctypes.CDLL(str(folder / name))
+            return Kernels(library, f"{variant}, {HERE}", time.perf_counter() - begin, variant)
         except (OSError, subprocess.SubprocessError) as error:
             reason = str(error).splitlines()[0]
     return Kernels(None, f"none: {command} failed ({reason}), torch does all the work")
@@ -130,6 +143,11 @@ def _folders() -> Iterator[Path]:
     yield Path(tempfile.gettempdir()) / f"hpo-bench-{user}"
 
 
+def _is_own(folder: Path) -> bool:
+    """Whether nobody else can have put a library there."""
+    return not hasattr(os, "getuid") or folder.stat().st_uid == os.getuid()
+
+
 def _own(folder: Path) -> None:
     """Make a folder that nobody else can put a library into.
 
@@ -137,5 +155,5 @@ def _own(folder: Path) -> None:
         OSError: it cannot be made, or belongs to somebody else.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if hasattr(os, "getuid") and folder.stat().st_uid != os.getuid():
+    if not _is_own(folder):
         raise OSError(f"{folder} belongs to somebody else")

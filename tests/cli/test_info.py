@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import http.server
 import json
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,8 +14,11 @@ import numpy as np
 import pytest
 from make_store import make_run
 
+from hpo_bench import native
+from hpo_bench.bench.kernels import speeds
 from hpo_bench.datasets import sources
 from hpo_bench.datasets.catalogue import configs_folder, dataset_names
+from hpo_bench.errors import UserError
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -87,11 +92,20 @@ def marks(out: str) -> dict[str, str]:
     return {line[2:].partition(":")[0]: line[0] for line in out.splitlines()[:-1]}
 
 
+def with_kernels(monkeypatch: pytest.MonkeyPatch, variant: str, **measured: float) -> None:
+    """Pretend that these kernels are used, and that a measurement found this."""
+    used = native.Kernels(ctypes.CDLL(None), f"{variant}, from the package", 0.0, variant)
+    monkeypatch.setattr(native, "look", lambda keep: used)
+    found = {name.replace("_", "-"): value for name, value in measured.items()}
+    monkeypatch.setattr("hpo_bench.bench.kernels.speeds", lambda used: found)
+
+
 @pytest.fixture
 def healthy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder in which all is well."""
     monkeypatch.setenv("HPO_BENCH_DATA", str(tmp_path / "cache"))
     monkeypatch.delenv("HPO_BENCH_DATA_MIRROR", raising=False)
+    with_kernels(monkeypatch, "x86-64-v4", x86_64_v4=5.0, torch=60.0)
     return tmp_path
 
 
@@ -102,6 +116,57 @@ def test_doctor_finds_what_is_there_and_makes_nothing(call: Call, healthy: Path)
     assert "torch" in out
     assert set(dataset_names()) <= set(out.replace(",", " ").split())
     assert list(healthy.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("measured", "advice"),
+    [
+        ({"x86_64_v4": 5.0, "x86_64_v3": 9.0, "torch": 60.0}, None),
+        ({"x86_64_v4": 9.5, "x86_64_v3": 9.0, "torch": 60.0}, None),
+        (
+            {"x86_64_v4": 19.0, "x86_64_v3": 9.0, "torch": 60.0},
+            "HPO_BENCH_NATIVE=x86-64-v3 is faster here, with the same",
+        ),
+        ({"x86_64_v4": 9.0, "x86_64_v3": 9.0, "torch": 6.0}, "HPO_BENCH_NATIVE=0 is faster here, but its numbers"),
+    ],
+)
+def test_doctor_measures_the_kernels_and_leaves_the_choice_alone(
+    call: Call, healthy: Path, monkeypatch: pytest.MonkeyPatch, measured: dict[str, float], advice: str | None
+) -> None:
+    with_kernels(monkeypatch, "x86-64-v4", **measured)
+    code, out, _ = call("doctor")
+    (line,) = (line for line in out.splitlines() if "kernels:" in line)
+    assert code == 0
+    assert (
+        f"x86-64-v4, from the package; loss and gradient of UCI Energy's size take {measured['x86_64_v4']} µs" in line
+    )
+    assert (advice or "") in line
+    assert ("→" in line) == (advice is not None)
+
+
+def test_doctor_goes_on_without_kernels_and_refuses_a_wrong_wish(
+    call: Call, healthy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native, "look", lambda keep: native.Kernels(None, "none: nothing of the kind"))
+    code, out, _ = call("doctor")
+    assert (code, marks(out)["kernels"]) == (0, "·")
+
+    def wrong(keep: Path) -> native.Kernels:
+        raise UserError("HPO_BENCH_NATIVE=avx: must be 0")
+
+    monkeypatch.setattr(native, "look", wrong)
+    code, out, _ = call("doctor")
+    assert (code, marks(out)["kernels"]) == (1, "✗")
+
+
+@pytest.mark.skipif(native.kernels().library is None, reason="no compiled kernels")
+def test_a_second_measures_each_kernel_and_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HPO_BENCH_DATA", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    found = speeds(native.kernels(), 0.05)
+    assert {str(native.kernels().variant), "torch"} <= set(found)
+    assert all(0 < value < 1e6 for value in found.values())
+    assert not list(tmp_path.iterdir())
 
 
 def test_doctor_says_what_is_broken_and_how_to_mend_it(
