@@ -147,6 +147,10 @@ def _whole_numbers(value: Any) -> bool:
     return isinstance(value, list) and all(map(_whole, value))
 
 
+def _objects(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_object, value))
+
+
 def _status(value: Any) -> bool:
     return value in ("complete", "failed")
 
@@ -198,6 +202,7 @@ OPTIONAL: Mapping[str, Rule] = {
     "seconds.total": NUMBER,
     "data": OBJECT,
     "data.content": TEXT,
+    "taken_from": ("a list of objects", _objects),
     "costs": OBJECT,
     "costs.weight_updates": WHOLE,
     "costs.gradients": WHOLE,
@@ -221,7 +226,7 @@ OPTIONAL: Mapping[str, Rule] = {
     "config.method.search": OBJECT,
 }
 NULLABLE = {
-    "error", "data", "data.content", "costs", "code.numbers", "config.hyper", "config.init",
+    "error", "data", "data.content", "taken_from", "costs", "code.numbers", "config.hyper", "config.init",
     "config.look_back", "config.dataset.source", "config.dataset.metric", "config.dataset.metric_scale",
     "config.dataset.task", "config.method.rule", "config.method.search",
 }  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import platform
 import subprocess
@@ -19,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from hpo_bench import __version__, counting, identity, native, tracking
+from hpo_bench import __version__, counting, held, identity, native, tracking
 from hpo_bench.checkpoint import Checkpoint, Checkpoints
 from hpo_bench.core import batch_of_one, graphs, memory, start
 from hpo_bench.core.batches import Rows, Stream, inputs_on
@@ -29,6 +28,7 @@ from hpo_bench.core.recorder import QUANTILES, Recorder, recorded_steps
 from hpo_bench.datasets.base import Table
 from hpo_bench.datasets.preparation import check_table, content_of
 from hpo_bench.errors import RunError, UserError, described
+from hpo_bench.held import Wanted
 from hpo_bench.hypergradients.base import Costs, Estimator, chosen
 from hpo_bench.hypergradients.grouped import grouped
 from hpo_bench.models.base import Model, Settles
@@ -109,7 +109,7 @@ def execute_together(
                 writer = locks.enter_context(locked(settings, name))
                 run = writer.complete()
                 if run is None:
-                    claims[number] = Claim.of(settings, name, config_hash, writer)
+                    claims[number] = Claim.of(settings, name, config_hash, writer, reporter)
                     continue
             except (UserError, RunError) as error:
                 outcomes[number] = error
@@ -145,9 +145,16 @@ class Claim:
     outcome: Outcome | UserError | RunError | None = None
 
     @staticmethod
-    def of(settings: Settings, name: str, config_hash: str, writer: Writer) -> Claim:
-        """The claim of a run whose lock is held, with what is stored of it."""
+    def of(settings: Settings, name: str, config_hash: str, writer: Writer, reporter: Reporter) -> Claim:
+        """The claim of a run whose lock is held, with what is stored of it, here or in other runs."""
         earlier = writer.finished_seeds()
+        if not writer.force:
+            wanted = Wanted(name, config_hash, tuple(settings.seeds))
+            taken = held.take(writer, settings.results_dir, wanted, earlier)
+            if taken:
+                earlier = writer.finished_seeds()
+                missing = settings.repetitions - len(earlier)
+                reporter.say(f"{name}: {held.told(taken, settings.repetitions, missing)}")
         return Claim(settings, name, config_hash, writer, earlier, set(settings.seeds) - earlier)
 
 
@@ -843,7 +850,8 @@ def identify(settings: Settings, table: Table) -> tuple[str, str]:
     decisive["dataset"] = {"name": settings.dataset, "fingerprint": _fingerprint(settings, table)}
     decisive["numbers"] = NUMBERS
     if settings.start.file is not None:
-        decisive["init"] = {"sha256": hashlib.sha256(Path(settings.start.file).read_bytes()).hexdigest()}
+        # which of its rows a seed starts from depends on the run's first seed
+        decisive["init"] = {"sha256": start.digest(settings.start.file), "first": settings.seed}
     config_hash = _digest(decisive)
     full = _digest({"config": config_hash, "seed": settings.seed, "repetitions": settings.repetitions})
     return f"{settings.dataset}-{settings.method.name}-s{settings.seed}-n{settings.repetitions}-{full}", config_hash

@@ -12,15 +12,15 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hpo_bench import documents, locks
+from hpo_bench import documents, identity, locks
 
 FILE = ".index.jsonl"
-FORMAT = 2  # first of each line; lines of another are passed over
+FORMAT = 4  # first of each line; lines of another are passed over
 PATIENCE = 1.0  # seconds to wait for another writer
 SLACK = 1000  # lines that may be stale before the file is written anew
 
@@ -32,6 +32,8 @@ class Entry(NamedTuple):
         status: complete or failed.
         repetitions: of the run, finished or not.
         error: why it failed.
+        data: what it was trained on (`identity.data_key`).
+        spans: its seeds, as ``0-99`` or ``0-9,20-29``.
     """
 
     run_id: str
@@ -41,11 +43,18 @@ class Entry(NamedTuple):
     repetitions: int
     config_hash: str = ""
     error: str | None = None
+    data: str = ""
+    spans: str = ""
+
+    @property
+    def seeds(self) -> Iterator[int]:
+        """Seeds of its repetitions."""
+        return (seed for series in consecutive(self.spans) for seed in series)
 
 
 Stamp = tuple[int, ...]  # time and size of run.json, sizes of the tables, -1 where there is none
 TYPES = {
-    (int, int, int, int, int, str, str, str, str, int, str, error) for error in (str, type(None))
+    (int, int, int, int, int, str, str, str, str, int, str, error, str, str) for error in (str, type(None))
 }  # of a line's values
 
 
@@ -70,7 +79,26 @@ def entry(run_id: str, document: Mapping[str, Any]) -> Entry:
     return Entry(
         run_id, str(document["status"]), str(config["dataset"]["name"]), str(config["method"]["name"]),
         len(document["seeds"]), str(document["config_hash"]), document.get("error"),
+        identity.data_key(config, document.get("data") or {}, str(document["config_hash"])), spans(document["seeds"]),
     )  # fmt: skip
+
+
+def consecutive(text: str) -> Iterator[range]:
+    """The series of consecutive seeds that a text such as ``0-9,20-29`` names."""
+    for span in filter(None, text.split(",")):
+        first, _, last = span.partition("-")
+        yield range(int(first), int(last or first) + 1)
+
+
+def spans(seeds: Iterable[int]) -> str:
+    """Seeds as a short text: ``0-99``, or ``0-9,20-29``."""
+    found: list[list[int]] = []
+    for seed in sorted(set(seeds)):
+        if found and seed == found[-1][1] + 1:
+            found[-1][1] = seed
+        else:
+            found.append([seed, seed])
+    return ",".join(f"{first}-{last}" if last > first else str(first) for first, last in found)
 
 
 def note(runs: Path, run_id: str, document: Mapping[str, Any]) -> None:
@@ -136,6 +164,33 @@ def statuses(runs: Path, wanted: Iterable[str]) -> dict[str, str]:
     return {name: status(name) for name in wanted}
 
 
+def holders(runs: Path, config_hash: str) -> list[Entry]:
+    """Complete runs of one configuration, by run id.
+
+    The first call of a process looks at all runs, later ones at the index alone: a sweep of many runs asks for each.
+    """
+    folder = runs.absolute()
+    if folder not in _SEEN or not (runs / FILE).exists():
+        _SEEN.add(folder)
+        entries: Iterable[Entry] = read(runs).entries.values()
+    else:
+        known, _ = _known(runs, config_hash)
+        entries = (found for name, (_, found) in sorted(known.items()) if (runs / name / "run.json").exists())
+    return [found for found in entries if found.config_hash == config_hash and found.status == "complete"]
+
+
+_SEEN: set[Path] = set()  # folders that this process has looked through
+
+
+def repetitions(entries: Iterable[Entry]) -> dict[str, set[int]]:
+    """Seeds that complete runs hold, by configuration: each counts once, however many runs hold it."""
+    held: dict[str, set[int]] = {}
+    for found in entries:
+        if found.status == "complete":
+            held.setdefault(found.config_hash, set()).update(found.seeds)
+    return held
+
+
 def _folders(runs: Path) -> list[str]:
     try:
         with os.scandir(runs) as found:
@@ -161,14 +216,18 @@ def _line(found: Entry, stamp: Stamp) -> str:
     return f"{content}\n"
 
 
-def _known(runs: Path) -> tuple[dict[str, tuple[Stamp, Entry]], int]:
-    """Entries and stamps by name, the newest line of each, and how many lines there are."""
+def _known(runs: Path, containing: str = "") -> tuple[dict[str, tuple[Stamp, Entry]], int]:
+    """Entries and stamps by name, the newest line of each, and how many lines there are.
+
+    Args:
+        containing: text that a line must have.
+    """
     try:
         text = (runs / FILE).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return {}, 0
     known: dict[str, tuple[Stamp, Entry]] = {}
-    lines = text.splitlines()
+    lines = [line for line in text.splitlines() if containing in line]
     for values in _parsed(lines):
         if isinstance(values, list) and tuple(map(type, values)) in TYPES and values[0] == FORMAT:
             found = Entry(*values[5:])

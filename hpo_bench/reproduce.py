@@ -21,17 +21,18 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
-from hpo_bench import __version__, config, documents, experiment, index, locks, notices, plan
+from hpo_bench import __version__, config, documents, experiment, held, index, locks, notices, plan
 from hpo_bench.core import memory
 from hpo_bench.datasets.base import Table
 from hpo_bench.datasets.catalogue import configs_folder
 from hpo_bench.errors import RunError, StoreError, UserError
 from hpo_bench.experiment import Pool, Program, Trainer, execute_together, identify, pick_device
+from hpo_bench.held import Wanted
 from hpo_bench.hypergradients.grouped import groupable
 from hpo_bench.plan import Experiment
 from hpo_bench.progress import Reporter, Silent
 from hpo_bench.settings import Settings
-from hpo_bench.store import Locked, Run, read_run, runs_folder, told_apart, write_json
+from hpo_bench.store import Locked, Run, runs_folder, told_apart, write_json
 
 CALIBRATION_INTERVAL = 50  # weight updates per hyperparameter update in a calibration, at most
 QUICK = 0.1  # seconds below which a calibration is done again with more updates
@@ -58,6 +59,11 @@ class Job:
     table: Table = field(repr=False)
     run_id: str
     config_hash: str
+
+    @property
+    def wanted(self) -> Wanted:
+        """Its repetitions, wherever they are stored."""
+        return Wanted(self.run_id, self.config_hash, tuple(self.settings.seeds))
 
     @property
     def size(self) -> int:
@@ -402,6 +408,7 @@ def remember(results_dir: Path, expansion: Expansion, overrides: Sequence[str], 
         "overrides": list(overrides),
         "key": fingerprint(chosen.name, chosen.scale, overrides),
         "run_ids": [job.run_id for job in expansion.jobs],
+        "wanted": [job.wanted.plain() for job in expansion.jobs],
         "missing": list(expansion.missing),
         "drawn": drawn,
     }
@@ -431,8 +438,8 @@ def was_drawn(results_dir: Path, name: str, scale: str, overrides: Sequence[str]
     return content.get("drawn", True) is True  # the first records do not tell
 
 
-def finished_record(results_dir: Path, name: str, scale: str, overrides: Sequence[str]) -> tuple[str, ...] | None:
-    """Run ids of an experiment that is known to be complete, without composing anything; None if it is not known.
+def finished_record(results_dir: Path, name: str, scale: str, overrides: Sequence[str]) -> tuple[Wanted, ...] | None:
+    """What an experiment that is known to be complete consists of, without composing anything; None if it is not known.
 
     What the yamls do not fix (one's own table or start file) is never taken from a record.
     """
@@ -441,30 +448,30 @@ def finished_record(results_dir: Path, name: str, scale: str, overrides: Sequenc
     file = _record_file(results_dir, name, scale, overrides)
     try:
         content = documents.read(file)
-        known, run_ids, missing = content["key"], tuple(content["run_ids"]), content["missing"]
+        known, missing = content["key"], content["missing"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    if missing or known != fingerprint(name, scale, overrides):
+    wanted = held.recorded(content)
+    if missing or not wanted or known != fingerprint(name, scale, overrides):
         return None
-    found = index.statuses(runs_folder(results_dir), run_ids)
-    return run_ids if run_ids and all(status == "complete" for status in found.values()) else None
+    lacking = held.missing(index.read(runs_folder(results_dir)), wanted)
+    return wanted if not any(lacking.values()) else None
 
 
 # --- figures and tables ---
 
 
-def stored_runs(results_dir: Path, run_ids: Iterable[str]) -> list[Run]:
-    """The complete ones among some runs."""
-    found = (_stored(runs_folder(results_dir) / run_id) for run_id in run_ids)
-    return told_apart(run for run in found if run is not None and run.status == "complete")
+def stored_runs(results_dir: Path, wanted: Iterable[Wanted]) -> list[Run]:
+    """The complete ones among some runs, or those that hold their repetitions instead; what is damaged is left out."""
+    return told_apart(run for each in wanted for run in _stored(results_dir, each))
 
 
-def _stored(folder: Path) -> Run | None:
+def _stored(results_dir: Path, wanted: Wanted) -> list[Run]:
     try:
-        return read_run(folder)
+        return held.runs_with(results_dir, wanted)
     except StoreError as error:
-        notices.leave_out(folder, error)
-        return None
+        notices.leave_out(runs_folder(results_dir) / wanted.run_id, error)
+        return []
 
 
 def draw(chosen: Experiment, runs: Sequence[Run], results_dir: Path, out: Path) -> Iterator[tuple[bool | None, str]]:

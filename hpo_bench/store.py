@@ -51,6 +51,9 @@ class Run:
     """One stored run, as ``run.json`` tells it. Reading its tables is left to `read_table`.
 
     Args:
+        taken_from: earlier runs whose repetitions it holds copies of (see `Block`).
+        thinned: whether some of its curves were left out after it was computed.
+        part: whether ``seeds`` names some of its repetitions only, which alone are read.
         variant: which of the data that go by its dataset's name it was trained on; empty where there is one (see
             `told_apart`).
     """
@@ -66,6 +69,9 @@ class Run:
     error: str | None = None
     costs: dict[str, int] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
+    taken_from: tuple[dict[str, Any], ...] = ()
+    thinned: bool = False
+    part: bool = False
     variant: str = ""
 
     @property
@@ -140,6 +146,8 @@ def read_run(path: Path) -> Run | None:
         error=content.get("error"),
         costs=content.get("costs") or {},
         data=content.get("data") or {},
+        taken_from=tuple(content.get("taken_from") or ()),
+        thinned="curves_thinned_to" in content or "curves_emptied_of" in content,
     )
 
 
@@ -211,6 +219,9 @@ def read_arrow(run: Run, table: str, columns: Sequence[str] | None = None) -> pa
     try:
         with pq.ParquetFile(file) as content:
             found = content.read(columns, use_threads=False)
+            if run.part:
+                seeds = content.read(["seed"], use_threads=False)["seed"].to_numpy()
+                found = found.filter(np.isin(seeds, run.seeds))
     except FileNotFoundError:
         raise StoreError(f"{file} is missing; {again(run.path)}") from None
     except UNREADABLE as error:
@@ -328,12 +339,15 @@ class Block:
         tables: `TABLES` present, each with a column ``seed``.
         weights: final weights, name -> (rows, …), in the order of ``seeds``; empty unless asked for.
         seconds: wall time spent in ``train`` and ``evaluate``.
+        taken_from: the complete run that it is a copy of: ``run_id``, ``seeds`` as text, ``code``, ``environment``;
+            empty where it was computed.
     """
 
     seeds: tuple[int, ...]
     tables: dict[str, pa.Table]
     weights: dict[str, np.ndarray] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    taken_from: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Locked(RunError):
@@ -347,6 +361,7 @@ class _Stored:
     folder: Path
     seeds: tuple[int, ...]
     seconds: Mapping[str, float]
+    taken_from: Mapping[str, Any]
 
 
 class Writer:
@@ -444,6 +459,8 @@ class Writer:
                 with atomic(folder / "final_weights.npz") as temporary, temporary.open("wb") as file:
                     np.savez(file, **block.weights)  # type: ignore[arg-type]
             content = {"format": FORMAT, "seeds": list(block.seeds), "seconds": block.seconds}
+            if block.taken_from:
+                content["taken_from"] = dict(block.taken_from)
             write_json(folder / "block.json", content)
 
     def commit(self, seeds: Iterable[int], document: Mapping[str, Any]) -> Run:
@@ -460,9 +477,9 @@ class Writer:
             }
             (self.path / "run.json").unlink(missing_ok=True)  # of a failed run, or of one that is computed again
             self._commit_tables(blocks, order)
-            self._write_document(
-                {"format": FORMAT, "status": "complete", **document, "seconds": seconds, "seeds": order}
-            )
+            taken = [dict(block.taken_from) for block, _ in blocks if block.taken_from]
+            content = {"format": FORMAT, "status": "complete", **document, "seconds": seconds, "seeds": order}
+            self._write_document({**content, "taken_from": taken} if taken else content)
             self.drop_blocks()
         run = read_run(self.path)
         assert run is not None
@@ -534,13 +551,16 @@ def _read_block(folder: Path) -> _Stored:
         raise ValueError("block.json must name its seeds")
     if not isinstance(seconds, dict) or not all(type(value) in (int, float) for value in seconds.values()):
         raise ValueError("block.json must hold seconds")
+    taken_from = content.get("taken_from") or {}
+    if not isinstance(taken_from, dict):
+        raise ValueError("block.json must say as an object where it was taken from")
     for name in TABLES:
         file = folder / f"{name}.parquet"
         if file.exists() or name in ("final", "curves"):
             held = set(pq.ParquetFile(file).read(["seed"], use_threads=False)["seed"].to_pylist())
             if not held.issuperset(seeds) and name == "final":
                 raise ValueError(f"{file} does not hold the seeds of block.json")
-    return _Stored(folder, tuple(seeds), seconds)
+    return _Stored(folder, tuple(seeds), seconds, taken_from)
 
 
 def _each_once(blocks: Iterable[_Stored], order: Iterable[int], folder: Path) -> list[tuple[_Stored, tuple[int, ...]]]:

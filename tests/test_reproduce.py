@@ -434,7 +434,9 @@ def test_a_finished_experiment_is_known_without_composing(tmp_path: Path, monkey
     carry_out(found.jobs, "")
     monkeypatch.setattr(reproduce.config, "compose", None)
     ids = tuple(own.run_id for own in found.jobs)
-    assert finished_record(tmp_path, "sensitivity", "smoke", words) == ids
+    finished = finished_record(tmp_path, "sensitivity", "smoke", words)
+    assert finished is not None
+    assert tuple(each.run_id for each in finished) == tuple(ids)
     assert finished_record(tmp_path, "sensitivity", "small", words) is None
     assert finished_record(tmp_path, "sensitivity", "smoke", [*words, "init.file=x.npz"]) is None
     monkeypatch.setattr(reproduce.experiment, "NUMBERS", 0)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from hpo_bench import identity, notices, store
 from hpo_bench.errors import StoreError, UserError, nearest
 from hpo_bench.identity import canonical, flat
+from hpo_bench.index import consecutive
 from hpo_bench.store import Run
 
 NAMED = 2  # configurations left out of a comparison that get a line each
@@ -283,7 +284,19 @@ def finals(runs: Runs) -> pd.DataFrame:
     frame = pa.concat_tables(tables, promote_options="permissive").to_pandas()
     lengths = [table.num_rows for table in tables]
     described = pd.DataFrame([_description(run) for run in runs]).iloc[np.repeat(np.arange(len(runs)), lengths)]
-    return _once(pd.concat([described.reset_index(drop=True), frame], axis=1), ["seed"], TIMINGS)
+    joined = pd.concat([described.reset_index(drop=True), frame], axis=1)
+    for run in runs:
+        _where_computed(joined, run)
+    return _once(joined, ["seed"], TIMINGS)
+
+
+def _where_computed(frame: pd.DataFrame, run: Run) -> None:
+    """Repetitions that a run took from another are of the machine that computed them."""
+    for source in run.taken_from:
+        seeds = [seed for series in consecutive(str(source.get("seeds", ""))) for seed in series]
+        rows = (frame["run_id"] == run.run_id) & frame["seed"].isin(seeds)
+        for key in MACHINE:
+            frame.loc[rows, key] = (source.get("environment") or {}).get(key)
 
 
 def failure_aware(frame: pd.DataFrame, column: str = "test_metric") -> NDArray[np.float64]:

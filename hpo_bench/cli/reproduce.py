@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +12,7 @@ import typer
 from hpo_bench.errors import RunError, UserError
 
 if TYPE_CHECKING:
+    from hpo_bench.held import Wanted
     from hpo_bench.plan import Experiment
     from hpo_bench.reproduce import Estimate, Expansion, Job, Tally
 
@@ -61,7 +62,7 @@ def _run(
         finished = engine.finished_record(results, chosen.name, chosen.scale, words)
         if finished is not None:
             print(f"{chosen.name}, {chosen.scale}: all {len(finished)} runs are stored, nothing to compute")
-            tidy(results, finished)
+            tidy(results, [each.run_id for each in finished])
             if not out.is_dir() or not engine.was_drawn(results, chosen.name, chosen.scale, words):
                 if _draw(chosen, finished, results, out):
                     engine.note_drawn(results, chosen.name, chosen.scale, words)
@@ -79,10 +80,10 @@ def _run(
         if not config_dir:
             engine.remember(results, expansion, words)
         tally = _compute(pending, chosen, on)
-        run_ids = [job.run_id for job in expansion.jobs]
-        tidy(results, run_ids)
+        wanted = [job.wanted for job in expansion.jobs]
+        tidy(results, [job.run_id for job in expansion.jobs])
         if tally.computed or not drawn or not out.is_dir():
-            drawn = _draw(chosen, run_ids, results, out)
+            drawn = _draw(chosen, wanted, results, out)
         if drawn and not config_dir:
             engine.note_drawn(results, chosen.name, chosen.scale, words)
     _close(tally, expansion.missing)
@@ -104,22 +105,29 @@ def _expand(chosen: Experiment, results: Path, force: bool, config_dir: Path | N
 
 
 def _plan(expansion: Expansion, results: Path, retry_failed: bool, force: bool) -> list[Job]:
-    """Print the plan; the runs to compute."""
-    from hpo_bench import index
+    """Print the plan; the runs to compute: those whose repetitions no complete run holds."""
+    from hpo_bench import held, index
     from hpo_bench.reproduce import Calibration, units
     from hpo_bench.store import runs_folder
 
-    found = index.statuses(runs_folder(results), [job.run_id for job in expansion.jobs])
-    wanted = {"failed"} if retry_failed else {"failed", "unfinished", "missing"}
-    pending = [job for job in expansion.jobs if force or found[job.run_id] in wanted]
+    listing = index.read(runs_folder(results))
+    missing = held.missing(listing, [job.wanted for job in expansion.jobs])
+    if force:
+        missing = {job.run_id: set(job.settings.seeds) for job in expansion.jobs}
+    failed = {run_id for run_id, entry in listing.entries.items() if entry.status == "failed"}
+    pending = [job for job in expansion.jobs if missing[job.run_id]]
+    if retry_failed and not force:
+        pending = [job for job in pending if job.run_id in failed]
     calibration = Calibration()
     estimates = [(unit, calibration.estimate(unit)) for unit in units(pending)]
     if expansion.jobs:
-        _print_plan(expansion, {job.run_id for job in pending}, estimates)
+        _print_plan(expansion, {job.run_id: len(missing[job.run_id]) for job in pending}, estimates)
     return pending
 
 
-def _print_plan(expansion: Expansion, pending: set[str], estimates: Sequence[tuple[tuple[Job, ...], Estimate]]) -> None:
+def _print_plan(
+    expansion: Expansion, pending: Mapping[str, int], estimates: Sequence[tuple[tuple[Job, ...], Estimate]]
+) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -148,8 +156,11 @@ def _print_plan(expansion: Expansion, pending: set[str], estimates: Sequence[tup
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
     console.print(f"{chosen.name}, {chosen.scale}: {chosen.title}")
     console.print(table)
-    repetitions = sum(job.settings.repetitions for job in expansion.jobs if job.run_id in pending)
-    seconds = sum(estimate.seconds for _, estimate in estimates)
+    repetitions = sum(pending.values())
+    seconds = sum(
+        estimate.seconds * sum(pending[job.run_id] for job in unit) / sum(job.settings.repetitions for job in unit)
+        for unit, estimate in estimates
+    )
     console.print(
         f"{len(expansion.jobs)} runs, {len(expansion.jobs) - len(pending)} stored; to compute: {len(pending)} runs, "
         f"{repetitions} repetitions" + (f", about {duration(seconds)} on this machine" if estimates else ""),
@@ -174,11 +185,11 @@ def _compute(pending: Sequence[Job], chosen: Experiment, on: str | None) -> Tall
     return tally
 
 
-def _draw(chosen: Experiment, run_ids: Sequence[str], results: Path, out: Path) -> bool:
+def _draw(chosen: Experiment, wanted: Sequence[Wanted], results: Path, out: Path) -> bool:
     """Draw, and say what; whether there is nothing that could be drawn later."""
     from hpo_bench import reproduce as engine
 
-    runs = engine.stored_runs(results, run_ids)
+    runs = engine.stored_runs(results, wanted)
     finished = True
     for made, line in engine.draw(chosen, runs, results, out) if runs else ():
         print(line, file=sys.stdout if made else sys.stderr)

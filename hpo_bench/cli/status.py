@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hpo_bench import documents
+from hpo_bench import documents, identity
 from hpo_bench.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -68,11 +68,18 @@ def _failures(runs: Iterable[Entry], console: Console) -> None:
 def _table(runs: Iterable[Entry]) -> Table:
     from rich.table import Table
 
+    entries = list(runs)
+    variants = identity.variants((run.dataset, run.data) for run in entries)
     counts: dict[tuple[str, str], Counter[str]] = {}
-    for run in runs:
-        cell = counts.setdefault((run.dataset, run.method), Counter())
-        cell[run.status] += 1
-        cell["repetitions"] += run.repetitions * (run.status == "complete")
+    held: dict[tuple[str, str], set[tuple[str, int]]] = {}
+    for run in entries:
+        variant = variants[run.dataset, run.data]
+        key = (f"{run.dataset}@{variant}" if variant else run.dataset, run.method)
+        counts.setdefault(key, Counter())[run.status] += 1
+        if run.status == "complete":  # a repetition that two runs hold is one
+            held.setdefault(key, set()).update((run.config_hash, seed) for seed in run.seeds)
+    for key, repetitions in held.items():
+        counts[key]["repetitions"] = len(repetitions)
     table = Table("dataset", "method", box=None, pad_edge=False)
     for heading in ("complete", "repetitions", "failed"):
         table.add_column(heading, justify="right")
@@ -85,7 +92,7 @@ def _experiment(name: str, results: Path, listing: Listing, console: Console) ->
     """What is stored of an experiment, for each of the ways in which it was begun here."""
     from rich.table import Table
 
-    from hpo_bench import plan
+    from hpo_bench import held, plan
 
     if name not in plan.names():
         raise UserError(f"status {name}: no such experiment; {nearest(name, plan.names())}")
@@ -100,12 +107,15 @@ def _experiment(name: str, results: Path, listing: Listing, console: Console) ->
     failed: list[Entry] = []
     for record in records:
         found = [listing.entries[run_id] for run_id in record["run_ids"] if run_id in listing.entries]
-        complete = [entry for entry in found if entry.status == "complete"]
-        failed += [entry for entry in found if entry.status != "complete"]
-        unfinished = len(begun.intersection(record["run_ids"]))
-        rest = len(record["run_ids"]) - len(found) - unfinished
-        numbers = (len(record["run_ids"]), len(complete), sum(entry.repetitions for entry in complete),
-                   len(found) - len(complete), unfinished, rest)  # fmt: skip
+        complete = {entry.run_id: entry.repetitions for entry in found if entry.status == "complete"}
+        wanted = {each.run_id: each for each in held.recorded(record)}
+        missing = held.missing(listing, list(wanted.values()))
+        complete |= {name: len(each.seeds) for name, each in wanted.items() if not missing[name]}
+        not_complete = [entry for entry in found if entry.run_id not in complete]
+        failed += not_complete
+        unfinished = len(begun.intersection(record["run_ids"]) - set(complete))
+        rest = len(record["run_ids"]) - len(complete) - len(not_complete) - unfinished
+        numbers = (len(record["run_ids"]), len(complete), sum(complete.values()), len(not_complete), unfinished, rest)
         table.add_row(name, record["scale"], " ".join(record["overrides"]), *map(str, numbers))
     console.print(table)
     _failures({entry.run_id: entry for entry in failed}.values(), console)

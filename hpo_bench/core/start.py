@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import zipfile
 from collections.abc import Sequence
@@ -17,6 +18,8 @@ from hpo_bench.core.loop import Start
 from hpo_bench.core.seeds import generator
 from hpo_bench.errors import UserError
 from hpo_bench.models.base import Model
+
+UNREADABLE = (OSError, ValueError, zipfile.BadZipFile, EOFError, AttributeError, TypeError)  # of np.load
 
 
 def draw(seeds: Sequence[int], dataset: str, model: Model, ranges: settings.Start) -> dict[str, np.ndarray]:
@@ -47,6 +50,32 @@ def logarithms(values: np.ndarray) -> np.ndarray:
     return np.array([math.log(value) if value > 0 else outside[value == 0] for value in values.tolist()])
 
 
+def digest(path: Path) -> str:
+    """SHA-256 (hex) over the arrays of an ``.npz``, however it was written; over the bytes of what is none.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    found = hashlib.sha256()
+    try:
+        try:
+            arrays = _arrays(path)
+        except UNREADABLE:
+            return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise UserError(f"init.file={path}: cannot be read ({error.strerror or error})") from None
+    for name, array in sorted(arrays.items()):
+        values = array.astype(np.float64) if array.dtype.kind in "fiub" else array
+        found.update(f"{name} {values.dtype} {values.shape}".encode())
+        found.update(np.ascontiguousarray(values).tobytes())
+    return found.hexdigest()
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
+
+
 def read(path: Path, rows: Sequence[int], model: Model) -> dict[str, np.ndarray]:
     """Initial values of some rows of an ``.npz`` with ``w0/PARAMETER`` (R, …), ``raw/…`` and ``lr_multiplier`` (R,).
 
@@ -54,9 +83,8 @@ def read(path: Path, rows: Sequence[int], model: Model) -> dict[str, np.ndarray]
         UserError: a missing array, a wrong shape, too few rows, a value that is not finite.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+        arrays = _arrays(path)
+    except UNREADABLE as error:
         raise UserError(f"init.file={path}: not a readable .npz file ({str(error).splitlines()[0]})") from None
     wanted: dict[str, tuple[int, ...]] = {
         f"w0/{name}": shape for name, shape in zip(model.layout.names, model.layout.shapes, strict=True)
