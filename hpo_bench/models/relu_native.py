@@ -41,10 +41,8 @@ class _Batch(ctypes.Structure):
 
     @staticmethod
     def of(batch: Batch) -> _Batch:
-        """Addresses of a batch, which must outlive this value."""
+        """Addresses of a batch (as `ReLURegression.batch` makes it), which must outlive this value."""
         inputs, targets = batch.inputs, batch.targets
-        assert inputs.is_contiguous()
-        assert targets.is_contiguous()
         apart = (0, 0) if batch.shared else (inputs.stride(0), targets.stride(0))
         return _Batch(inputs.shape[-1], batch.count, inputs.data_ptr(), targets.data_ptr(), *apart)
 
@@ -52,14 +50,17 @@ class _Batch(ctypes.Structure):
 class _Hyper(ctypes.Structure):
     """``hyper`` of ``relu_regression.c``."""
 
+    tensor: Tensor
     _fields_ = (("values", ctypes.c_void_p), ("row", ctypes.c_long), ("weight", ctypes.c_long))
 
     @staticmethod
     def of(values: Tensor) -> _Hyper:
-        """Address and strides of a hyperparameter (R, 1) or (R, P), which must outlive this value."""
+        """Address and strides of a hyperparameter (R, 1) or (R, P), which lives on as long as this does."""
         one = values.shape[-1] == 1
-        assert one or values.stride(-1) == 1
-        return _Hyper(values.data_ptr(), values.stride(0), 0 if one else 1)
+        values = values if one else values.contiguous()
+        found = _Hyper(values.data_ptr(), values.stride(0), 0 if one else 1)
+        found.tensor = values
+        return found
 
 
 class NativeReLURegression(ReLURegression):

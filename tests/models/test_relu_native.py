@@ -77,6 +77,10 @@ def test_a_view_of_weights_or_vectors_will_do():
     again = kernel.linearise(weights.contiguous(), batch, {}, True)
     torch.testing.assert_close(found.gradient, again.gradient, rtol=0, atol=0)
     torch.testing.assert_close(found.products(vectors), again.products(vectors.contiguous()), rtol=0, atol=0)
+    lr, decay = draw(kernel.layout.count, 6, seed=4).T, draw(6, 1, seed=5)
+    torch.testing.assert_close(
+        found.series(vectors[0], lr, decay, 3), again.series(vectors[0], lr.contiguous(), decay, 3), rtol=0, atol=0
+    )
 
 
 @needs_kernels
