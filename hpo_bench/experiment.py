@@ -193,16 +193,15 @@ def _carry_out(
         claim = claims[number]
         run = claim.writer.commit(claim.settings.seeds, document(number))
         claim.outcome = Outcome(run, claim.settings.repetitions - len(claim.earlier))
-        tracked[number].complete(run)
+        trackers.complete(number, run)
 
+    tracked = [(claim.settings, claim.name, claim.writer.blocks) for claim in claims]
     updates = shared.total_updates
     total = sum(claim.settings.repetitions for claim in claims) * updates
     try:
         with ExitStack() as contexts:
             contexts.enter_context(Shown(reporter, label, total, finished * updates))
-            tracked = [
-                contexts.enter_context(tracking.Tracked(claim.settings, claim.name, reporter)) for claim in claims
-            ]
+            trackers = contexts.enter_context(tracking.Trackers(tracked, reporter))
             for number, claim in enumerate(claims):
                 if not claim.missing:  # killed between its last block and its commit
                     commit(number)
@@ -210,7 +209,7 @@ def _carry_out(
                 for number, block in parts.items():
                     claims[number].writer.write_block(block)
                     claims[number].missing.difference_update(block.seeds)
-                    tracked[number].finished(block)
+                    trackers.finished(number, block)
                 program.drop_checkpoint(parts)
                 for number in parts:
                     if not claims[number].missing:

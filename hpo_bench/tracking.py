@@ -5,12 +5,16 @@ Nothing of a tracker is imported unless it is asked for.
 
 from __future__ import annotations
 
+import json
 import os
+import queue
+import shutil
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import pandas as pd
@@ -19,11 +23,18 @@ from hpo_bench.errors import UserError, nearest
 from hpo_bench.identity import flat
 from hpo_bench.progress import Reporter
 from hpo_bench.settings import HYPERPARAMETERS, TRACKERS, Settings
-from hpo_bench.store import Block, Run, read_table
+from hpo_bench.store import Block, Run, read_table, write_json
 
 LOSSES = ("train_loss", "validation_loss", "test_loss", "test_metric")
 POINTS = 500  # of a curve that are sent to a tracker
 BATCH = 1000  # metrics that MLflow takes at once
+PARAMETERS = 100  # likewise
+QUEUED = 100  # messages that may wait for a tracker
+START_SECONDS = 10.0  # for a tracker's first answer
+CLOSE_SECONDS = 10.0  # for an answer to each message, once the run itself has ended
+AT_MOST_SECONDS = 60.0  # for all that is still to be told then
+SERVERS = {"mlflow": "MLFLOW_TRACKING_URI", "wandb": "WANDB_BASE_URL"}  # variables that name a tracker's server
+REMEMBERED = "tracker.json"  # beside a run's blocks: its id in the tracker
 
 
 # --- what is shown ---
@@ -71,7 +82,7 @@ def _quartiles(values: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def finite_points(frame: pd.DataFrame) -> Iterator[tuple[int, dict[str, float]]]:
+def finite_points(frame: pd.DataFrame) -> Iterator[Point]:
     """Rows of a frame by index, without values that are not finite (trackers draw them badly or refuse them)."""
     for step, row in zip(frame.index, frame.to_dict("records"), strict=True):
         yield int(step), {str(name): float(value) for name, value in row.items() if np.isfinite(value)}
@@ -80,10 +91,21 @@ def finite_points(frame: pd.DataFrame) -> Iterator[tuple[int, dict[str, float]]]
 # --- where it is shown ---
 
 
-class Backend(Protocol):
-    """One run in one tracker."""
+Point = tuple[int, dict[str, float]]  # a step, and values by name
 
-    def log(self, axis: str, points: Iterator[tuple[int, dict[str, float]]]) -> None:
+
+class Backend(Protocol):
+    """One run in one tracker.
+
+    Attributes:
+        id: the tracker's own name of the run, by which a resumed run finds it again.
+        shown: numbers of finished repetitions of which the tracker has points from before an interruption.
+    """
+
+    id: str
+    shown: Collection[int]
+
+    def log(self, axis: str, points: Iterator[Point]) -> None:
         """Add values over an axis: ``curves`` over weight updates, ``finished`` over finished repetitions."""
         ...
 
@@ -92,56 +114,175 @@ class Backend(Protocol):
         ...
 
 
-class Tracked:
-    """Context: tells the run's tracker, if it has one, of the run while it is computed.
+class Trackers:
+    """Context: tells the trackers of runs that are computed together, if they have one. See `Tracked`.
 
-    While blocks finish, the final values of the repetitions so far are logged over their number; when all have
-    finished, the curves summed up over all of them, over weight updates. A tracker that fails is left; the run goes on.
+    Args:
+        runs: settings, id, and the folder of finished blocks of each.
 
     Raises:
-        UserError: on entry: the tracker is not installed or cannot be started.
+        UserError: on entry: the tracker is not installed, cannot be started, or does not answer in time.
     """
 
-    def __init__(self, settings: Settings, run_id: str, reporter: Reporter) -> None:
-        self._settings, self._run_id, self._reporter = settings, run_id, reporter
-        self._backend: Backend | None = None
-        self._finals: list[pd.DataFrame] = []
+    def __init__(self, runs: Sequence[tuple[Settings, str, Path]], reporter: Reporter) -> None:
+        self._tracked = [
+            Tracked(settings.tracker, settings, run_id, blocks, reporter)
+            for settings, run_id, blocks in runs
+            if settings.tracker is not None
+        ]
 
-    def __enter__(self) -> Tracked:
-        name = self._settings.tracker
-        check(name)
-        if name is not None:
-            try:
-                self._backend = BACKENDS[name](self._settings.results_dir, self._run_id, self._settings.config)
-            except Exception as error:
-                raise UserError(f"tracker={name}: cannot be started ({_short(error)})") from None
+    def __enter__(self) -> Trackers:
+        try:
+            for tracked in self._tracked:
+                tracked.start()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._guarded(lambda backend: backend.close(kind is None))
+    def __exit__(self, *_: object) -> None:
+        for tracked in self._tracked:
+            tracked.end(False)
+        until = time.monotonic() + AT_MOST_SECONDS
+        for tracked in self._tracked:
+            tracked.wait(until)
+
+    def finished(self, number: int, block: Block) -> None:
+        """A block of a run is stored."""
+        if self._tracked:
+            self._tracked[number].finished(block)
+
+    def complete(self, number: int, run: Run) -> None:
+        """A whole run is stored."""
+        if self._tracked:
+            self._tracked[number].complete(run)
+
+
+class Tracked:
+    """Tells one run's tracker of it while it is computed, in a thread: no training waits for a tracker.
+
+    While blocks finish, the final values of the repetitions so far are logged over their number; when all have
+    finished, the curves summed up over all of them, over weight updates. The tracker's id is kept beside the run's
+    blocks, so that an interrupted run goes on in the tracker's run that it began. A tracker that fails or falls
+    silent is left, which is said once, and the run goes on.
+    """
+
+    def __init__(self, name: str, settings: Settings, run_id: str, blocks: Path, reporter: Reporter) -> None:
+        self._name, self._settings, self._run_id, self._blocks = name, settings, run_id, blocks
+        self._reporter = reporter
+        self._finals: list[pd.DataFrame] = []
+        self._work: queue.SimpleQueue[Callable[[Backend], None] | None] = queue.SimpleQueue()
+        self._started, self._ended, self._guard = threading.Event(), threading.Event(), threading.Lock()
+        self._refusal: str | None = None
+        self._over = self._left = self._slow = False
+        self._moved = time.monotonic()
+
+    def start(self) -> None:
+        """Begin, or go on where an earlier call was interrupted.
+
+        Raises:
+            UserError: the tracker cannot be started, or does not answer in time.
+        """
+        check(self._name)
+        self._finals += _stored_finals(self._blocks)
+        threading.Thread(target=self._serve, name=f"tracker of {self._run_id}", daemon=True).start()
+        if not self._started.wait(START_SECONDS):
+            server = os.environ.get(SERVERS.get(self._name, ""))
+            self._refusal = f"no answer{f' from {server}' if server else ''} within {START_SECONDS:.0f} s"
+        if self._refusal is not None:
+            self._over = self._left = True
+            raise UserError(f"tracker={self._name}: cannot be started ({self._refusal})")
 
     def finished(self, block: Block) -> None:
         """A block is stored."""
-        if self._backend is None:
-            return
         self._finals.append(block.tables["final"].to_pandas())
-        self._log("finished", lambda: _so_far(pd.concat(self._finals)))
+        so_far = tuple(self._finals)
+        if self._work.qsize() < QUEUED:
+            self._work.put(lambda backend: _show_finished(backend, so_far))
+        elif not self._slow and not self._left:
+            self._slow = True
+            self._reporter.say(f"tracker={self._name} is slow: points of some finished repetitions are left out")
 
     def complete(self, run: Run) -> None:
         """The whole run is stored."""
-        self._log("curves", lambda: summarise(read_table(run, "curves"), read_table(run, "final"), POINTS))
 
-    def _log(self, axis: str, make: Callable[[], pd.DataFrame]) -> None:
-        self._guarded(lambda backend: backend.log(axis, finite_points(make())))
+        def show(backend: Backend) -> None:
+            curves = summarise(read_table(run, "curves"), read_table(run, "final"), POINTS)
+            backend.log("curves", finite_points(curves))
 
-    def _guarded(self, action: Callable[[Backend], None]) -> None:
-        if self._backend is None:
-            return
+        self._work.put(show)
+        self.end(True)
+
+    def end(self, complete: bool) -> None:
+        """No more will come; only the first call counts."""
+        if not self._over:
+            self._over = True
+            self._work.put(lambda backend: backend.close(complete))
+            self._work.put(None)
+
+    def wait(self, until: float) -> None:
+        """Wait until all is told: to a moment of the monotonic clock, and not for one that has fallen silent."""
+        while not self._left and not self._ended.is_set():
+            left = min(until, self._moved + CLOSE_SECONDS) - time.monotonic()
+            if left <= 0:
+                self._leave(f"no answer within {CLOSE_SECONDS:.0f} s")
+            self._ended.wait(max(left, 0.0))
+
+    def _leave(self, reason: str) -> None:
+        with self._guard:
+            said, self._left = self._left, True
+        if not said:
+            self._reporter.say(f"tracker={self._name} failed ({reason}); the run goes on without it")
+
+    def _serve(self) -> None:
+        """What the thread does: it alone talks to the tracker."""
         try:
-            action(self._backend)
-        except Exception as error:  # whatever a tracker may raise is no reason to lose a run
-            self._backend = None
-            self._reporter.say(f"tracker={self._settings.tracker} failed ({_short(error)}); the run goes on without it")
+            backend = self._begin()
+        except Exception as error:  # whatever a tracker may raise
+            self._refusal = _short(error)
+            return
+        finally:
+            self._moved = time.monotonic()
+            self._started.set()
+        try:
+            while not self._left and (action := self._work.get()) is not None:
+                self._moved = time.monotonic()
+                action(backend)
+                self._moved = time.monotonic()
+        except Exception as error:  # is no reason to lose a run
+            self._leave(_short(error))
+        finally:
+            self._ended.set()
+
+    def _begin(self) -> Backend:
+        earlier = tuple(self._finals)
+        backend = BACKENDS[self._name](
+            self._settings.results_dir, self._run_id, self._settings.config, _remembered(self._blocks, self._name)
+        )
+        write_json(self._blocks / REMEMBERED, {"tracker": self._name, "id": backend.id})
+        for count in range(1, len(earlier) + 1):
+            if sum(map(len, earlier[:count])) not in backend.shown:
+                _show_finished(backend, earlier[:count])
+        return backend
+
+
+def _show_finished(backend: Backend, finals: Sequence[pd.DataFrame]) -> None:
+    backend.log("finished", finite_points(_so_far(pd.concat(finals))))
+
+
+def _stored_finals(blocks: Path) -> list[pd.DataFrame]:
+    """Final values of the blocks that an earlier call finished, in the order in which it did."""
+    marks = sorted(blocks.glob("block-*/block.json"), key=lambda file: file.stat().st_mtime_ns)
+    return [pd.read_parquet(mark.with_name("final.parquet")) for mark in marks]
+
+
+def _remembered(blocks: Path, name: str) -> str | None:
+    """The tracker's id of the run that an earlier call began; None if there is none, or of another tracker."""
+    try:
+        content = json.loads((blocks / REMEMBERED).read_text(encoding="utf-8"))
+        return str(content["id"]) if content["tracker"] == name else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _short(error: Exception) -> str:
@@ -169,12 +310,17 @@ def check(name: str | None) -> None:
 
 
 class TensorBoard:
-    """Event files in ``<folder>/tensorboard/<run_id>``."""
+    """Event files in ``<folder>/tensorboard/<run_id>``, made anew by each call: what was finished is told again."""
 
-    def __init__(self, results_dir: Path, run_id: str, config: Mapping[str, Any]) -> None:
-        self.writer = event_writer(results_dir / "tensorboard" / run_id)
+    def __init__(self, results_dir: Path, run_id: str, config: Mapping[str, Any], known: str | None) -> None:
+        folder = results_dir / "tensorboard" / run_id
+        for file in folder.glob("events.out.tfevents.*"):
+            file.unlink()
+        self.id = run_id
+        self.shown: Collection[int] = ()
+        self.writer = event_writer(folder)
 
-    def log(self, axis: str, points: Iterator[tuple[int, dict[str, float]]]) -> None:
+    def log(self, axis: str, points: Iterator[Point]) -> None:
         """See `Backend.log`."""
         add_scalars(self.writer, axis, points)
         self.writer.flush()
@@ -184,7 +330,37 @@ class TensorBoard:
         self.writer.close()
 
 
-def event_writer(folder: Path) -> Any:
+class EventWriter:
+    """Writes TensorBoard event files in the thread that calls it.
+
+    That of tensorboardX has a thread of its own, which ends without a word when the disk is full and leaves the others
+    waiting for it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        from tensorboardX.event_file_writer import EventsWriter
+
+        folder.mkdir(parents=True, exist_ok=True)
+        self._writer = EventsWriter(str(folder / "events"))
+        self._writer.flush()
+
+    def add_scalar(self, name: str, value: float, step: int) -> None:
+        """One value of a curve."""
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.summary import scalar
+
+        self._writer.write_event(Event(wall_time=time.time(), step=step, summary=scalar(name, value)))
+
+    def flush(self) -> None:
+        """Write what is kept back."""
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Write what is kept back, and close the file."""
+        self._writer.close()
+
+
+def event_writer(folder: Path) -> EventWriter:
     """A writer of TensorBoard event files.
 
     Raises:
@@ -192,15 +368,13 @@ def event_writer(folder: Path) -> Any:
     """
     if find_spec("tensorboardX") is None:
         raise UserError("TensorBoard event files need tensorboardX; pip install 'hpo-bench[tensorboard]'")
-    from tensorboardX import SummaryWriter
-
     try:
-        return SummaryWriter(str(folder), write_to_disk=True)
+        return EventWriter(folder)
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror or error}") from None
 
 
-def add_scalars(writer: Any, prefix: str, points: Iterator[tuple[int, dict[str, float]]]) -> None:
+def add_scalars(writer: EventWriter, prefix: str, points: Iterator[Point]) -> None:
     """Scalars ``<prefix>/<name>`` over steps."""
     for step, values in points:
         for name, value in values.items():
@@ -208,9 +382,12 @@ def add_scalars(writer: Any, prefix: str, points: Iterator[tuple[int, dict[str, 
 
 
 class MLflow:
-    """A run of the experiment ``hpo-bench``: at ``MLFLOW_TRACKING_URI``, or in the database ``<folder>/mlflow.db``."""
+    """A run of the experiment ``hpo-bench``: at ``MLFLOW_TRACKING_URI``, or in the folder ``<folder>/mlruns``."""
 
-    def __init__(self, results_dir: Path, run_id: str, config: Mapping[str, Any]) -> None:
+    def __init__(self, results_dir: Path, run_id: str, config: Mapping[str, Any], known: str | None) -> None:
+        for name, value in PATIENCE_OF_MLFLOW.items():
+            os.environ.setdefault(name, value)
+        from mlflow.entities import Param
         from mlflow.tracking import MlflowClient
 
         uri = os.environ.get("MLFLOW_TRACKING_URI")
@@ -218,41 +395,85 @@ class MLflow:
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
             uri = (results_dir.absolute() / "mlruns").as_uri()
         self.client = MlflowClient(uri)
-        experiment = self.client.get_experiment_by_name("hpo-bench")
-        number = experiment.experiment_id if experiment else self.client.create_experiment("hpo-bench")
-        self.run = self.client.create_run(number, run_name=run_id).info.run_id
-        for key, value in flat(config):
-            self.client.log_param(self.run, key, str(value)[:500])
+        self.shown: Collection[int] = ()
+        if known is not None and self._resume(known):
+            self.id = known
+            return
+        self.id = self.client.create_run(self._experiment(), run_name=run_id).info.run_id
+        parameters = [Param(key, str(value)[:500]) for key, value in flat(config)]
+        for begin in range(0, len(parameters), PARAMETERS):
+            self.client.log_batch(self.id, params=parameters[begin : begin + PARAMETERS])
 
-    def log(self, axis: str, points: Iterator[tuple[int, dict[str, float]]]) -> None:
+    def _resume(self, known: str) -> bool:
+        """Go on in a run that was interrupted; False where it is not there (any more)."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self.client.update_run(known, status="RUNNING")
+        except MlflowException as error:
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "INVALID_STATE"):
+                raise
+            return False
+        self.shown = {metric.step for metric in self.client.get_metric_history(known, "finished/n_ok")}
+        return True
+
+    def _experiment(self) -> str:
+        """Id of the experiment, which another process may be making at the same time."""
+        from mlflow.exceptions import MlflowException
+
+        found = self.client.get_experiment_by_name("hpo-bench")
+        if found is None:
+            try:
+                return str(self.client.create_experiment("hpo-bench"))
+            except MlflowException:
+                found = self.client.get_experiment_by_name("hpo-bench")
+                if found is None:
+                    raise
+        return str(found.experiment_id)
+
+    def log(self, axis: str, points: Iterator[Point]) -> None:
         """See `Backend.log`."""
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
         metrics = [Metric(f"{axis}/{name}", value, now, step) for step, row in points for name, value in row.items()]
         for begin in range(0, len(metrics), BATCH):
-            self.client.log_batch(self.run, metrics[begin : begin + BATCH])
+            self.client.log_batch(self.id, metrics[begin : begin + BATCH])
 
     def close(self, complete: bool) -> None:
         """See `Backend.close`."""
-        self.client.set_terminated(self.run, "FINISHED" if complete else "FAILED")
+        self.client.set_terminated(self.id, "FINISHED" if complete else "FAILED")
+
+
+PATIENCE_OF_MLFLOW = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "8"}
 
 
 class WandB:
-    """A run of the project ``hpo-bench``, offline in ``<folder>/wandb`` unless ``WANDB_MODE`` says otherwise."""
+    """A run of the project ``hpo-bench``, offline in ``<folder>/wandb`` unless ``WANDB_MODE`` says otherwise.
 
-    def __init__(self, results_dir: Path, run_id: str, config: Mapping[str, Any]) -> None:
+    Offline, a run that goes on is told again as a whole, under its id, and what was told before is removed.
+    """
+
+    def __init__(self, results_dir: Path, run_id: str, config: Mapping[str, Any], known: str | None) -> None:
         import wandb
 
         results_dir.mkdir(parents=True, exist_ok=True)
+        mode = cast("Any", os.environ.get("WANDB_MODE", "offline"))
+        if known is not None and mode == "offline":
+            for folder in (results_dir / "wandb").glob(f"offline-run-*-{known}"):
+                shutil.rmtree(folder, ignore_errors=True)
         self.run = wandb.init(
-            project="hpo-bench", name=run_id, dir=str(results_dir), config=dict(config), reinit="create_new",
-            mode=os.environ.get("WANDB_MODE", "offline"), settings=wandb.Settings(silent=True, console="off"),
+            project="hpo-bench", name=run_id, dir=str(results_dir), config=dict(config), reinit="create_new", mode=mode,
+            id=known, resume="allow" if known is not None and mode != "offline" else None,
+            settings=wandb.Settings(silent=True, console="off", init_timeout=START_SECONDS),
         )  # fmt: skip
+        self.id = str(self.run.id)
+        last = self.run.summary.get("finished/step") if self.run.resumed else None
+        self.shown: Collection[int] = range(0 if last is None else int(last) + 1)
         for axis in ("curves", "finished"):
             self.run.define_metric(f"{axis}/*", step_metric=f"{axis}/step")
 
-    def log(self, axis: str, points: Iterator[tuple[int, dict[str, float]]]) -> None:
+    def log(self, axis: str, points: Iterator[Point]) -> None:
         """See `Backend.log`."""
         for step, values in points:
             self.run.log({f"{axis}/step": step, **{f"{axis}/{name}": value for name, value in values.items()}})
@@ -262,6 +483,6 @@ class WandB:
         self.run.finish(exit_code=0 if complete else 1)
 
 
-BACKENDS: dict[str, Callable[[Path, str, Mapping[str, Any]], Backend]] = {
+BACKENDS: dict[str, Callable[[Path, str, Mapping[str, Any], str | None], Backend]] = {
     "tensorboard": TensorBoard, "mlflow": MLflow, "wandb": WandB,
 }  # fmt: skip

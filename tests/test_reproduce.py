@@ -211,14 +211,14 @@ def test_each_cell_has_its_tracker(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     closed = []
 
     class Noting:
-        def __init__(self, results_dir: Path, run_id: str, config: Any) -> None:
-            self.run_id = run_id
+        def __init__(self, results_dir: Path, run_id: str, config: Any, known: str | None) -> None:
+            self.id, self.shown = run_id, ()
 
         def log(self, axis: str, points: Any) -> None:
             pass
 
         def close(self, complete: bool) -> None:
-            closed.append((self.run_id, complete))
+            closed.append((self.id, complete))
 
     monkeypatch.setitem(tracking.BACKENDS, "tensorboard", Noting)
     monkeypatch.setattr(tracking, "find_spec", lambda name: name)

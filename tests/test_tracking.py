@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -37,8 +40,9 @@ class Saying(Silent):
 class Noting:
     """A backend that keeps what it is told."""
 
-    def __init__(self, results_dir, run_id, config) -> None:
-        self.run_id, self.logged, self.closed = run_id, {}, []
+    def __init__(self, results_dir, run_id, config, known=None) -> None:
+        self.run_id, self.known, self.logged, self.closed = run_id, known, {}, []
+        self.id, self.shown = known or f"id of {run_id}", ()
 
     def log(self, axis, points) -> None:
         for step, values in points:
@@ -180,7 +184,177 @@ def test_no_tracker_is_imported_when_none_is_asked_for(tmp_path):
     assert done.stdout.strip() == "[]"
 
 
+# --- a tracker that does not answer ---
+
+
+class Mute(Noting):
+    """A backend whose ``hangs`` never ends, as far as a test can tell."""
+
+    hangs = ""
+
+    def __init__(self, *arguments) -> None:
+        super().__init__(*arguments)
+        self.hang("start")
+
+    def hang(self, name: str) -> None:
+        if name == self.hangs:
+            threading.Event().wait(30)
+
+    def log(self, axis, points) -> None:
+        self.hang(axis)
+
+    def close(self, complete) -> None:
+        self.hang("close")
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """Seconds become tenths."""
+    monkeypatch.setattr(tracking, "START_SECONDS", 1.0)
+    monkeypatch.setattr(tracking, "CLOSE_SECONDS", 1.0)
+
+
+def test_a_tracker_that_does_not_answer_at_the_start_is_one_line_soon(
+    tmp_path, noting, impatient, monkeypatch
+):
+    monkeypatch.setitem(tracking.BACKENDS, "tensorboard", Mute)
+    monkeypatch.setattr(Mute, "hangs", "start")
+    begin = time.monotonic()
+    with pytest.raises(UserError, match=r"tracker=tensorboard: cannot be started \(no answer within 1 s\)"):
+        execute(make_settings(tmp_path, tracker="tensorboard"))
+    assert time.monotonic() - begin < 20
+
+
+@pytest.mark.parametrize("hangs", ["finished", "curves", "close"])
+def test_a_tracker_that_falls_silent_holds_no_run_up(tmp_path, noting, impatient, monkeypatch, hangs):
+    monkeypatch.setitem(tracking.BACKENDS, "tensorboard", Mute)
+    monkeypatch.setattr(Mute, "hangs", hangs)
+    reporter, begin = Saying(), time.monotonic()
+    assert execute(make_settings(tmp_path, tracker="tensorboard", chunk=1), reporter).run.status == "complete"
+    assert time.monotonic() - begin < 20
+    failures = [line for line in reporter.lines if "tracker" in line]
+    assert failures == ["tracker=tensorboard failed (no answer within 1 s); the run goes on without it"]
+
+
+def test_a_slow_tracker_loses_points_and_not_the_end(tmp_path, noting, monkeypatch):
+    monkeypatch.setattr(tracking, "QUEUED", 1)
+    original = Noting.log
+
+    def slowly(self, axis, points) -> None:
+        time.sleep(0.3)
+        original(self, axis, points)
+
+    monkeypatch.setattr(Noting, "log", slowly)
+    reporter = Saying()
+    execute(make_settings(tmp_path, tracker="tensorboard", repetitions=9, chunk=1), reporter)
+    assert sum("is slow: points of some finished repetitions are left out" in line for line in reporter.lines) == 1
+    assert len(noting[0].logged["finished"]) < 9
+    assert noting[0].logged["curves"]
+    assert noting[0].closed == [True]
+
+
+# --- a run that was interrupted ---
+
+
+class Interrupted(BaseException):
+    """What stands for a kill."""
+
+
+class Killed:
+    """Threads that are killed after two blocks."""
+
+    def run(self, program, blocks, workers, reporter):
+        for count, rows in enumerate(blocks):
+            if count == 2:
+                raise Interrupted
+            yield program.block(rows)
+
+
+def interrupted(folder: Path, tracker: str):
+    """A run of four blocks that was killed after two of them, and then finished."""
+    settings = make_settings(folder, repetitions=4, chunk=1, workers=1, tracker=tracker)
+    with pytest.raises(Interrupted):
+        execute(settings, pool=Killed())
+    reporter = Saying()
+    run = execute(settings, reporter).run
+    assert not [line for line in reporter.lines if "tracker" in line]
+    return run
+
+
+@pytest.mark.parametrize(("shown", "told"), [((), [1, 2, 3, 4]), ((1, 2), [3, 4]), ((1,), [2, 3, 4])])
+def test_a_resumed_run_goes_on_in_the_trackers_run(tmp_path, noting, monkeypatch, shown, told):
+    original = Noting.__init__
+
+    def begin(self, *arguments) -> None:
+        original(self, *arguments)
+        self.shown = shown if self.known else ()
+
+    monkeypatch.setattr(Noting, "__init__", begin)
+    run = interrupted(tmp_path, "tensorboard")
+    first, second = noting
+    assert (first.known, second.known) == (None, f"id of {run.run_id}")
+    assert (first.closed, second.closed) == ([False], [True])
+    assert list(second.logged["finished"]) == told
+    assert second.logged["finished"][4]["n_ok"] == 4
+    assert not (run.path / "blocks").exists()
+
+
+def test_what_tensorboard_shows_of_a_resumed_run_is_that_of_an_undisturbed_one(tmp_path):
+    pytest.importorskip("tensorboardX", reason="tensorboardX is not installed (pip install 'hpo-bench[tensorboard]')")
+    run = interrupted(tmp_path / "killed", "tensorboard")
+    execute(make_settings(tmp_path / "whole", repetitions=4, chunk=1, workers=1, tracker="tensorboard"))
+    one, other = (scalars(tmp_path / name / "tensorboard" / run.run_id) for name in ("killed", "whole"))
+    assert one == other
+    assert [step for step, _ in one["finished/n_ok"]] == [1, 2, 3, 4]
+
+
+def test_what_mlflow_shows_of_a_resumed_run_is_one_finished_run(tmp_path, monkeypatch):
+    pytest.importorskip("mlflow", reason="mlflow is not installed (pip install 'hpo-bench[mlflow]')")
+    from mlflow.tracking import MlflowClient
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    run = interrupted(tmp_path, "mlflow")
+    client = MlflowClient((tmp_path / "mlruns").as_uri())
+    (tracked,) = client.search_runs([client.get_experiment_by_name("hpo-bench").experiment_id])
+    assert (tracked.info.run_name, tracked.info.status) == (run.run_id, "FINISHED")
+    history = client.get_metric_history(tracked.info.run_id, "finished/n_ok")
+    assert [metric.step for metric in history] == [1, 2, 3, 4]
+
+
+def test_wandb_has_a_resumed_run_once(tmp_path, monkeypatch):
+    pytest.importorskip("wandb", reason="wandb is not installed (pip install 'hpo-bench[wandb]')")
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    interrupted(tmp_path, "wandb")
+    assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == 1
+
+
 # --- the real ones, where they are installed ---
+
+
+def test_an_mlflow_server_that_accepts_and_never_answers_is_one_line(tmp_path, monkeypatch, impatient):
+    pytest.importorskip("mlflow", reason="mlflow is not installed (pip install 'hpo-bench[mlflow]')")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        with pytest.raises(UserError, match=rf"tracker=mlflow: cannot be started \(no answer from {address} within"):
+            execute(make_settings(tmp_path, tracker="mlflow"))
+
+
+def test_event_files_that_cannot_be_written_cost_no_run(tmp_path, monkeypatch):
+    pytest.importorskip("tensorboardX", reason="tensorboardX is not installed (pip install 'hpo-bench[tensorboard]')")
+    (tmp_path / "tensorboard").write_text("in the way")
+    with pytest.raises(UserError, match=r"tracker=tensorboard: cannot be started \(cannot write to .*Not a directory"):
+        execute(make_settings(tmp_path, tracker="tensorboard"))
+    (tmp_path / "tensorboard").unlink()
+
+    def full(self: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    reporter = Saying()
+    settings = make_settings(tmp_path, tracker="tensorboard")
+    monkeypatch.setattr("tensorboardX.event_file_writer.EventsWriter.close", full)
+    assert execute(settings, reporter).run.status == "complete"
+    assert any("tracker=tensorboard failed ([Errno 28] No space left on device)" in line for line in reporter.lines)
 
 
 def test_tensorboard_event_files_are_written_and_read(tmp_path):
