@@ -214,9 +214,7 @@ def impatient(monkeypatch):
     monkeypatch.setattr(tracking, "CLOSE_SECONDS", 1.0)
 
 
-def test_a_tracker_that_does_not_answer_at_the_start_is_one_line_soon(
-    tmp_path, noting, impatient, monkeypatch
-):
+def test_a_tracker_that_does_not_answer_at_the_start_is_one_line_soon(tmp_path, noting, impatient, monkeypatch):
     monkeypatch.setitem(tracking.BACKENDS, "tensorboard", Mute)
     monkeypatch.setattr(Mute, "hangs", "start")
     begin = time.monotonic()
