@@ -218,9 +218,9 @@ def read_arrow(run: Run, table: str, columns: Sequence[str] | None = None) -> pa
     file = run.path / f"{table}.parquet"
     try:
         with pq.ParquetFile(file) as content:
-            found = content.read(columns, use_threads=False)
+            found = _columns(content, columns)
             if run.part:
-                seeds = content.read(["seed"], use_threads=False)["seed"].to_numpy()
+                seeds = _columns(content, ["seed"])["seed"].to_numpy()
                 found = found.filter(np.isin(seeds, run.seeds))
     except FileNotFoundError:
         raise StoreError(f"{file} is missing; {again(run.path)}") from None
@@ -235,7 +235,17 @@ def read_arrow(run: Run, table: str, columns: Sequence[str] | None = None) -> pa
             raise StoreError(
                 f"{file} is damaged (column {name} holds {found.schema.field(name).type}); {again(run.path)}"
             )
+    if "status" in found.column_names and found.schema.field("status").type != pa.string():
+        found = found.set_column(found.column_names.index("status"), "status", found["status"].cast(pa.string()))
     return found.replace_schema_metadata(None)
+
+
+def _columns(content: pq.ParquetFile, columns: Sequence[str] | None) -> pa.Table:
+    """Columns of a file, those that are its index for pandas too: consecutive numbers are a note there, no column."""
+    if "seed" in content.schema_arrow.names or b"pandas" not in (content.schema_arrow.metadata or {}):
+        return content.read(columns, use_threads=False)
+    whole = pa.Table.from_pandas(content.read().to_pandas().reset_index(), preserve_index=False)
+    return whole if columns is None else whole.select([name for name in columns if name in whole.column_names])
 
 
 def _fits(kind: pa.DataType, name: str) -> bool:

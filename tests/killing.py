@@ -20,13 +20,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
+import torch
 
 from hpo_bench import index, locks, reproduce, store
 from hpo_bench.cli import merge as merge_command
 from hpo_bench.cli import reproduce as command
 from hpo_bench.datasets import sources
 from hpo_bench.errors import RunError, UserError
-from hpo_bench.experiment import execute
+from hpo_bench.experiment import code_version, environment, execute
 from hpo_bench.plan import Experiment, Part
 from hpo_bench.search.asha import ASHA
 from hpo_bench.search.pbt import PopulationBasedTraining
@@ -40,20 +41,19 @@ Act = Callable[[Path], None]
 
 
 def run(root: Path) -> None:
-    """Two blocks, with weights, and a checkpoint after every hyperparameter update."""
-    common = {"chunk": 2, "workers": 1, "save_weights": True, "hyperparameter_updates": 2, "repetitions": 4}
+    """Two blocks, with weights, and a checkpoint after the hyperparameter update of each."""
+    common = {"chunk": 2, "workers": 1, "save_weights": True, "hyperparameter_updates": 1, "repetitions": 4}
     execute(make_settings(root, checkpoint_every=0.0, **common))
 
 
-def again(root: Path) -> None:
-    """The same, computed again where it is stored."""
-    common = {"chunk": 2, "workers": 1, "save_weights": True, "hyperparameter_updates": 2, "repetitions": 4}
-    execute(make_settings(root, force=True, **common))
+def again(root: Path, force: bool = True) -> None:
+    """A run that is computed again where it is stored."""
+    execute(make_settings(root, force=force, workers=1, hyperparameter_updates=1, repetitions=2))
 
 
 def search(root: Path) -> None:
     """A search that halves, and one of a population."""
-    for kind in (ASHA(trials=4, batch=4, grace=10), PopulationBasedTraining(population=4, interval=10)):
+    for kind in (ASHA(trials=2, batch=2, grace=10), PopulationBasedTraining(population=2, interval=10)):
         method = replace(make_method("random_validation"), name=type(kind).__name__.lower(), search=kind)
         changes = {"hyperparameter_updates": 2, "repetitions": 1, "workers": 1}
         execute(make_settings(root, method, checkpoint_every=0.0, **changes))
@@ -83,7 +83,7 @@ def fetched(root: Path) -> None:
 def reproduced(root: Path) -> None:
     """Cells of a grid, their record, and what is drawn of them."""
     settings = [
-        make_settings(root, look_back=i, hyperparameter_updates=2, repetitions=2, checkpoint_every=0.0, workers=1)
+        make_settings(root, look_back=i, hyperparameter_updates=1, repetitions=1, checkpoint_every=0.0, workers=1)
         for i in (2, 3)
     ]
     table = settings[0].source.load(0.25)
@@ -129,7 +129,7 @@ def prepare(name: str, root: Path) -> None:
         (root.parent / "mirror" / "set").mkdir(parents=True)
         (root.parent / "mirror" / "set" / "file.bin").write_bytes(b"content" * 1000)
     elif name == "again":
-        places.undisturbed(root, lambda: run(root), root.parent / "said")
+        places.undisturbed(root, lambda: again(root, force=False), root.parent / "said")
 
 
 def content(root: Path) -> dict[str, object]:
@@ -162,14 +162,14 @@ def expected(act: Act) -> Act:
     return guarded
 
 
-def tried(name: str, act: Act, every: bool) -> tuple[list[str], int]:
-    """Kill the scenario, and let it fail, at every place; what went wrong, and how many places there are.
+def tried(name: str, act: Act, every: bool) -> Iterator[str]:
+    """Kill the scenario, and let it fail, at every place; a line for whatever goes wrong, then how many there are.
 
     Args:
         every: let each place fail with each of the errors; with one of them in turn otherwise.
     """
-    wrong: list[str] = []
-    with tempfile.TemporaryDirectory(prefix="hpo-bench-") as folder:
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # where fsync costs nothing
+    with tempfile.TemporaryDirectory(prefix="hpo-bench-", dir=memory) as folder:
         root, said = Path(folder) / name / "root", Path(folder) / "said"
 
         def command() -> None:
@@ -179,17 +179,21 @@ def tried(name: str, act: Act, every: bool) -> tuple[list[str], int]:
         found = places.recorded(root, command, said)
         whole = content(root)
         for at, place in enumerate(found, 1):
-            prepare(name, root)
-            places.killed(root, command, at, said)
-            wrong += [f"{name}: killed before {place} ({at}): {text}" for text in _goes_on(root, command, whole, said)]
-            for error in ERRORS if every else (ERRORS[at % len(ERRORS)],):
+            for error in (None, *ERRORS) if every else (None, ERRORS[at % len(ERRORS)]):
                 prepare(name, root)
-                code = places.failing(root, command, at, error, said)
-                what = f"{name}: {errno.errorcode[error]} at {place} ({at})"
-                if code not in (0, 1, 2):
-                    wrong.append(f"{what}: exit code {code}: {said.read_text().strip().splitlines()[-1:]}")
-                wrong += [f"{what}: {text}" for text in _goes_on(root, command, whole, said)]
-    return wrong, len(found)
+                for text in _disturbed(root, command, at, error, said):
+                    yield f"{name}: {'killed' if error is None else errno.errorcode[error]} at {place} ({at}): {text}"
+                for text in _goes_on(root, command, whole, said):
+                    yield f"{name}: {'killed' if error is None else errno.errorcode[error]} at {place} ({at}): {text}"
+        yield f"{name}: {len(found)} places"
+
+
+def _disturbed(root: Path, command: Callable[[], None], at: int, error: int | None, said: Path) -> list[str]:
+    """Kill the command at a place, or let that fail; what it should not have ended with."""
+    if error is None:
+        return [] if places.killed(root, command, at, said) else ["never came there"]
+    code = places.failing(root, command, at, error, said)
+    return [] if code in (0, 1, 2) else [f"exit code {code}: {said.read_text().strip().splitlines()[-1:]}"]
 
 
 def _goes_on(root: Path, command: Callable[[], None], whole: dict[str, object], said: Path) -> list[str]:
@@ -211,10 +215,12 @@ SCENARIOS: dict[str, Act] = {
 def main(names: Sequence[str]) -> None:
     """See above."""
     locks.PATIENCE = 0.01
+    environment(torch.device("cpu"), 1)  # what is found out once a process is found out before it is forked
+    code_version()
     gc.freeze()
     for name in [name for name in names if name != "--all"] or SCENARIOS:
-        wrong, count = tried(name, expected(SCENARIOS[name]), "--all" in names)
-        print("".join(f"{line}\n" for line in wrong) + f"{name}: {count} places", flush=True)
+        for line in tried(name, expected(SCENARIOS[name]), "--all" in names):
+            print(line, flush=True)
 
 
 if __name__ == "__main__":
