@@ -13,12 +13,13 @@ from hpo_bench.errors import UserError, nearest
 
 
 def _bad(key: str, value: Any, allowed: str) -> UserError:
-    return UserError(f"{key}={_shown(value)}: {allowed}")
+    return UserError(f"{key}={shown(value)}: {allowed}")
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value as it is written on the command line."""
     if isinstance(value, list | tuple):
-        return f"[{','.join(_shown(part) for part in value)}]"
+        return f"[{','.join(shown(part) for part in value)}]"
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
     return str(value)
@@ -38,7 +39,7 @@ def whole_or(key: str, value: Any, word: str | None) -> int | None:
     if value == word:
         return None
     if not _is_whole(value) or value < 1:
-        raise _bad(key, value, f"must be {_shown(word)} or a whole number, 1 or more")
+        raise _bad(key, value, f"must be {shown(word)} or a whole number, 1 or more")
     return whole(key, value, 1)
 
 
@@ -63,6 +64,16 @@ def number_within(key: str, value: Any, low: float, high: float, *, closed: tupl
         upper = "" if math.isinf(high) else f" and {'at most' if closed[1] else 'below'} {high:g}"
         raise _bad(key, value, f"must be {lower}{upper}")
     return checked
+
+
+def at_least_zero(key: str, value: Any) -> float:
+    """A number of 0 or more."""
+    return number_within(key, value, 0, math.inf, closed=(True, False))
+
+
+def decay(key: str, value: Any) -> float:
+    """The decay of a moving average: at least 0 and below 1."""
+    return number_within(key, value, 0, 1, closed=(True, False))
 
 
 def positive(key: str, value: Any) -> float:
@@ -92,7 +103,7 @@ def betas(key: str, value: Any) -> tuple[float, float]:
 def device(key: str, value: Any) -> str:
     """auto, cpu, cuda or cuda:N."""
     if not isinstance(value, str) or not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
-        raise _bad(key, value, nearest(_shown(value), ("auto", "cpu", "cuda", "cuda:N")))
+        raise _bad(key, value, nearest(shown(value), ("auto", "cpu", "cuda", "cuda:N")))
     return value
 
 
@@ -107,7 +118,7 @@ def choice(key: str, value: Any, allowed: Iterable[str]) -> str:
     """One of a few words."""
     options = tuple(allowed)
     if value not in options:
-        raise _bad(key, value, nearest(_shown(value), options))
+        raise _bad(key, value, nearest(shown(value), options))
     return str(value)
 
 
@@ -118,7 +129,7 @@ def words(key: str, value: Any, allowed: Iterable[str]) -> tuple[str, ...]:
     options = tuple(allowed)
     for word in value:
         if word not in options:
-            raise _bad(key, value, f"unknown {_shown(word)}; {nearest(_shown(word), options)}")
+            raise _bad(key, value, f"unknown {shown(word)}; {nearest(shown(word), options)}")
     if len(set(value)) != len(value):
         raise _bad(key, value, "names one of them twice")
     return tuple(value)

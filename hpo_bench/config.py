@@ -18,7 +18,7 @@ from hydra.errors import HydraException, InstantiationException, MissingConfigEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from hpo_bench import checks, identity
+from hpo_bench import arguments, checks, identity
 from hpo_bench.datasets.catalogue import configs_folder
 from hpo_bench.errors import UserError, nearest
 from hpo_bench.settings import HYPERPARAMETERS, TRACKERS, DataForWeights, Method, Settings, Start
@@ -83,7 +83,7 @@ def parse(cfg: DictConfig, *, force: bool = False) -> Settings:
         clip_log10_lr=_or_none(checks.interval, "hyper.clip_log10_lr", hyper["clip_log10_lr"]),
         start=_start(checks.section("init", config["init"], INIT, needed=INIT)),
         method=_method({**config, "tuned": identity.canonical(config)["tuned"]}),
-        source=_component("dataset.source", dataset["source"]),
+        source=_component("dataset.source", dataset["source"], above=dataset),
         model=_component("model", _deferred(config["model"])),
         force=force,
         checkpoint_every=_or_none(_seconds, "checkpoint_every", config["checkpoint_every"]),
@@ -199,17 +199,30 @@ def _tuned(method: str, value: Any, estimator: Any) -> tuple[str, ...]:
     return tuned
 
 
-def _component(key: str, node: Any) -> Any:
-    """Make what ``node._target_`` names; its other keys are the arguments."""
+def _component(key: str, node: Any, above: Iterable[str] = ()) -> Any:
+    """Make what ``node._target_`` names; its other keys are the arguments.
+
+    Args:
+        above: settings of the section above that are passed on under their own names, and are called by that.
+    """
     checks.section(key, node, needed=("_target_",))
+    arguments.check(key, {name: value for name, value in node.items() if name not in above})
+    passed_on = {name: value for name, value in node.items() if name in above}
+    arguments.check(key.rpartition(".")[0], {**passed_on, "_target_": node["_target_"]})
     try:
         return hydra.utils.instantiate(node, _convert_="all")
     except InstantiationException as error:
         causes = list(_causes(error))
         for cause in causes:
             if isinstance(cause, UserError):
-                raise cause from None
+                raise _in_section(key, node, cause) from None
         raise UserError(f"{key}._target_={node['_target_']}: {_one_line(causes[-1])}") from None
+
+
+def _in_section(key: str, node: Mapping[str, Any], error: UserError) -> UserError:
+    """A component's own complaint about one of its arguments, which does not know the section that it is in."""
+    name = str(error).partition("=")[0]
+    return UserError(f"{key}.{error}") if name in node else error
 
 
 def _deferred(node: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from hpo_bench import checks
 from hpo_bench.core import tree
 from hpo_bench.native.elementary import exp
 
@@ -33,6 +34,9 @@ class SGD:
     """raw ← raw - lr·hypergradient."""
 
     lr: float
+
+    def __post_init__(self) -> None:
+        checks.at_least_zero("lr", self.lr)
 
     def init(self, raw: Values) -> None:
         """No memory."""
@@ -63,6 +67,11 @@ class Adam:
     lr: float
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        checks.at_least_zero("lr", self.lr)
+        checks.betas("betas", self.betas)
+        checks.positive("eps", self.eps)
 
     def init(self, raw: Values) -> AdamMemory:
         """Moments at zero."""

@@ -8,6 +8,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from hpo_bench import checks
 from hpo_bench.core.update import Step
 from hpo_bench.errors import UserError, nearest
 from hpo_bench.hypergradients.base import Chooser, Costs
@@ -28,7 +29,7 @@ class Exact(Chooser):
         mode: ``reverse``, ``forward``, or ``auto`` for reverse while a repetition's kept updates stay small.
 
     Raises:
-        UserError: a mode that there is not.
+        UserError: a mode that there is not, or a look-back below 1.
     """
 
     look_back: int
@@ -38,8 +39,9 @@ class Exact(Chooser):
     tunes: tuple[str, ...] = ("lr", "weight_decay", "momentum")
 
     def __post_init__(self) -> None:
+        checks.whole("look_back", self.look_back, 1)
         if self.mode not in MODES:
-            raise UserError(f"method.estimator.mode={self.mode}: {nearest(str(self.mode), MODES)}")
+            raise UserError(f"mode={self.mode}: {nearest(str(self.mode), MODES)}")
 
     def window(self, update_interval: int) -> int:
         """min(i, T)."""

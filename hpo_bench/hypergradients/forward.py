@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from hpo_bench import checks
 from hpo_bench.core.update import Step
 from hpo_bench.errors import UserError
 from hpo_bench.hypergradients.base import Accumulator
@@ -43,12 +44,18 @@ class Forward(Accumulator):
 
     Args:
         look_back: i, at least 1.
+
+    Raises:
+        UserError: a look-back below 1.
     """
 
     look_back: int
     every_update: bool = False
     second_batch: Literal["validation", "training"] = "validation"
     tunes: tuple[str, ...] = ("lr", "weight_decay", "momentum")
+
+    def __post_init__(self) -> None:
+        checks.whole("look_back", self.look_back, 1)
 
     def window(self, update_interval: int) -> int:
         """min(i, T)."""

@@ -8,6 +8,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from hpo_bench import checks
 from hpo_bench.core.update import Step
 
 
@@ -20,12 +21,18 @@ class Neumann:
 
     Args:
         look_back: i, at least 1; may exceed T.
+
+    Raises:
+        UserError: a look-back below 1.
     """
 
     look_back: int
     every_update: bool = False
     second_batch: Literal["validation", "training"] = "validation"
     tunes: tuple[str, ...] = ("lr", "weight_decay", "momentum")
+
+    def __post_init__(self) -> None:
+        checks.whole("look_back", self.look_back, 1)
 
     def window(self, update_interval: int) -> int:
         """The last weight update only."""

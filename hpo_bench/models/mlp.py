@@ -60,7 +60,7 @@ class MLP:
         """
         if table.inputs.ndim != 2 or table.task not in ("regression", "classification"):
             raise UserError(f"model=mlp: does not fit dataset {table.name}, whose rows are not lists of features")
-        if not all(isinstance(width, int) and width > 0 for width in self.hidden):
+        if not all(isinstance(width, int) and not isinstance(width, bool) and width > 0 for width in self.hidden):
             raise UserError(f"model.hidden={list(self.hidden)}: widths must be whole numbers, at least 1")
         features = table.inputs.shape[1]
         if self.closed_form and len(self.hidden) == 1 and not self.batch_norm:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, zeros_like
 
+from hpo_bench import checks
 from hpo_bench.core.hyperparameters import Hyperparameters
 from hpo_bench.core.update import Linearisation, State
 from hpo_bench.rules.base import clipped_gradient, column
@@ -38,6 +39,10 @@ class AdamW:
 
     beta2: float = 0.999
     eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        checks.decay("beta2", self.beta2)
+        checks.positive("eps", self.eps)
 
     def init(self, weights: Tensor) -> Moments:
         """Moments at zero."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from hpo_bench import checks
 from hpo_bench.core.hyperparameters import Hyperparameters
 from hpo_bench.core.update import Linearisation, State
 from hpo_bench.rules.base import clipped_gradient, column
@@ -52,6 +53,11 @@ class Prodigy:
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     first_step_size: float = 1e-6
+
+    def __post_init__(self) -> None:
+        checks.betas("betas", self.betas)
+        checks.positive("eps", self.eps)
+        checks.positive("first_step_size", self.first_step_size)
 
     def init(self, weights: Tensor) -> Estimate:
         """d = d₀, all else zero."""

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hpo_bench import checks
 from hpo_bench.core.hyperparameters import Hyperparameters
 from hpo_bench.core.update import Linearisation, State
 from hpo_bench.rules.base import clipped_gradient, column
@@ -101,6 +102,10 @@ class ScheduleFreeAdamW:
 
     beta2: float = 0.999
     eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        checks.decay("beta2", self.beta2)
+        checks.positive("eps", self.eps)
 
     def init(self, weights: Tensor) -> ScaledAverages:
         """x = y = z, v = 0."""

@@ -243,7 +243,7 @@ def test_per_weight_hyperparameters_are_refused_in_one_line(tmp_path):
 
 
 def test_a_mode_that_there_is_not_is_one_line():
-    with pytest.raises(UserError, match=r"method.estimator.mode=foward: did you mean forward\?"):
+    with pytest.raises(UserError, match=r"^mode=foward: did you mean forward\?"):
         Exact(5, "foward")
 
 
