@@ -205,7 +205,7 @@ class OnePass:
     def _update(self, hypergradients: Mapping[str, Tensor]) -> None:
         """Move the hyperparameters of the rows for which that leads to finite numbers; the others stay as they are."""
         changes, memory = self._optimiser.update(hypergradients, self._memory)
-        usable = finite_rows((dict(hypergradients), changes, memory), self._memory, len(self._buffer))
+        usable = finite_rows(hypergradients, changes, memory, self._memory)
         if not bool(usable.all()):
             self._skip(~usable)
             if not bool(usable.any()):

@@ -14,6 +14,7 @@ from hpo_bench.analysis.load import flat
 from hpo_bench.config import HYPER, INIT, METHOD, SETTINGS, compose, parse
 from hpo_bench.datasets.catalogue import configs_folder, dataset_names
 from hpo_bench.errors import UserError
+from hpo_bench.experiment import identify
 
 METHODS = sorted(path.stem for path in (configs_folder() / "method").glob("*.yaml"))
 UCI = ("boston", "concrete", "energy", "kin8nm", "naval", "power", "wine", "yacht")
@@ -379,3 +380,14 @@ def test_a_yaml_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"broken\.yaml") as caught:
         compose(["method=broken"], tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_what_is_not_finite_can_be_skipped_and_is_part_of_the_run_only_then() -> None:
+    ids = []
+    for override in ([], ["+method.optimiser.skip_not_finite=false"], ["+method.optimiser.skip_not_finite=true"]):
+        settings = parse(compose(override))
+        ids.append(identify(settings, settings.source.load(settings.validation_share)))
+        assert settings.method.optimiser.skip_not_finite == (
+            override[-1:] == ["+method.optimiser.skip_not_finite=true"]
+        )
+    assert ids[0] == ids[1] != ids[2]

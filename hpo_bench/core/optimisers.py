@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -31,9 +31,14 @@ class Optimiser(Protocol):
 
 @dataclass(frozen=True)
 class SGD:
-    """raw ← raw - lr·hypergradient."""
+    """raw ← raw - lr·hypergradient.
+
+    Args:
+        skip_not_finite: see `Adam`.
+    """
 
     lr: float
+    skip_not_finite: bool = False
 
     def __post_init__(self) -> None:
         checks.at_least_zero("lr", self.lr)
@@ -43,7 +48,8 @@ class SGD:
 
     def update(self, hypergradients: Values, memory: None) -> tuple[dict[str, Tensor], None]:
         """Steps -lr·hypergradient."""
-        return {name: -self.lr * value for name, value in hypergradients.items()}, None
+        steps = {name: -self.lr * value for name, value in hypergradients.items()}
+        return _without_the_others(hypergradients, steps, None, None) if self.skip_not_finite else (steps, None)
 
 
 @dataclass(frozen=True)
@@ -62,11 +68,17 @@ class AdamMemory:
 
 @dataclass(frozen=True)
 class Adam:
-    """Adam with PyTorch's bias correction (Kingma and Ba 2015); the paper's: lr 0.05, β = (0.9, 0.999), ε = 1e-8."""
+    """Adam with PyTorch's bias correction (Kingma and Ba 2015); the paper's: lr 0.05, β = (0.9, 0.999), ε = 1e-8.
+
+    Args:
+        skip_not_finite: leave a row as it is, its memory too, where an update would not be finite. The paper's code
+            goes on, with hyperparameters that are NaN from then on, and the repetition counts as diverged.
+    """
 
     lr: float
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
+    skip_not_finite: bool = False
 
     def __post_init__(self) -> None:
         checks.at_least_zero("lr", self.lr)
@@ -97,27 +109,36 @@ class Adam:
         for name in hypergradients:
             deviation = second[name].sqrt() / root.to(second[name]) + self.eps
             steps[name] = scale.to(first[name]) * first[name] / deviation
-        return steps, AdamMemory(count, first, second)
+        after = AdamMemory(count, first, second)
+        return _without_the_others(hypergradients, steps, after, memory) if self.skip_not_finite else (steps, after)
 
 
 # --- hypergradients that are not finite ---
 
 
-def finite_rows(results: Any, memory: Any, rows: int) -> Tensor:
-    """Which of R rows came out of an update with finite numbers, (R,) bool.
+def finite_rows(hypergradients: Values, steps: Values, new: Any, old: Any) -> Tensor:
+    """Which of R rows come out of an update with finite numbers, (R,) bool.
 
     Args:
-        results: hypergradients, steps and the new memory.
-        memory: the one before, whose own infinities are no fault.
+        hypergradients, steps: what went in and came out, (R, 1) or (R, P) each.
+        new, old: the memory after it and before; what was not finite before is no fault of this update.
     """
-    fine = _finite(results, rows)
-    return fine if bool(fine.all()) else fine | ~_finite(memory, rows)
+    rows = len(next(iter(hypergradients.values())))
+    usable = _finite([*hypergradients.values(), *steps.values()], rows)
+    after, before = ([leaf for leaf in tree.leaves(memory) if isinstance(leaf, Tensor)] for memory in (new, old))
+    return usable & (_finite(after, rows) | ~_finite(before, rows)) if after and before else usable
 
 
-def _finite(values: Any, rows: int) -> Tensor:
-    """Which rows of all tensors of a structure are finite, (R,) bool."""
-    leaves = [leaf.reshape(rows, -1) for leaf in tree.leaves(values) if isinstance(leaf, Tensor)]
-    return torch.isfinite(torch.cat(leaves, 1)).all(1) if leaves else torch.ones(rows, dtype=torch.bool)
+def _finite(tensors: Sequence[Tensor], rows: int) -> Tensor:
+    """Which rows of all tensors are finite, (R,) bool."""
+    return torch.isfinite(torch.cat([tensor.reshape(rows, -1) for tensor in tensors], 1)).all(1)
+
+
+def _without_the_others(hypergradients: Values, steps: Values, new: Any, old: Any) -> tuple[dict[str, Tensor], Any]:
+    """Steps and memory of the rows whose update is finite; the others' are zeros and what was remembered before."""
+    usable = finite_rows(hypergradients, steps, new, old)
+    kept = {name: torch.where(usable.unsqueeze(-1), value, 0.0) for name, value in steps.items()}
+    return kept, None if old is None else chosen_rows(usable, new, old)
 
 
 def with_own_numbers(memory: Any, rows: int, device: torch.device) -> Any:

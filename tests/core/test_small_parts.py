@@ -164,3 +164,26 @@ def test_huge_but_finite_weights_have_not_diverged():
         Hyperparameters({}, {"lr": torch.ones(1, 1)}),
     )
     assert recorder.diverged_at().tolist() == [-1]
+
+
+@pytest.mark.parametrize("make", [Adam, SGD])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, 1e200])
+def test_an_update_that_would_not_be_finite_is_left_out_row_by_row(make, bad):
+    """As if that row had not been asked; without the option its memory is spoilt for ever."""
+    skipping = make(0.05, skip_not_finite=True)
+    start = {"lr": torch.zeros(2, 1, dtype=torch.float64)}
+    memory, undisturbed = skipping.init(start), make(0.05).init(start)
+    for number in range(4):
+        hypergradient = torch.full((2, 1), 0.3 + number, dtype=torch.float64)
+        wanted, undisturbed = make(0.05).update({"lr": hypergradient}, undisturbed)
+        found, memory = skipping.update({"lr": hypergradient}, memory)
+        assert torch.equal(found["lr"], wanted["lr"])
+        if make is SGD and math.isfinite(bad):
+            continue  # large, and no more than that
+        spoilt = torch.tensor([[bad], [bad]], dtype=torch.float64)
+        found, memory = skipping.update({"lr": spoilt}, memory)
+        assert not found["lr"].any()
+    mixed = torch.tensor([[0.5], [math.nan]], dtype=torch.float64)
+    found, _ = skipping.update({"lr": mixed}, memory)
+    wanted, _ = make(0.05).update({"lr": torch.full_like(mixed, 0.5)}, undisturbed)
+    assert found["lr"].tolist() == [wanted["lr"][0].tolist(), [0.0]]
