@@ -1,0 +1,832 @@
+/* One hidden ReLU layer with softmax cross-entropy, row by row: hpo_bench/models/relu_classification.py says what is
+   computed, in the same names.
+
+   A batch is a list of pointers to rows of the dataset, so nothing is gathered. Each large product is made in tiles that
+   live in registers: on the way forward inner products along the inputs, on the way back sums over the batch, which the
+   weight update takes up at once, so that there is no array of the gradient.
+
+   The rules of lanes.h hold: an inner product is SUM_LANES sums, each in the order of the inputs, folded; a sum over the
+   batch is in the order of its rows. So tiles, blocks and registers change nothing, and no repetition sees another.
+
+   Arrays of activations are (units, columns), a column for each row of the batch, padded with zeros to whole SUM_LANES.
+
+   Included twice by relu_classification_both.c, for float and double. */
+
+#if defined(LANES_AVX512) /* 25 sums, 5 units and a row fit 32 registers, */
+#define FORWARD_UNITS 5
+#define FORWARD_ROWS 5
+#define BACKWARD_UNITS 5
+#define BACKWARD_VECTORS 5
+#else /* 12 sums, 3 units and a row fit 16 */
+#define FORWARD_UNITS 3
+#define FORWARD_ROWS 4
+#define BACKWARD_UNITS 3
+#define BACKWARD_VECTORS 4
+#endif
+#define SMALL_UNITS 5 /* outputs of a product with a matrix of activations at once, */
+#define SMALL_VECTORS 2
+#define BLOCK 80       /* rows whose inputs stay in the second cache while all units read them, */
+#define BACK_BLOCK 128 /* and of which a few columns stay in the first; multiples of SUM_LANES */
+
+typedef WHOLE NAME(integers) __attribute__((vector_size(sizeof(VEC))));
+#define INTEGERS NAME(integers)
+
+/* The first n numbers (none if n < 0), and zeros; never reads beyond them. */
+ALWAYS VEC NAME(load_part)(const REAL *p, long n) {
+    if (n >= LANES) return LOAD(p);
+    REAL numbers[LANES] = {0};
+    for (long i = 0; i < n; i++) numbers[i] = p[i];
+    return LOAD(numbers);
+}
+
+ALWAYS void NAME(store_part)(REAL *p, VEC v, long n) {
+    if (n >= LANES) {
+        STORE(p, v);
+        return;
+    }
+    REAL numbers[LANES];
+    STORE(numbers, v);
+    for (long i = 0; i < n; i++) p[i] = numbers[i];
+}
+
+ALWAYS VEC NAME(where)(INTEGERS on, VEC v) { return (VEC)(on & (INTEGERS)v); }
+ALWAYS VEC NAME(choose)(INTEGERS on, VEC yes, VEC no) { return (VEC)((on & (INTEGERS)yes) | (~on & (INTEGERS)no)); }
+ALWAYS INTEGERS NAME(whole_load)(const WHOLE *p) { return (INTEGERS)LOAD((const REAL *)p); }
+
+/* e^x for x <= 0; NaN stays. x = n ln 2 + r with |r| <= ln 2 / 2, and e^r by its series. */
+ALWAYS VEC NAME(exp)(VEC x) {
+    const REAL factors[] = {1, 1, 1.0 / 2, 1.0 / 6, 1.0 / 24, 1.0 / 120, 1.0 / 720, 1.0 / 5040, 1.0 / 40320,
+                            1.0 / 362880, 1.0 / 3628800, 1.0 / 39916800, 1.0 / 479001600, 1.0 / 6227020800};
+    VEC shift = SPREAD(ROUNDING), least = SPREAD(LEAST_EXPONENT);
+    x = NAME(choose)((INTEGERS)(x < least), least, x);
+    VEC shifted = FMA(x, SPREAD((REAL)1.44269504088896340736), shift);
+    INTEGERS n = (INTEGERS)shifted - (INTEGERS)shift;
+    VEC whole = SUB(shifted, shift);
+    VEC r = FMA(whole, SPREAD((REAL)-LN2_LOW), FMA(whole, SPREAD((REAL)-LN2_HIGH), x));
+    VEC series = SPREAD(factors[EXP_TERMS]);
+    UNROLL for (int i = EXP_TERMS - 1; i >= 2; i--) series = FMA(series, r, SPREAD(factors[i]));
+    VEC power = ADD(FMA(MUL(series, r), r, r), SPREAD(1));
+    INTEGERS half = n >> 1, rest = n - half; /* in two steps, so that what is nearly 0 is not 0 */
+    VEC first = (VEC)((half + EXPONENT_BIAS) << MANTISSA), second = (VEC)((rest + EXPONENT_BIAS) << MANTISSA);
+    return MUL(MUL(power, first), second);
+}
+
+/* ln x for x >= 1; NaN and infinity stay. x = 2^e (1 + f), and ln(1 + f) = 2 artanh(f / (2 + f)) by its series. */
+ALWAYS VEC NAME(log)(VEC x) {
+    INTEGERS root = (INTEGERS)SPREAD((REAL)0.70710678118654752440), above = (INTEGERS)x - root;
+    VEC f = SUB((VEC)((above & (((WHOLE)1 << MANTISSA) - 1)) + root), SPREAD(1));
+    VEC s = f / ADD(f, SPREAD(2)), square = MUL(s, s), series = ZERO();
+    UNROLL for (int k = LOG_TERMS; k >= 1; k--) series = FMA(series, square, SPREAD((REAL)(2.0 / (2 * k + 1))));
+    VEC exponent = __builtin_convertvector(above >> MANTISSA, VEC);
+    VEC of_f = SUB(f, MUL(s, SUB(f, MUL(series, square))));
+    VEC result = FMA(exponent, SPREAD((REAL)0.69314718055994530942), of_f);
+    return NAME(choose)((INTEGERS)(SUB(x, x) == ZERO()), result, x);
+}
+
+/* `FOLD` of four groups of sums at once: sums (PARTS, apart), the first four of each part. */
+ALWAYS void NAME(fold_four)(const VEC *sums, int apart, REAL *out) {
+#if defined(LANES_AVX512) && REAL_BITS == 32
+    VEC ab = ADD(_mm512_shuffle_f32x4(sums[0], sums[1], 0x44), _mm512_shuffle_f32x4(sums[0], sums[1], 0xEE));
+    VEC cd = ADD(_mm512_shuffle_f32x4(sums[2], sums[3], 0x44), _mm512_shuffle_f32x4(sums[2], sums[3], 0xEE));
+    VEC four = ADD(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xDD));
+    four = ADD(four, _mm512_permute_ps(four, 0x4E));
+    four = ADD(four, _mm512_permute_ps(four, 0xB1));
+    __m512i order = _mm512_set_epi32(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 12, 8, 4, 0);
+    _mm_storeu_ps(out, _mm512_castps512_ps128(_mm512_permutexvar_ps(order, four)));
+    (void)apart;
+#elif defined(LANES_AVX2) && REAL_BITS == 32
+    VEC a = ADD(sums[0], sums[apart]), b = ADD(sums[1], sums[apart + 1]);
+    VEC c = ADD(sums[2], sums[apart + 2]), d = ADD(sums[3], sums[apart + 3]);
+    VEC ab = ADD(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
+    VEC cd = ADD(_mm256_permute2f128_ps(c, d, 0x20), _mm256_permute2f128_ps(c, d, 0x31));
+    VEC four = ADD(_mm256_shuffle_ps(ab, cd, 0x44), _mm256_shuffle_ps(ab, cd, 0xEE));
+    four = ADD(_mm256_shuffle_ps(four, four, 0x88), _mm256_shuffle_ps(four, four, 0xDD));
+    _mm_storeu_ps(out, _mm_unpacklo_ps(_mm256_castps256_ps128(four), _mm256_extractf128_ps(four, 1)));
+#else
+    for (int i = 0; i < 4; i++) {
+        VEC own[PARTS];
+        for (int part = 0; part < PARTS; part++) own[part] = sums[part * apart + i];
+        out[i] = FOLD(own);
+    }
+#endif
+}
+
+/* Inner products of U rows and N rows of K numbers: out (U, stride). */
+ALWAYS void NAME(inner_tile)(
+    const int U, const int N, const REAL *const *left, const REAL *const *right, int K, REAL *out, long stride) {
+    const REAL *a[FORWARD_UNITS], *b[FORWARD_ROWS];
+    VEC parts[PARTS * FORWARD_UNITS * FORWARD_ROWS];
+    UNROLL for (int i = 0; i < U; i++) a[i] = left[i];
+    UNROLL for (int j = 0; j < N; j++) b[j] = right[j];
+    int whole = K - K % SUM_LANES;
+    UNROLL for (int part = 0; part < PARTS; part++) {
+        VEC sums[FORWARD_UNITS][FORWARD_ROWS], column[FORWARD_UNITS];
+        int k = part * LANES;
+        UNROLL for (int i = 0; i < U; i++)
+            UNROLL for (int j = 0; j < N; j++) sums[i][j] = ZERO();
+        for (; k < whole; k += SUM_LANES) {
+            UNROLL for (int i = 0; i < U; i++) {
+                column[i] = LOAD(a[i] + k);
+                HOLD(column[i]);
+            }
+            UNROLL for (int j = 0; j < N; j++) {
+                VEC row = LOAD(b[j] + k);
+                HOLD(row);
+                UNROLL for (int i = 0; i < U; i++) sums[i][j] = FMA(column[i], row, sums[i][j]);
+            }
+        }
+        if (whole < K) {
+            UNROLL for (int i = 0; i < U; i++) column[i] = NAME(load_part)(a[i] + k, K - k);
+            UNROLL for (int j = 0; j < N; j++) {
+                VEC row = NAME(load_part)(b[j] + k, K - k);
+                UNROLL for (int i = 0; i < U; i++) sums[i][j] = FMA(column[i], row, sums[i][j]);
+            }
+        }
+        UNROLL for (int i = 0; i < U; i++)
+            UNROLL for (int j = 0; j < N; j++) parts[(part * U + i) * N + j] = sums[i][j];
+    }
+    REAL folded[FORWARD_UNITS * FORWARD_ROWS];
+    int at = 0;
+    UNROLL for (; at + 4 <= U * N; at += 4) NAME(fold_four)(parts + at, U * N, folded + at);
+    for (; at < U * N; at++) {
+        VEC own[PARTS];
+        for (int part = 0; part < PARTS; part++) own[part] = parts[part * U * N + at];
+        folded[at] = FOLD(own);
+    }
+    for (int i = 0; i < U; i++) memcpy(out + i * stride, folded + i * N, N * sizeof(REAL));
+}
+
+/* One routine for each size of tile, so that its sums are in registers. */
+#define INNER(SIZE, U, N)                                                                                              \
+    static __attribute__((noinline)) void NAME(inner_##SIZE)(                                                          \
+        const REAL *const *left, const REAL *const *right, int K, REAL *out, long stride) {                            \
+        NAME(inner_tile)(U, N, left, right, K, out, stride);                                                           \
+    }
+INNER(many_many, FORWARD_UNITS, FORWARD_ROWS)
+INNER(many_one, FORWARD_UNITS, 1)
+INNER(two_many, 2, FORWARD_ROWS)
+INNER(two_one, 2, 1)
+INNER(one_many, 1, FORWARD_ROWS)
+INNER(one_one, 1, 1)
+
+#define INNER_ROWS(UNITS)                                                                                              \
+    do {                                                                                                               \
+        for (; b + FORWARD_ROWS <= end; b += FORWARD_ROWS)                                                             \
+            NAME(inner_##UNITS##_many)(left + i, right + b, K, out + i * stride + b, stride);                          \
+        for (; b < end; b++) NAME(inner_##UNITS##_one)(left + i, right + b, K, out + i * stride + b, stride);          \
+    } while (0)
+
+/* Inner products of M rows and B rows of K numbers: out (M, stride). */
+static void NAME(inner)(
+    const REAL *const *left, int M, const REAL *const *right, long B, int K, REAL *out, long stride) {
+    for (long begin = 0; begin < B; begin += BLOCK) {
+        long end = begin + BLOCK < B ? begin + BLOCK : B;
+        for (int i = 0; i < M;) {
+            long b = begin;
+            if (M - i >= FORWARD_UNITS) {
+                INNER_ROWS(many);
+                i += FORWARD_UNITS;
+            } else if (M - i >= 2) {
+                INNER_ROWS(two);
+                i += 2;
+            } else {
+                INNER_ROWS(one);
+                i += 1;
+            }
+        }
+    }
+}
+
+/* One update of one repetition's weights, and the hyperparameters in force; `new_` may be where the old ones are.
+   `finite` takes up w - w: NaN once a new weight is not finite. */
+typedef struct {
+    const REAL *weights, *buffer;
+    REAL *new_weights, *new_buffer;
+    REAL lr, weight_decay, momentum;
+    REAL finite[SUM_LANES];
+} NAME(update);
+
+/* The end of a series p = alpha v + sums over the batch, and its products with three other vectors.
+   dots (3, H, SUM_LANES): a unit's sums are its own, so that tiles may come in any order. */
+typedef struct {
+    const REAL *gradient, *others[3];
+    REAL alpha;
+    int H;
+    REAL *dots;
+} NAME(end_of_series);
+
+enum NAME(use) { NAME(STORED), NAME(TAKEN_BY_UPDATE), NAME(TAKEN_BY_SERIES) };
+
+/* What becomes of sums over the batch: they are stored, or made use of where they are. */
+typedef struct {
+    REAL *stored;
+    NAME(update) *update;
+    NAME(end_of_series) *series;
+} NAME(target);
+
+/* g + wd w, mu m + that, w - lr that: as `advance` of hpo_bench/core/update.py, which fuses the same. */
+ALWAYS VEC NAME(advance)(NAME(update) *u, long at, VEC gradient, long n) {
+    VEC weights = NAME(load_part)(u->weights + at, n), buffer = NAME(load_part)(u->buffer + at, n);
+    VEC decayed = FMA(SPREAD(u->weight_decay), weights, gradient);
+    buffer = FMA(SPREAD(u->momentum), buffer, decayed);
+    weights = FMA(SPREAD(-u->lr), buffer, weights);
+    NAME(store_part)(u->new_buffer + at, buffer, n);
+    NAME(store_part)(u->new_weights + at, weights, n);
+    return SUB(weights, weights);
+}
+
+/* The n sums of unit h and the inputs from k on. */
+ALWAYS void NAME(take)(const enum NAME(use) use, NAME(target) t, int h, int k, int K, VEC sums, int n, VEC *finite) {
+    long at = (long)h * K + k;
+    if (use == NAME(STORED)) {
+        NAME(store_part)(t.stored + at, sums, n);
+    } else if (use == NAME(TAKEN_BY_UPDATE)) {
+        *finite = ADD(*finite, NAME(advance)(t.update, at, sums, n));
+    } else {
+        VEC p = FMA(SPREAD(t.series->alpha), NAME(load_part)(t.series->gradient + at, n), sums);
+        UNROLL for (int other = 0; other < 3; other++) {
+            REAL *dot = t.series->dots + ((long)other * t.series->H + h) * SUM_LANES + k % SUM_LANES;
+            STORE(dot, FMA(p, NAME(load_part)(t.series->others[other] + at, n), LOAD(dot)));
+        }
+    }
+}
+
+/* Sums over rows from..to of the batch of E (units, stride) times an input, for U units and V registers of inputs. */
+ALWAYS void NAME(outer_tile)(
+    const enum NAME(use) use, const int U, const int V, const REAL *E, long stride, const REAL *const *rows, long from,
+    long to, long B, int K, int h, int k, REAL *space, NAME(target) target, VEC *finite) {
+    VEC sums[BACKWARD_UNITS][BACKWARD_VECTORS];
+    UNROLL for (int i = 0; i < U; i++)
+        UNROLL for (int j = 0; j < V; j++) {
+            const REAL *before = space + (long)(h + i) * K + k + j * LANES;
+            sums[i][j] = from == 0 ? ZERO() : NAME(load_part)(before, V > 1 ? LANES : K - k);
+        }
+    const REAL *slopes = E + h * stride;
+    for (long b = from; b < to; b++) {
+        const REAL *row = rows[b] + k;
+        VEC inputs[BACKWARD_VECTORS];
+        UNROLL for (int j = 0; j < V; j++) {
+            inputs[j] = V == 1 ? NAME(load_part)(row, K - k) : LOAD(row + j * LANES);
+            HOLD(inputs[j]);
+        }
+        UNROLL for (int i = 0; i < U; i++) {
+            VEC slope = SPREAD(slopes[i * stride + b]);
+            UNROLL for (int j = 0; j < V; j++) sums[i][j] = FMA(slope, inputs[j], sums[i][j]);
+        }
+    }
+    UNROLL for (int i = 0; i < U; i++)
+        UNROLL for (int j = 0; j < V; j++) {
+            int place = k + j * LANES, n = V > 1 ? LANES : K - k;
+            if (to < B) NAME(store_part)(space + (long)(h + i) * K + place, sums[i][j], n);
+            else NAME(take)(use, target, h + i, place, K, sums[i][j], n, finite);
+        }
+}
+
+#define OUTER(SIZE, U, V, USE)                                                                                         \
+    static __attribute__((noinline)) void NAME(outer_##SIZE##_##USE)(                                                  \
+        const REAL *E, long stride, const REAL *const *rows, long from, long to, long B, int K, int h, int k,          \
+        REAL *space, NAME(target) target, VEC *finite) {                                                               \
+        VEC own = *finite;                                                                                             \
+        NAME(outer_tile)(NAME(USE), U, V, E, stride, rows, from, to, B, K, h, k, space, target, &own);                 \
+        *finite = own;                                                                                                 \
+    }
+#define OUTER_OF_ALL_SIZES(USE)                                                                                        \
+    OUTER(many_many, BACKWARD_UNITS, BACKWARD_VECTORS, USE)                                                            \
+    OUTER(many_one, BACKWARD_UNITS, 1, USE)                                                                            \
+    OUTER(two_many, 2, BACKWARD_VECTORS, USE)                                                                          \
+    OUTER(two_one, 2, 1, USE)                                                                                          \
+    OUTER(one_many, 1, BACKWARD_VECTORS, USE)                                                                          \
+    OUTER(one_one, 1, 1, USE)                                                                                          \
+    /* Sums over a batch of B rows of E (M, stride) times K inputs; space (M, K) is used where B > BACK_BLOCK. */      \
+    static void NAME(outer_##USE)(                                                                                     \
+        const REAL *E, int M, long stride, const REAL *const *rows, long B, int K, REAL *space, NAME(target) target) { \
+        VEC finite = ZERO();                                                                                           \
+        for (long from = 0; from < B; from += BACK_BLOCK) {                                                            \
+            long to = from + BACK_BLOCK < B ? from + BACK_BLOCK : B;                                                   \
+            for (int k = 0; k < K;) {                                                                                  \
+                int many = K - k >= BACKWARD_VECTORS * LANES;                                                          \
+                for (int h = 0; h < M;) {                                                                              \
+                    int units = M - h >= BACKWARD_UNITS ? BACKWARD_UNITS : M - h >= 2 ? 2 : 1;                         \
+                    TILE(many, units, USE)(E, stride, rows, from, to, B, K, h, k, space, target, &finite);             \
+                    h += units;                                                                                        \
+                }                                                                                                      \
+                k += many ? BACKWARD_VECTORS * LANES : LANES;                                                          \
+            }                                                                                                          \
+        }                                                                                                              \
+        if (target.update != NULL) STORE(target.update->finite, ADD(LOAD(target.update->finite), finite));             \
+    }
+#define TILE(many, units, USE)                                                                                         \
+    (units == BACKWARD_UNITS ? (many ? NAME(outer_many_many_##USE) : NAME(outer_many_one_##USE))                       \
+     : units == 2            ? (many ? NAME(outer_two_many_##USE) : NAME(outer_two_one_##USE))                         \
+                             : (many ? NAME(outer_one_many_##USE) : NAME(outer_one_one_##USE)))
+OUTER_OF_ALL_SIZES(STORED)
+OUTER_OF_ALL_SIZES(TAKEN_BY_UPDATE)
+OUTER_OF_ALL_SIZES(TAKEN_BY_SERIES)
+
+/* out (M, stride) = bias + A In, or out += A In: A (M, K) with any steps between its numbers, In (K, stride). */
+ALWAYS void NAME(small_tile)(
+    const int U, const int V, const REAL *A, long step, long inner_step, int K, const REAL *in, long stride,
+    const REAL *bias, REAL *out) {
+    VEC sums[SMALL_UNITS][SMALL_VECTORS];
+    UNROLL for (int i = 0; i < U; i++)
+        UNROLL for (int j = 0; j < V; j++)
+            sums[i][j] = bias != NULL ? SPREAD(bias[i]) : LOAD(out + i * stride + j * LANES);
+    for (int k = 0; k < K; k++) {
+        VEC column[SMALL_VECTORS];
+        UNROLL for (int j = 0; j < V; j++) column[j] = LOAD(in + k * stride + j * LANES);
+        UNROLL for (int i = 0; i < U; i++) {
+            VEC factor = SPREAD(A[i * step + k * inner_step]);
+            UNROLL for (int j = 0; j < V; j++) sums[i][j] = FMA(factor, column[j], sums[i][j]);
+        }
+    }
+    UNROLL for (int i = 0; i < U; i++)
+        UNROLL for (int j = 0; j < V; j++) STORE(out + i * stride + j * LANES, sums[i][j]);
+}
+
+static void NAME(small)(
+    const REAL *A, long step, long inner_step, int M, int K, const REAL *in, long stride, long columns,
+    const REAL *bias, REAL *out) {
+    for (long c = 0; c < columns;) {
+        int pair = columns - c >= SMALL_VECTORS * LANES;
+        for (int m = 0; m < M;) {
+            int many = M - m >= SMALL_UNITS;
+            const REAL *own = A + m * step, *start = bias == NULL ? NULL : bias + m;
+            REAL *place = out + m * stride + c;
+            if (many && pair) NAME(small_tile)(SMALL_UNITS, SMALL_VECTORS, own, step, inner_step, K, in + c, stride, start, place);
+            else if (many) NAME(small_tile)(SMALL_UNITS, 1, own, step, inner_step, K, in + c, stride, start, place);
+            else if (pair) NAME(small_tile)(1, SMALL_VECTORS, own, step, inner_step, K, in + c, stride, start, place);
+            else NAME(small_tile)(1, 1, own, step, inner_step, K, in + c, stride, start, place);
+            m += many ? SMALL_UNITS : 1;
+        }
+        c += pair ? SMALL_VECTORS * LANES : LANES;
+    }
+}
+
+/* Sum of each of M rows of columns, in the order of SUM_LANES. */
+static void NAME(row_sums)(const REAL *rows, int M, long stride, REAL *out) {
+    for (int m = 0; m < M; m++) {
+        VEC sums[PARTS];
+        for (int part = 0; part < PARTS; part++) {
+            sums[part] = ZERO();
+            for (long c = part * LANES; c < stride; c += SUM_LANES) sums[part] = ADD(sums[part], LOAD(rows + m * stride + c));
+        }
+        out[m] = FOLD(sums);
+    }
+}
+
+/* Sizes of a problem, where the weights of a repetition lie, and its working space. */
+typedef struct {
+    int H, d, C;
+    long P, most;                 /* numbers of weights, and of the columns of any batch */
+    const REAL **rows, **left, **right; /* pointers to rows: of a batch, and of what is multiplied */
+    WHOLE *classes;               /* of a batch; -1 in the padding */
+    REAL *hidden, *chances, *slopes;    /* kept from a forward pass: (H, columns), (C, columns), (C, columns) */
+    REAL *inner, *change;         /* (H, columns) */
+    REAL *scores;                 /* (C, columns) */
+    REAL *small;                  /* gradients of b1, W2, b2 */
+    REAL *space;                  /* (P,) */
+} NAME(problem);
+
+/* Rows of a dataset: `chosen` row numbers, or the first `count` in their order. */
+typedef struct {
+    const REAL *inputs;
+    const int64_t *targets, *chosen;
+    long count;
+} NAME(batch);
+
+ALWAYS long NAME(columns)(long count) { return (count + SUM_LANES - 1) / SUM_LANES * SUM_LANES; }
+ALWAYS const REAL *NAME(b1)(const NAME(problem) *p, const REAL *w) { return w + (long)p->H * p->d; }
+ALWAYS const REAL *NAME(W2)(const NAME(problem) *p, const REAL *w) { return w + (long)p->H * p->d + p->H; }
+ALWAYS const REAL *NAME(b2)(const NAME(problem) *p, const REAL *w) { return w + p->P - p->C; }
+
+static void NAME(point)(const REAL **pointers, const REAL *first, long count, long apart) {
+    for (long i = 0; i < count; i++) pointers[i] = first + i * apart;
+}
+
+/* Find the rows and classes of a batch. */
+static void NAME(find)(NAME(problem) *p, NAME(batch) batch) {
+    long columns = NAME(columns)(batch.count);
+    for (long b = 0; b < batch.count; b++) {
+        long row = batch.chosen == NULL ? b : batch.chosen[b];
+        p->rows[b] = batch.inputs + row * p->d;
+        p->classes[b] = (WHOLE)batch.targets[row];
+    }
+    for (long b = batch.count; b < columns; b++) p->classes[b] = -1;
+}
+
+/* Hidden activations and scores of the batch that was found. */
+static void NAME(forward)(NAME(problem) *p, const REAL *w, long count) {
+    long columns = NAME(columns)(count);
+    NAME(point)(p->left, w, p->H, p->d);
+    NAME(inner)(p->left, p->H, p->rows, count, p->d, p->hidden, columns);
+    const REAL *bias = NAME(b1)(p, w);
+    for (int h = 0; h < p->H; h++) {
+        REAL *row = p->hidden + h * columns;
+        for (long c = count; c < columns; c++) row[c] = 0;
+        for (long c = 0; c < columns; c += LANES) {
+            INTEGERS real = NAME(whole_load)(p->classes + c) >= 0;
+            STORE(row + c, NAME(where)(real, RELU(ADD(LOAD(row + c), SPREAD(bias[h])))));
+        }
+    }
+    NAME(small)(NAME(W2)(p, w), p->H, 1, p->C, p->H, p->hidden, columns, columns, NAME(b2)(p, w), p->scores);
+}
+
+/* Sum of the cross-entropies of the batch, and how many classes have a higher score than the true one or come before
+   it with the same (none: it is the prediction); with `chances`, keep them and the slopes of the mean. */
+static REAL NAME(softmax)(NAME(problem) *p, long count, int keep, long *wrong) {
+    long columns = NAME(columns)(count);
+    VEC losses[PARTS], share = SPREAD((REAL)1 / (REAL)count);
+    for (int part = 0; part < PARTS; part++) losses[part] = ZERO();
+    for (long c = 0; c < columns; c += LANES) {
+        INTEGERS classes = NAME(whole_load)(p->classes + c), best = (INTEGERS){0}, real = classes >= 0;
+        VEC highest = LOAD(p->scores + c), own = ZERO(), total = ZERO();
+        for (int k = 1; k < p->C; k++) {
+            VEC score = LOAD(p->scores + k * columns + c);
+            INTEGERS higher = (INTEGERS)(score > highest);
+            highest = NAME(choose)(higher, score, highest);
+            best = (higher & (WHOLE)k) | (~higher & best);
+        }
+        for (int k = 0; k < p->C; k++) {
+            VEC below = SUB(LOAD(p->scores + k * columns + c), highest), power = NAME(exp)(below);
+            own = NAME(choose)((INTEGERS)(classes == (WHOLE)k), below, own);
+            total = ADD(total, power);
+            if (keep) STORE(p->chances + k * columns + c, power);
+        }
+        int part = (int)(c % SUM_LANES) / LANES;
+        losses[part] = ADD(losses[part], NAME(where)(real, SUB(NAME(log)(total), own)));
+        if (wrong != NULL) {
+            INTEGERS missed = real & (best != classes);
+            for (int lane = 0; lane < LANES; lane++) *wrong -= (long)missed[lane];
+        }
+        if (!keep) continue;
+        VEC factor = SPREAD(1) / total;
+        for (int k = 0; k < p->C; k++) {
+            VEC chance = NAME(where)(real, MUL(LOAD(p->chances + k * columns + c), factor));
+            STORE(p->chances + k * columns + c, chance);
+            VEC one = NAME(where)((INTEGERS)(classes == (WHOLE)k), SPREAD(1));
+            STORE(p->slopes + k * columns + c, MUL(SUB(chance, one), share));
+        }
+    }
+    return FOLD(losses);
+}
+
+/* out (H, columns) = (W2' S) where the hidden units are on, and added to by another such product if there is one. */
+static void NAME(pull_back)(
+    NAME(problem) *p, const REAL *second, const REAL *slopes, const REAL *second_v, const REAL *slopes_v, long columns,
+    REAL *out) {
+    memset(out, 0, p->H * columns * sizeof(REAL));
+    NAME(small)(second, 1, p->H, p->H, p->C, slopes, columns, columns, NULL, out);
+    if (second_v != NULL) NAME(small)(second_v, 1, p->H, p->H, p->C, slopes_v, columns, columns, NULL, out);
+    for (long i = 0; i < p->H * columns; i += LANES)
+        STORE(out + i, NAME(where)((INTEGERS)(LOAD(p->hidden + i) > ZERO()), LOAD(out + i)));
+}
+
+/* Gradients of W2, out (C, H): inner products of slopes and hidden activations along the batch. */
+static void NAME(second_layer)(NAME(problem) *p, const REAL *slopes, const REAL *hidden, long columns, REAL *out) {
+    NAME(point)(p->left, slopes, p->C, columns);
+    NAME(point)(p->right, hidden, p->H, columns);
+    NAME(inner)(p->left, p->C, p->right, p->H, (int)columns, out, p->H);
+}
+
+/* What ctypes hands over: rows of a dataset for R repetitions, how far apart theirs lie (0: the same for all). */
+typedef struct {
+    const REAL *inputs;
+    const int64_t *targets, *chosen;
+    long inputs_apart, targets_apart, chosen_apart, count;
+} NAME(rows);
+
+static NAME(batch) NAME(of)(const NAME(rows) *rows, long r) {
+    const int64_t *chosen = rows->chosen == NULL ? NULL : rows->chosen + r * rows->chosen_apart;
+    return (NAME(batch)){
+        rows->inputs + r * rows->inputs_apart, rows->targets + r * rows->targets_apart, chosen, rows->count};
+}
+
+static void *NAME(place)(char **at, size_t bytes) {
+    void *here = *at;
+    *at += (bytes + 63) / 64 * 64;
+    return here;
+}
+
+/* Working space for batches of up to `most` rows; NULL without memory. Free what is returned. */
+static void *NAME(prepare)(NAME(problem) *p, int H, int d, int C, long most) {
+    size_t columns = (size_t)NAME(columns)(most), P = (size_t)H * d + H + (size_t)C * H + C;
+    size_t rows = columns + H + C, numbers = (3 * (size_t)H + 3 * (size_t)C) * columns + 2 * P;
+    char *space, *at;
+    if (posix_memalign((void **)&space, 64, rows * 3 * sizeof(REAL *) + columns * sizeof(WHOLE) +
+                                                numbers * sizeof(REAL) + 20 * 64)) return NULL;
+    at = space;
+    p->H = H, p->d = d, p->C = C, p->P = (long)P, p->most = most;
+    p->rows = NAME(place)(&at, rows * sizeof(REAL *));
+    p->left = NAME(place)(&at, rows * sizeof(REAL *));
+    p->right = NAME(place)(&at, rows * sizeof(REAL *));
+    p->classes = NAME(place)(&at, columns * sizeof(WHOLE));
+    p->hidden = NAME(place)(&at, H * columns * sizeof(REAL));
+    p->chances = NAME(place)(&at, C * columns * sizeof(REAL));
+    p->slopes = NAME(place)(&at, C * columns * sizeof(REAL));
+    p->inner = NAME(place)(&at, H * columns * sizeof(REAL));
+    p->change = NAME(place)(&at, H * columns * sizeof(REAL));
+    p->scores = NAME(place)(&at, C * columns * sizeof(REAL));
+    p->small = NAME(place)(&at, (P - (size_t)H * d) * sizeof(REAL));
+    p->space = NAME(place)(&at, P * sizeof(REAL));
+    return space;
+}
+
+/* Loss of the batch that was found; the slopes of the hidden layer are in `change`, the gradients of b1, W2 and b2 in
+   `small`. */
+static REAL NAME(backward)(NAME(problem) *p, const REAL *w, long count) {
+    long columns = NAME(columns)(count);
+    NAME(forward)(p, w, count);
+    REAL loss = NAME(softmax)(p, count, 1, NULL) * ((REAL)1 / (REAL)count);
+    NAME(pull_back)(p, NAME(W2)(p, w), p->slopes, NULL, NULL, columns, p->change);
+    NAME(row_sums)(p->change, p->H, columns, p->small);
+    NAME(second_layer)(p, p->slopes, p->hidden, columns, p->small + p->H);
+    NAME(row_sums)(p->slopes, p->C, columns, p->small + p->H + p->C * p->H);
+    return loss;
+}
+
+/* Losses (R,) and, if wanted, gradients (R, P) and what Hessian-vector products need: kept (R, H + C, columns), the
+   hidden activations and chances. */
+int NAME(linearise)(
+    long R, int H, int d, int C, const NAME(rows) *rows, const REAL *weights, REAL *loss, REAL *gradient, REAL *kept) {
+    NAME(problem) p;
+    void *space = NAME(prepare)(&p, H, d, C, rows->count);
+    if (space == NULL) return 1;
+    long columns = NAME(columns)(rows->count);
+    for (long r = 0; r < R; r++) {
+        const REAL *w = weights + r * p.P;
+        NAME(find)(&p, NAME(of)(rows, r));
+        if (gradient == NULL) {
+            NAME(forward)(&p, w, rows->count);
+            loss[r] = NAME(softmax)(&p, rows->count, 0, NULL) * ((REAL)1 / (REAL)rows->count);
+            continue;
+        }
+        loss[r] = NAME(backward)(&p, w, rows->count);
+        REAL *own = gradient + r * p.P;
+        NAME(outer_STORED)(p.change, H, columns, p.rows, rows->count, d, p.space, (NAME(target)){own, NULL, NULL});
+        memcpy(own + (long)H * d, p.small, (p.P - (long)H * d) * sizeof(REAL));
+        if (kept != NULL) {
+            memcpy(kept + r * (H + C) * columns, p.hidden, H * columns * sizeof(REAL));
+            memcpy(kept + (r * (H + C) + H) * columns, p.chances, C * columns * sizeof(REAL));
+        }
+    }
+    free(space);
+    return 0;
+}
+
+/* The slopes (p - onehot(y)) / B of chances that were kept. */
+static void NAME(slopes_again)(NAME(problem) *p, long count) {
+    long columns = NAME(columns)(count);
+    VEC share = SPREAD((REAL)1 / (REAL)count);
+    for (int k = 0; k < p->C; k++)
+        for (long c = 0; c < columns; c += LANES) {
+            INTEGERS own = (INTEGERS)(NAME(whole_load)(p->classes + c) == (WHOLE)k);
+            VEC chance = LOAD(p->chances + k * columns + c);
+            STORE(p->slopes + k * columns + c, MUL(SUB(chance, NAME(where)(own, SPREAD(1))), share));
+        }
+}
+
+/* With h' in `inner` (masked) and the direction's W2 and b2: the tangent of the slopes in `scores`, that of the hidden
+   layer's slopes in `change`, and the products for b1, W2 and b2 in `small`. */
+static void NAME(tangent)(NAME(problem) *p, const REAL *w, const REAL *V2, const REAL *c2, long count) {
+    long columns = NAME(columns)(count);
+    const REAL *W2 = NAME(W2)(p, w);
+    VEC share = SPREAD((REAL)1 / (REAL)count);
+    NAME(small)(W2, p->H, 1, p->C, p->H, p->inner, columns, columns, c2, p->scores);
+    NAME(small)(V2, p->H, 1, p->C, p->H, p->hidden, columns, columns, NULL, p->scores);
+    for (long c = 0; c < columns; c += LANES) {
+        VEC mean = ZERO();
+        for (int k = 0; k < p->C; k++)
+            mean = FMA(LOAD(p->chances + k * columns + c), LOAD(p->scores + k * columns + c), mean);
+        for (int k = 0; k < p->C; k++) {
+            REAL *score = p->scores + k * columns + c;
+            STORE(score, MUL(MUL(LOAD(p->chances + k * columns + c), SUB(LOAD(score), mean)), share));
+        }
+    }
+    NAME(pull_back)(p, W2, p->scores, V2, p->slopes, columns, p->change);
+    REAL *second = p->small + p->H, *more = p->space;
+    NAME(row_sums)(p->change, p->H, columns, p->small);
+    NAME(second_layer)(p, p->scores, p->hidden, columns, second);
+    NAME(second_layer)(p, p->slopes, p->inner, columns, more);
+    for (int i = 0; i < p->C * p->H; i++) second[i] += more[i];
+    NAME(row_sums)(p->scores, p->C, columns, second + p->C * p->H);
+}
+
+/* Hessian-vector products of n vectors (n, R, P) with what `linearise` kept. */
+int NAME(products)(
+    long n, long R, int H, int d, int C, const NAME(rows) *rows, const REAL *weights, const REAL *kept,
+    const REAL *vectors, REAL *results) {
+    NAME(problem) p;
+    void *space = NAME(prepare)(&p, H, d, C, rows->count);
+    if (space == NULL) return 1;
+    long columns = NAME(columns)(rows->count);
+    for (long r = 0; r < R; r++) {
+        const REAL *w = weights + r * p.P;
+        NAME(find)(&p, NAME(of)(rows, r));
+        memcpy(p.hidden, kept + r * (H + C) * columns, H * columns * sizeof(REAL));
+        memcpy(p.chances, kept + (r * (H + C) + H) * columns, C * columns * sizeof(REAL));
+        NAME(slopes_again)(&p, rows->count);
+        for (long m = 0; m < n; m++) {
+            const REAL *v = vectors + (m * R + r) * p.P, *bias = NAME(b1)(&p, v);
+            REAL *own = results + (m * R + r) * p.P;
+            NAME(point)(p.left, v, H, d);
+            NAME(inner)(p.left, H, p.rows, rows->count, d, p.inner, columns);
+            for (int h = 0; h < H; h++)
+                for (long c = 0; c < columns; c += LANES) {
+                    REAL *at = p.inner + h * columns + c;
+                    INTEGERS on = (INTEGERS)(LOAD(p.hidden + h * columns + c) > ZERO());
+                    STORE(at, NAME(where)(on, ADD(LOAD(at), SPREAD(bias[h]))));
+                }
+            NAME(tangent)(&p, w, NAME(W2)(&p, v), NAME(b2)(&p, v), rows->count);
+            NAME(outer_STORED)(p.change, H, columns, p.rows, rows->count, d, p.space, (NAME(target)){own, NULL, NULL});
+            memcpy(own + (long)H * d, p.small, (p.P - (long)H * d) * sizeof(REAL));
+        }
+    }
+    free(space);
+    return 0;
+}
+
+/* Mean losses and error rates (R,) of shared rows, a block at a time so that all repetitions find it in the cache; the
+   error rate is NaN where the loss is not finite. */
+int NAME(evaluate)(
+    long R, int H, int d, int C, const NAME(rows) *rows, const REAL *weights, REAL *loss, REAL *error) {
+    NAME(problem) p;
+    void *space = NAME(prepare)(&p, H, d, C, BLOCK);
+    double *losses = calloc(R, sizeof(double));
+    long *wrong = calloc(R, sizeof(long));
+    int failed = space == NULL || losses == NULL || wrong == NULL;
+    for (long begin = 0; !failed && begin < rows->count; begin += BLOCK) {
+        long count = begin + BLOCK < rows->count ? BLOCK : rows->count - begin;
+        for (long r = 0; r < R; r++) {
+            NAME(batch) whole = NAME(of)(rows, r);
+            if (r == 0 || rows->inputs_apart || rows->targets_apart || rows->chosen_apart) {
+                int listed = whole.chosen != NULL;
+                NAME(find)(&p, (NAME(batch)){
+                    whole.inputs + (listed ? 0 : begin * d), whole.targets + (listed ? 0 : begin),
+                    listed ? whole.chosen + begin : NULL, count});
+            }
+            NAME(forward)(&p, weights + r * p.P, count);
+            losses[r] += (double)NAME(softmax)(&p, count, 0, &wrong[r]);
+        }
+    }
+    for (long r = 0; !failed && r < R; r++) {
+        loss[r] = (REAL)(losses[r] / (double)rows->count);
+        error[r] = loss[r] - loss[r] == 0 ? (REAL)((double)wrong[r] / (double)rows->count) : loss[r] - loss[r];
+    }
+    free(space), free(losses), free(wrong);
+    return failed;
+}
+
+/* What the end of a Neumann series works with besides: all (H, columns) but the last three, (B, columns) and (P - H d,). */
+typedef struct {
+    REAL *along, *part, *total; /* X V1' for the gradient's V1; what the term, and the sum of terms, add to it */
+    REAL *grams;                /* inner products of the batch's rows */
+    REAL *term, *sum;           /* b1, W2 and b2 of the term, and of the sum */
+    REAL *gradient;             /* (P,), of the second batch */
+    REAL *dots;                 /* (3, H, SUM_LANES) */
+} NAME(memory);
+
+static void *NAME(prepare_series)(NAME(memory) *m, const NAME(problem) *p) {
+    size_t columns = (size_t)NAME(columns)(p->most), tail = (size_t)(p->P - (long)p->H * p->d);
+    size_t numbers = (3 * (size_t)p->H + columns) * columns + 2 * tail + p->P + 3 * (size_t)p->H * SUM_LANES;
+    char *space, *at;
+    if (posix_memalign((void **)&space, 64, numbers * sizeof(REAL) + 20 * 64)) return NULL;
+    at = space;
+    m->along = NAME(place)(&at, p->H * columns * sizeof(REAL));
+    m->part = NAME(place)(&at, p->H * columns * sizeof(REAL));
+    m->total = NAME(place)(&at, p->H * columns * sizeof(REAL));
+    m->grams = NAME(place)(&at, columns * columns * sizeof(REAL));
+    m->term = NAME(place)(&at, tail * sizeof(REAL));
+    m->sum = NAME(place)(&at, tail * sizeof(REAL));
+    m->gradient = NAME(place)(&at, p->P * sizeof(REAL));
+    m->dots = NAME(place)(&at, 3 * p->H * SUM_LANES * sizeof(REAL));
+    return space;
+}
+
+/* t -= lr (Hv + wd t); sum += t. */
+static void NAME(next_term)(REAL *term, REAL *sum, const REAL *product, long n, REAL lr, REAL weight_decay) {
+    for (long i = 0; i < n; i += LANES) {
+        VEC old = NAME(load_part)(term + i, n - i);
+        VEC pulled = FMA(SPREAD(weight_decay), old, NAME(load_part)(product + i, n - i));
+        VEC now = FMA(SPREAD(-lr), pulled, old);
+        NAME(store_part)(term + i, now, n - i);
+        NAME(store_part)(sum + i, ADD(NAME(load_part)(sum + i, n - i), now), n - i);
+    }
+}
+
+/* Inner products of p = sum over j < terms of (I - lr (H + wd))^j v with three vectors, for a gradient v in m->gradient.
+
+   H is the Hessian on the batch that was last passed forward. What it adds to v's first layer is a combination of the
+   batch's rows, so a term is a multiple of v and one number a unit and row (`part`), and all that is asked of the inputs
+   is their inner products with v and with each other: three large products however many terms, instead of two a term. */
+static void NAME(series)(
+    NAME(problem) *p, NAME(memory) *m, const REAL *w, long count, int terms, REAL lr, REAL weight_decay,
+    const REAL *const *others, REAL *out) {
+    long columns = NAME(columns)(count), tail = p->P - (long)p->H * p->d;
+    REAL alpha = 1, sum_of_alphas = 1;
+    memset(m->part, 0, p->H * columns * sizeof(REAL));
+    memset(m->total, 0, p->H * columns * sizeof(REAL));
+    memcpy(m->term, NAME(b1)(p, m->gradient), tail * sizeof(REAL));
+    memcpy(m->sum, m->term, tail * sizeof(REAL));
+    if (terms > 1) {
+        memset(m->along, 0, p->H * columns * sizeof(REAL));
+        NAME(point)(p->left, m->gradient, p->H, p->d);
+        NAME(inner)(p->left, p->H, p->rows, count, p->d, m->along, columns);
+    }
+    if (terms > 2) {
+        memset(m->grams, 0, count * columns * sizeof(REAL));
+        NAME(inner)(p->rows, (int)count, p->rows, count, p->d, m->grams, columns);
+    }
+    for (int j = 1; j < terms; j++) {
+        const REAL *bias = m->term;
+        for (int h = 0; h < p->H; h++)
+            for (long c = 0; c < columns; c += LANES) STORE(p->inner + h * columns + c, SPREAD(bias[h]));
+        if (j > 1) NAME(small)(m->part, columns, 1, p->H, (int)count, m->grams, columns, columns, NULL, p->inner);
+        for (long i = 0; i < p->H * columns; i += LANES) {
+            INTEGERS on = (INTEGERS)(LOAD(p->hidden + i) > ZERO());
+            VEC passed = FMA(SPREAD(alpha), LOAD(m->along + i), LOAD(p->inner + i));
+            STORE(p->inner + i, NAME(where)(on, passed));
+        }
+        NAME(tangent)(p, w, m->term + p->H, m->term + p->H + p->C * p->H, count);
+        NAME(next_term)(m->term, m->sum, p->small, tail, lr, weight_decay);
+        NAME(next_term)(m->part, m->total, p->change, p->H * columns, lr, weight_decay);
+        alpha = FMA1(-lr, weight_decay * alpha, alpha);
+        sum_of_alphas += alpha;
+    }
+    memset(m->dots, 0, 3 * p->H * SUM_LANES * sizeof(REAL));
+    NAME(end_of_series) end = {m->gradient, {others[0], others[1], others[2]}, sum_of_alphas, p->H, m->dots};
+    long seen = terms > 1 ? count : 1; /* `total` is 0 without further terms */
+    NAME(outer_TAKEN_BY_SERIES)(m->total, p->H, columns, p->rows, seen, p->d, p->space, (NAME(target)){NULL, NULL, &end});
+    for (int other = 0; other < 3; other++) {
+        VEC sums[PARTS];
+        const REAL *dots = m->dots + other * p->H * SUM_LANES, *last = NAME(b1)(p, others[other]);
+        for (int part = 0; part < PARTS; part++) {
+            sums[part] = ZERO();
+            for (int h = 0; h < p->H; h++) sums[part] = ADD(sums[part], LOAD(dots + h * SUM_LANES + part * LANES));
+            for (long i = part * LANES; i < tail + part * LANES; i += SUM_LANES)
+                sums[part] = FMA(NAME(load_part)(m->sum + i, tail - i), NAME(load_part)(last + i, tail - i), sums[part]);
+        }
+        out[other] = FOLD(sums);
+    }
+}
+
+/* T weight updates of each repetition, all while its weights are in a cache of their own, and the end of a Neumann series
+   of `terms` terms if there is a second batch.
+
+   weights, buffer (R, P): before the first update; new_weights, new_buffer after the last. lr, weight_decay, momentum
+   (R,). losses (T, R): of each update's batch, before it. finite (T, R): 0 or, once a weight after that update is not
+   finite, NaN. dots (R, 3): products of the series' sum with the new momentum, the weights and the momentum before the
+   last update. */
+int NAME(interval)(
+    long R, int H, int d, int C, long T, const NAME(rows) *batches, const NAME(rows) *second, int terms,
+    const REAL *weights, const REAL *buffer, REAL *new_weights, REAL *new_buffer, const REAL *lr,
+    const REAL *weight_decay, const REAL *momentum, REAL *losses, REAL *finite, REAL *dots) {
+    NAME(problem) p, of_second;
+    NAME(memory) memory = {0};
+    long most = 0;
+    for (long t = 0; t < T; t++) most = batches[t].count > most ? batches[t].count : most;
+    void *space = NAME(prepare)(&p, H, d, C, most), *space2 = NULL, *space3 = NULL;
+    REAL *kept;
+    int failed = space == NULL || posix_memalign((void **)&kept, 64, 2 * (p.P + SUM_LANES) * sizeof(REAL));
+    if (!failed && second != NULL) {
+        space2 = NAME(prepare)(&of_second, H, d, C, second->count);
+        space3 = NAME(prepare_series)(&memory, &p);
+        failed = space2 == NULL || space3 == NULL;
+    }
+    if (failed) {
+        free(space), free(space2), free(space3);
+        return 1;
+    }
+    REAL *now = kept, *now_buffer = kept + p.P + (SUM_LANES - p.P % SUM_LANES) % SUM_LANES;
+    for (long r = 0; r < R; r++) {
+        NAME(update) update = {weights + r * p.P, buffer + r * p.P, now, now_buffer, lr[r], weight_decay[r], momentum[r], {0}};
+        for (long t = 0; t < T; t++) {
+            NAME(batch) batch = NAME(of)(&batches[t], r);
+            if (t == T - 1) update.new_weights = new_weights + r * p.P, update.new_buffer = new_buffer + r * p.P;
+            NAME(find)(&p, batch);
+            losses[t * R + r] = NAME(backward)(&p, update.weights, batch.count);
+            NAME(target) target = {NULL, &update, NULL};
+            NAME(outer_TAKEN_BY_UPDATE)(p.change, H, NAME(columns)(batch.count), p.rows, batch.count, d, p.space, target);
+            VEC check = ZERO();
+            for (long i = 0, from = (long)H * d; from + i < p.P; i += LANES) {
+                VEC gradient = NAME(load_part)(p.small + i, p.P - from - i);
+                check = ADD(check, NAME(advance)(&update, from + i, gradient, p.P - from - i));
+            }
+            STORE(update.finite, ADD(LOAD(update.finite), check));
+            REAL sum = 0;
+            for (int lane = 0; lane < LANES; lane++) sum += update.finite[lane];
+            finite[t * R + r] = sum;
+            if (t < T - 1) update.weights = now, update.buffer = now_buffer;
+        }
+        if (second == NULL) continue;
+        NAME(batch) batch = NAME(of)(second, r);
+        NAME(find)(&of_second, batch);
+        NAME(backward)(&of_second, update.new_weights, batch.count);
+        NAME(outer_STORED)(of_second.change, H, NAME(columns)(batch.count), of_second.rows, batch.count, d, of_second.space,
+                           (NAME(target)){memory.gradient, NULL, NULL});
+        memcpy(memory.gradient + (long)H * d, of_second.small, (p.P - (long)H * d) * sizeof(REAL));
+        const REAL *others[] = {update.new_buffer, update.weights, update.buffer};
+        NAME(series)(&p, &memory, update.weights, batches[T - 1].count, terms, lr[r], weight_decay[r], others, dots + 3 * r);
+    }
+    free(space), free(space2), free(space3), free(kept);
+    return 0;
+}
