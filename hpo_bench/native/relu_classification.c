@@ -264,14 +264,15 @@ ALWAYS void NAME(outer_tile)(
     const REAL *slopes = E + h * stride;
     for (long b = from; b < to; b++) {
         const REAL *row = rows[b] + k;
-        VEC inputs[BACKWARD_VECTORS];
-        UNROLL for (int j = 0; j < V; j++) {
-            inputs[j] = V == 1 ? NAME(load_part)(row, K - k) : LOAD(row + j * LANES);
-            HOLD(inputs[j]);
-        }
+        VEC slope[BACKWARD_UNITS];
         UNROLL for (int i = 0; i < U; i++) {
-            VEC slope = SPREAD(slopes[i * stride + b]);
-            UNROLL for (int j = 0; j < V; j++) sums[i][j] = FMA(slope, inputs[j], sums[i][j]);
+            slope[i] = SPREAD(slopes[i * stride + b]);
+            HOLD(slope[i]);
+        }
+        UNROLL for (int j = 0; j < V; j++) {
+            VEC inputs = V > 1 ? LOAD(row + j * LANES) : NAME(load_part)(row, K - k);
+            HOLD(inputs);
+            UNROLL for (int i = 0; i < U; i++) sums[i][j] = FMA(slope[i], inputs, sums[i][j]);
         }
     }
     UNROLL for (int i = 0; i < U; i++)
