@@ -25,6 +25,7 @@
 #endif
 #define SMALL_UNITS 5 /* outputs of a product with a matrix of activations at once, */
 #define SMALL_VECTORS 2
+#define MOST_OTHERS 8 /* vectors that a series is multiplied by */
 #define BLOCK 80       /* rows whose inputs stay in the second cache while all units read them, */
 #define BACK_BLOCK 128 /* and of which a few columns stay in the first; multiples of SUM_LANES */
 
@@ -206,13 +207,12 @@ typedef struct {
     REAL finite[SUM_LANES];
 } NAME(update);
 
-/* The end of a series p = alpha v + sums over the batch, and its products with three other vectors.
-   dots (3, H, SUM_LANES): a unit's sums are its own, so that tiles may come in any order. */
+/* The end of a series, p = alpha v + sums over the batch, which is stored if `total` says where, and its products with
+   other vectors. dots (n, H, SUM_LANES): a unit's sums are its own, so that tiles may come in any order. */
 typedef struct {
-    const REAL *gradient, *others[3];
-    REAL alpha;
-    int H;
-    REAL *dots;
+    const REAL *vector, *const *others;
+    int n, H;
+    REAL alpha, *dots, *total;
 } NAME(end_of_series);
 
 enum NAME(use) { NAME(STORED), NAME(TAKEN_BY_UPDATE), NAME(TAKEN_BY_SERIES) };
@@ -243,8 +243,9 @@ ALWAYS void NAME(take)(const enum NAME(use) use, NAME(target) t, int h, int k, i
     } else if (use == NAME(TAKEN_BY_UPDATE)) {
         *finite = ADD(*finite, NAME(advance)(t.update, at, sums, n));
     } else {
-        VEC p = FMA(SPREAD(t.series->alpha), NAME(load_part)(t.series->gradient + at, n), sums);
-        UNROLL for (int other = 0; other < 3; other++) {
+        VEC p = FMA(SPREAD(t.series->alpha), NAME(load_part)(t.series->vector + at, n), sums);
+        if (t.series->total != NULL) NAME(store_part)(t.series->total + at, p, n);
+        for (int other = 0; other < t.series->n; other++) {
             REAL *dot = t.series->dots + ((long)other * t.series->H + h) * SUM_LANES + k % SUM_LANES;
             STORE(dot, FMA(p, NAME(load_part)(t.series->others[other] + at, n), LOAD(dot)));
         }
@@ -432,11 +433,11 @@ static void NAME(forward)(NAME(problem) *p, const REAL *w, long count) {
     NAME(small)(NAME(W2)(p, w), p->H, 1, p->C, p->H, p->hidden, columns, columns, NAME(b2)(p, w), p->scores);
 }
 
-/* Sum of the cross-entropies of the batch, and how many classes have a higher score than the true one or come before
-   it with the same (none: it is the prediction); with `chances`, keep them and the slopes of the mean. */
+/* Sum of the cross-entropies of the batch; `wrong` grows by the rows of which another class than the true one is the
+   first with the highest score. The chances are kept if wanted. */
 static REAL NAME(softmax)(NAME(problem) *p, long count, int keep, long *wrong) {
     long columns = NAME(columns)(count);
-    VEC losses[PARTS], share = SPREAD((REAL)1 / (REAL)count);
+    VEC losses[PARTS];
     for (int part = 0; part < PARTS; part++) losses[part] = ZERO();
     for (long c = 0; c < columns; c += LANES) {
         INTEGERS classes = NAME(whole_load)(p->classes + c), best = (INTEGERS){0}, real = classes >= 0;
@@ -462,13 +463,23 @@ static REAL NAME(softmax)(NAME(problem) *p, long count, int keep, long *wrong) {
         if (!keep) continue;
         VEC factor = SPREAD(1) / total;
         for (int k = 0; k < p->C; k++) {
-            VEC chance = NAME(where)(real, MUL(LOAD(p->chances + k * columns + c), factor));
-            STORE(p->chances + k * columns + c, chance);
-            VEC one = NAME(where)((INTEGERS)(classes == (WHOLE)k), SPREAD(1));
-            STORE(p->slopes + k * columns + c, MUL(SUB(chance, one), share));
+            REAL *chance = p->chances + k * columns + c;
+            STORE(chance, NAME(where)(real, MUL(LOAD(chance), factor)));
         }
     }
     return FOLD(losses);
+}
+
+/* The slopes (p - onehot(y)) / B of the batch's mean loss, from the chances. */
+static void NAME(find_slopes)(NAME(problem) *p, long count) {
+    long columns = NAME(columns)(count);
+    VEC share = SPREAD((REAL)1 / (REAL)count);
+    for (int k = 0; k < p->C; k++)
+        for (long c = 0; c < columns; c += LANES) {
+            INTEGERS own = (INTEGERS)(NAME(whole_load)(p->classes + c) == (WHOLE)k);
+            VEC chance = LOAD(p->chances + k * columns + c);
+            STORE(p->slopes + k * columns + c, MUL(SUB(chance, NAME(where)(own, SPREAD(1))), share));
+        }
 }
 
 /* out (H, columns) = (W2' S) where the hidden units are on, and added to by another such product if there is one. */
@@ -538,6 +549,7 @@ static REAL NAME(backward)(NAME(problem) *p, const REAL *w, long count) {
     long columns = NAME(columns)(count);
     NAME(forward)(p, w, count);
     REAL loss = NAME(softmax)(p, count, 1, NULL) * ((REAL)1 / (REAL)count);
+    NAME(find_slopes)(p, count);
     NAME(pull_back)(p, NAME(W2)(p, w), p->slopes, NULL, NULL, columns, p->change);
     NAME(row_sums)(p->change, p->H, columns, p->small);
     NAME(second_layer)(p, p->slopes, p->hidden, columns, p->small + p->H);
@@ -545,8 +557,24 @@ static REAL NAME(backward)(NAME(problem) *p, const REAL *w, long count) {
     return loss;
 }
 
-/* Losses (R,) and, if wanted, gradients (R, P) and what Hessian-vector products need: kept (R, H + C, columns), the
-   hidden activations and chances. */
+/* Keep what Hessian-vector products need of repetition r's forward pass: kept (R, H + C, columns). */
+static void NAME(keep_forward)(const NAME(problem) *p, REAL *kept, long r, long count) {
+    long columns = NAME(columns)(count);
+    REAL *own = kept + r * (p->H + p->C) * columns;
+    memcpy(own, p->hidden, p->H * columns * sizeof(REAL));
+    memcpy(own + p->H * columns, p->chances, p->C * columns * sizeof(REAL));
+}
+
+/* Take it back, the slopes too, for the batch that was found. */
+static void NAME(take_back)(NAME(problem) *p, const REAL *kept, long r, long count) {
+    long columns = NAME(columns)(count);
+    const REAL *own = kept + r * (p->H + p->C) * columns;
+    memcpy(p->hidden, own, p->H * columns * sizeof(REAL));
+    memcpy(p->chances, own + p->H * columns, p->C * columns * sizeof(REAL));
+    NAME(find_slopes)(p, count);
+}
+
+/* Losses (R,) and, if wanted, gradients (R, P) and what `products` and `series` need: see `keep_forward`. */
 int NAME(linearise)(
     long R, int H, int d, int C, const NAME(rows) *rows, const REAL *weights, REAL *loss, REAL *gradient, REAL *kept) {
     NAME(problem) p;
@@ -565,25 +593,10 @@ int NAME(linearise)(
         REAL *own = gradient + r * p.P;
         NAME(outer_STORED)(p.change, H, columns, p.rows, rows->count, d, p.space, (NAME(target)){own, NULL, NULL});
         memcpy(own + (long)H * d, p.small, (p.P - (long)H * d) * sizeof(REAL));
-        if (kept != NULL) {
-            memcpy(kept + r * (H + C) * columns, p.hidden, H * columns * sizeof(REAL));
-            memcpy(kept + (r * (H + C) + H) * columns, p.chances, C * columns * sizeof(REAL));
-        }
+        if (kept != NULL) NAME(keep_forward)(&p, kept, r, rows->count);
     }
     free(space);
     return 0;
-}
-
-/* The slopes (p - onehot(y)) / B of chances that were kept. */
-static void NAME(slopes_again)(NAME(problem) *p, long count) {
-    long columns = NAME(columns)(count);
-    VEC share = SPREAD((REAL)1 / (REAL)count);
-    for (int k = 0; k < p->C; k++)
-        for (long c = 0; c < columns; c += LANES) {
-            INTEGERS own = (INTEGERS)(NAME(whole_load)(p->classes + c) == (WHOLE)k);
-            VEC chance = LOAD(p->chances + k * columns + c);
-            STORE(p->slopes + k * columns + c, MUL(SUB(chance, NAME(where)(own, SPREAD(1))), share));
-        }
 }
 
 /* With h' in `inner` (masked) and the direction's W2 and b2: the tangent of the slopes in `scores`, that of the hidden
@@ -623,9 +636,7 @@ int NAME(products)(
     for (long r = 0; r < R; r++) {
         const REAL *w = weights + r * p.P;
         NAME(find)(&p, NAME(of)(rows, r));
-        memcpy(p.hidden, kept + r * (H + C) * columns, H * columns * sizeof(REAL));
-        memcpy(p.chances, kept + (r * (H + C) + H) * columns, C * columns * sizeof(REAL));
-        NAME(slopes_again)(&p, rows->count);
+        NAME(take_back)(&p, kept, r, rows->count);
         for (long m = 0; m < n; m++) {
             const REAL *v = vectors + (m * R + r) * p.P, *bias = NAME(b1)(&p, v);
             REAL *own = results + (m * R + r) * p.P;
@@ -677,29 +688,27 @@ int NAME(evaluate)(
     return failed;
 }
 
-/* What the end of a Neumann series works with besides: all (H, columns) but the last three, (B, columns) and (P - H d,). */
+/* What a series works with besides: (H, columns), (B, columns) and (P - H d,). */
 typedef struct {
-    REAL *along, *part, *total; /* X V1' for the gradient's V1; what the term, and the sum of terms, add to it */
-    REAL *grams;                /* inner products of the batch's rows */
-    REAL *term, *sum;           /* b1, W2 and b2 of the term, and of the sum */
-    REAL *gradient;             /* (P,), of the second batch */
-    REAL *dots;                 /* (3, H, SUM_LANES) */
+    REAL *along, *part, *sum_of_parts; /* X V1' for the vector's V1; what the term, and the sum of terms, add to it */
+    REAL *grams;                       /* inner products of the batch's rows */
+    REAL *term, *sum;                  /* b1, W2 and b2 of the term, and of the sum */
+    REAL *dots;                        /* (n, H, SUM_LANES) */
 } NAME(memory);
 
-static void *NAME(prepare_series)(NAME(memory) *m, const NAME(problem) *p) {
-    size_t columns = (size_t)NAME(columns)(p->most), tail = (size_t)(p->P - (long)p->H * p->d);
-    size_t numbers = (3 * (size_t)p->H + columns) * columns + 2 * tail + p->P + 3 * (size_t)p->H * SUM_LANES;
+static void *NAME(prepare_series)(NAME(memory) *m, const NAME(problem) *p, int n) {
+    size_t H = (size_t)p->H, columns = (size_t)NAME(columns)(p->most), tail = (size_t)(p->P - (long)p->H * p->d);
+    size_t numbers = (3 * H + columns) * columns + 2 * tail + n * H * SUM_LANES;
     char *space, *at;
-    if (posix_memalign((void **)&space, 64, numbers * sizeof(REAL) + 20 * 64)) return NULL;
+    if (posix_memalign((void **)&space, 64, numbers * sizeof(REAL) + 8 * 64)) return NULL;
     at = space;
-    m->along = NAME(place)(&at, p->H * columns * sizeof(REAL));
-    m->part = NAME(place)(&at, p->H * columns * sizeof(REAL));
-    m->total = NAME(place)(&at, p->H * columns * sizeof(REAL));
+    m->along = NAME(place)(&at, H * columns * sizeof(REAL));
+    m->part = NAME(place)(&at, H * columns * sizeof(REAL));
+    m->sum_of_parts = NAME(place)(&at, H * columns * sizeof(REAL));
     m->grams = NAME(place)(&at, columns * columns * sizeof(REAL));
     m->term = NAME(place)(&at, tail * sizeof(REAL));
     m->sum = NAME(place)(&at, tail * sizeof(REAL));
-    m->gradient = NAME(place)(&at, p->P * sizeof(REAL));
-    m->dots = NAME(place)(&at, 3 * p->H * SUM_LANES * sizeof(REAL));
+    m->dots = NAME(place)(&at, n * H * SUM_LANES * sizeof(REAL));
     return space;
 }
 
@@ -714,23 +723,23 @@ static void NAME(next_term)(REAL *term, REAL *sum, const REAL *product, long n, 
     }
 }
 
-/* Inner products of p = sum over j < terms of (I - lr (H + wd))^j v with three vectors, for a gradient v in m->gradient.
+/* The sum p over j < terms of (I - lr (H + wd))^j v: its products with n others in `out`, itself in `total` if wanted.
 
-   H is the Hessian on the batch that was last passed forward. What it adds to v's first layer is a combination of the
+   H is the Hessian that hidden, chances and slopes were kept of. What it adds to v's first layer is a combination of the
    batch's rows, so a term is a multiple of v and one number a unit and row (`part`), and all that is asked of the inputs
    is their inner products with v and with each other: three large products however many terms, instead of two a term. */
-static void NAME(series)(
-    NAME(problem) *p, NAME(memory) *m, const REAL *w, long count, int terms, REAL lr, REAL weight_decay,
-    const REAL *const *others, REAL *out) {
-    long columns = NAME(columns)(count), tail = p->P - (long)p->H * p->d;
+static void NAME(sum_up)(
+    NAME(problem) *p, NAME(memory) *m, const REAL *w, const REAL *v, long count, int terms, REAL lr, REAL weight_decay,
+    int n, const REAL *const *others, REAL *out, REAL *total) {
+    long columns = NAME(columns)(count), head = (long)p->H * p->d, tail = p->P - head;
     REAL alpha = 1, sum_of_alphas = 1;
     memset(m->part, 0, p->H * columns * sizeof(REAL));
-    memset(m->total, 0, p->H * columns * sizeof(REAL));
-    memcpy(m->term, NAME(b1)(p, m->gradient), tail * sizeof(REAL));
+    memset(m->sum_of_parts, 0, p->H * columns * sizeof(REAL));
+    memcpy(m->term, v + head, tail * sizeof(REAL));
     memcpy(m->sum, m->term, tail * sizeof(REAL));
     if (terms > 1) {
         memset(m->along, 0, p->H * columns * sizeof(REAL));
-        NAME(point)(p->left, m->gradient, p->H, p->d);
+        NAME(point)(p->left, v, p->H, p->d);
         NAME(inner)(p->left, p->H, p->rows, count, p->d, m->along, columns);
     }
     if (terms > 2) {
@@ -738,9 +747,8 @@ static void NAME(series)(
         NAME(inner)(p->rows, (int)count, p->rows, count, p->d, m->grams, columns);
     }
     for (int j = 1; j < terms; j++) {
-        const REAL *bias = m->term;
         for (int h = 0; h < p->H; h++)
-            for (long c = 0; c < columns; c += LANES) STORE(p->inner + h * columns + c, SPREAD(bias[h]));
+            for (long c = 0; c < columns; c += LANES) STORE(p->inner + h * columns + c, SPREAD(m->term[h]));
         if (j > 1) NAME(small)(m->part, columns, 1, p->H, (int)count, m->grams, columns, columns, NULL, p->inner);
         for (long i = 0; i < p->H * columns; i += LANES) {
             INTEGERS on = (INTEGERS)(LOAD(p->hidden + i) > ZERO());
@@ -749,17 +757,19 @@ static void NAME(series)(
         }
         NAME(tangent)(p, w, m->term + p->H, m->term + p->H + p->C * p->H, count);
         NAME(next_term)(m->term, m->sum, p->small, tail, lr, weight_decay);
-        NAME(next_term)(m->part, m->total, p->change, p->H * columns, lr, weight_decay);
+        NAME(next_term)(m->part, m->sum_of_parts, p->change, p->H * columns, lr, weight_decay);
         alpha = FMA1(-lr, weight_decay * alpha, alpha);
         sum_of_alphas += alpha;
     }
-    memset(m->dots, 0, 3 * p->H * SUM_LANES * sizeof(REAL));
-    NAME(end_of_series) end = {m->gradient, {others[0], others[1], others[2]}, sum_of_alphas, p->H, m->dots};
-    long seen = terms > 1 ? count : 1; /* `total` is 0 without further terms */
-    NAME(outer_TAKEN_BY_SERIES)(m->total, p->H, columns, p->rows, seen, p->d, p->space, (NAME(target)){NULL, NULL, &end});
-    for (int other = 0; other < 3; other++) {
+    memset(m->dots, 0, n * p->H * SUM_LANES * sizeof(REAL));
+    NAME(end_of_series) end = {v, others, n, p->H, sum_of_alphas, m->dots, total};
+    NAME(target) target = {NULL, NULL, &end};
+    long seen = terms > 1 ? count : 1; /* the parts are 0 without further terms */
+    NAME(outer_TAKEN_BY_SERIES)(m->sum_of_parts, p->H, columns, p->rows, seen, p->d, p->space, target);
+    if (total != NULL) memcpy(total + head, m->sum, tail * sizeof(REAL));
+    for (int other = 0; other < n; other++) {
         VEC sums[PARTS];
-        const REAL *dots = m->dots + other * p->H * SUM_LANES, *last = NAME(b1)(p, others[other]);
+        const REAL *dots = m->dots + (long)other * p->H * SUM_LANES, *last = others[other] + head;
         for (int part = 0; part < PARTS; part++) {
             sums[part] = ZERO();
             for (int h = 0; h < p->H; h++) sums[part] = ADD(sums[part], LOAD(dots + h * SUM_LANES + part * LANES));
@@ -770,64 +780,71 @@ static void NAME(series)(
     }
 }
 
-/* T weight updates of each repetition, all while its weights are in a cache of their own, and the end of a Neumann series
-   of `terms` terms if there is a second batch.
-
-   weights, buffer (R, P): before the first update; new_weights, new_buffer after the last. lr, weight_decay, momentum
-   (R,). losses (T, R): of each update's batch, before it. finite (T, R): 0 or, once a weight after that update is not
-   finite, NaN. dots (R, 3): products of the series' sum with the new momentum, the weights and the momentum before the
-   last update. */
-int NAME(interval)(
-    long R, int H, int d, int C, long T, const NAME(rows) *batches, const NAME(rows) *second, int terms,
-    const REAL *weights, const REAL *buffer, REAL *new_weights, REAL *new_buffer, const REAL *lr,
-    const REAL *weight_decay, const REAL *momentum, REAL *losses, REAL *finite, REAL *dots) {
-    NAME(problem) p, of_second;
+/* Neumann series of R repetitions from what `linearise` or `updates` kept: see `sum_up`. vector (R, P), lr and
+   weight_decay (R,), others n times (R, P), dots (R, n); total (R, P) or NULL. */
+int NAME(series)(
+    long R, int H, int d, int C, const NAME(rows) *rows, const REAL *weights, const REAL *kept, const REAL *vector,
+    const REAL *lr, const REAL *weight_decay, int terms, int n, const REAL *const *others, REAL *dots, REAL *total) {
+    NAME(problem) p;
     NAME(memory) memory = {0};
+    const REAL *own[MOST_OTHERS];
+    void *space = NAME(prepare)(&p, H, d, C, rows->count);
+    void *more = space == NULL ? NULL : NAME(prepare_series)(&memory, &p, n);
+    int failed = more == NULL || n > MOST_OTHERS;
+    for (long r = 0; !failed && r < R; r++) {
+        long at = r * p.P;
+        for (int i = 0; i < n; i++) own[i] = others[i] + at;
+        NAME(find)(&p, NAME(of)(rows, r));
+        NAME(take_back)(&p, kept, r, rows->count);
+        NAME(sum_up)(&p, &memory, weights + at, vector + at, rows->count, terms, lr[r], weight_decay[r], n, own,
+                     dots + r * n, total == NULL ? NULL : total + at);
+    }
+    free(space), free(more);
+    return failed;
+}
+
+/* T weight updates of each repetition, one repetition after the other so that its weights stay in the second cache.
+
+   weights, buffer (R, P): before the first update; new_weights, new_buffer: after the last, elsewhere. With `kept` (see
+   `linearise`, of the last update), last_weights and last_buffer take what was before the last update; else all three
+   are NULL. lr, weight_decay, momentum (R,). losses (T, R): of each update's batch, before it. finite (T, R): 0 where
+   that loss and the weights before the update are finite, else NaN. */
+int NAME(updates)(
+    long R, int H, int d, int C, long T, const NAME(rows) *batches, const REAL *weights, const REAL *buffer,
+    REAL *new_weights, REAL *new_buffer, REAL *last_weights, REAL *last_buffer, REAL *kept, const REAL *lr,
+    const REAL *weight_decay, const REAL *momentum, REAL *losses, REAL *finite) {
+    NAME(problem) p;
     long most = 0;
     for (long t = 0; t < T; t++) most = batches[t].count > most ? batches[t].count : most;
-    void *space = NAME(prepare)(&p, H, d, C, most), *space2 = NULL, *space3 = NULL;
-    REAL *kept;
-    int failed = space == NULL || posix_memalign((void **)&kept, 64, 2 * (p.P + SUM_LANES) * sizeof(REAL));
-    if (!failed && second != NULL) {
-        space2 = NAME(prepare)(&of_second, H, d, C, second->count);
-        space3 = NAME(prepare_series)(&memory, &p);
-        failed = space2 == NULL || space3 == NULL;
-    }
-    if (failed) {
-        free(space), free(space2), free(space3);
-        return 1;
-    }
-    REAL *now = kept, *now_buffer = kept + p.P + (SUM_LANES - p.P % SUM_LANES) % SUM_LANES;
+    void *space = NAME(prepare)(&p, H, d, C, most);
+    if (space == NULL) return 1;
+    long head = (long)H * d, tail = p.P - head;
     for (long r = 0; r < R; r++) {
-        NAME(update) update = {weights + r * p.P, buffer + r * p.P, now, now_buffer, lr[r], weight_decay[r], momentum[r], {0}};
-        for (long t = 0; t < T; t++) {
-            NAME(batch) batch = NAME(of)(&batches[t], r);
-            if (t == T - 1) update.new_weights = new_weights + r * p.P, update.new_buffer = new_buffer + r * p.P;
-            NAME(find)(&p, batch);
-            losses[t * R + r] = NAME(backward)(&p, update.weights, batch.count);
-            NAME(target) target = {NULL, &update, NULL};
-            NAME(outer_TAKEN_BY_UPDATE)(p.change, H, NAME(columns)(batch.count), p.rows, batch.count, d, p.space, target);
-            VEC check = ZERO();
-            for (long i = 0, from = (long)H * d; from + i < p.P; i += LANES) {
-                VEC gradient = NAME(load_part)(p.small + i, p.P - from - i);
-                check = ADD(check, NAME(advance)(&update, from + i, gradient, p.P - from - i));
-            }
-            STORE(update.finite, ADD(LOAD(update.finite), check));
-            REAL sum = 0;
-            for (int lane = 0; lane < LANES; lane++) sum += update.finite[lane];
-            finite[t * R + r] = sum;
-            if (t < T - 1) update.weights = now, update.buffer = now_buffer;
+        NAME(update) update = {weights + r * p.P, buffer + r * p.P, NULL, NULL, lr[r], weight_decay[r], momentum[r], {0}};
+        for (long i = 0; i < p.P; i += LANES) {
+            VEC numbers = NAME(load_part)(update.weights + i, p.P - i);
+            STORE(update.finite, ADD(LOAD(update.finite), SUB(numbers, numbers)));
         }
-        if (second == NULL) continue;
-        NAME(batch) batch = NAME(of)(second, r);
-        NAME(find)(&of_second, batch);
-        NAME(backward)(&of_second, update.new_weights, batch.count);
-        NAME(outer_STORED)(of_second.change, H, NAME(columns)(batch.count), of_second.rows, batch.count, d, of_second.space,
-                           (NAME(target)){memory.gradient, NULL, NULL});
-        memcpy(memory.gradient + (long)H * d, of_second.small, (p.P - (long)H * d) * sizeof(REAL));
-        const REAL *others[] = {update.new_buffer, update.weights, update.buffer};
-        NAME(series)(&p, &memory, update.weights, batches[T - 1].count, terms, lr[r], weight_decay[r], others, dots + 3 * r);
+        for (long t = 0; t < T; t++) {
+            int ends = kept == NULL || t == T - 1;
+            update.new_weights = (ends ? new_weights : last_weights) + r * p.P;
+            update.new_buffer = (ends ? new_buffer : last_buffer) + r * p.P;
+            NAME(batch) batch = NAME(of)(&batches[t], r);
+            long columns = NAME(columns)(batch.count);
+            NAME(find)(&p, batch);
+            REAL loss = NAME(backward)(&p, update.weights, batch.count), sum = loss - loss;
+            for (int lane = 0; lane < LANES; lane++) sum += update.finite[lane];
+            losses[t * R + r] = loss, finite[t * R + r] = sum;
+            NAME(target) target = {NULL, &update, NULL};
+            NAME(outer_TAKEN_BY_UPDATE)(p.change, H, columns, p.rows, batch.count, d, p.space, target);
+            VEC check = ZERO();
+            for (long i = 0; i < tail; i += LANES)
+                check = ADD(check, NAME(advance)(&update, head + i, NAME(load_part)(p.small + i, tail - i), tail - i));
+            STORE(update.finite, ADD(LOAD(update.finite), check));
+            update.weights = update.new_weights, update.buffer = update.new_buffer;
+        }
+        if (kept != NULL) NAME(keep_forward)(&p, kept, r, batches[T - 1].count);
     }
-    free(space), free(space2), free(space3), free(kept);
+    free(space);
     return 0;
 }
