@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hpo_bench.core.seeds import as_signed, permutation, random_bits
 from hpo_bench.datasets.base import Table
-from hpo_bench.models.base import Batch, Model, Split
+from hpo_bench.models.base import Batch, Model, Split, TakesPlaces
 
 BLOCK = 1 << 22  # numbers that are standardised at a time
 
@@ -113,6 +113,8 @@ class Stream:
 
     def gathered(self, places: Tensor, *, first: bool) -> Batch:
         """The batch of the rows ``places`` (R, B)."""
+        if isinstance(self.model, TakesPlaces):
+            return self.model.batch_at(self.rows.inputs, self.rows.targets, places, split=self.rows.split, first=first)
         inputs, targets = (_take(values, places) for values in (self.rows.inputs, self.rows.targets))
         return self._make(inputs, targets, False, first)
 

@@ -11,7 +11,7 @@ recurrences around it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -36,6 +36,9 @@ class State:
     carried: Mapping[str, Any] = field(default_factory=dict)
 
 
+ProductsOfSeries = Callable[[Tensor, Tensor, Tensor, Sequence[int], Sequence[Tensor]], Tensor | None]
+
+
 @dataclass(frozen=True)
 class Linearisation:
     """A training loss at some weights, to second order.
@@ -48,6 +51,9 @@ class Linearisation:
         hessian_products: the same for several vectors, (n, R, P) -> (n, R, P), if that costs less than n products.
         series: (vector (R, P), lr, weight decay, terms) -> (R, P), what `Step.series` says, bit by bit, if there is a
             faster way to it.
+        products_of_series: (vector (R, P), lr, weight decay, terms of each row, n vectors (R, P)) -> (n, R, 1), inner
+            products of what `series` says with other vectors, to rounding, if there is a faster way to them; None where
+            there is none for these hyperparameters or this many terms.
     """
 
     loss: Tensor
@@ -56,6 +62,7 @@ class Linearisation:
     carried: Mapping[str, Any] = field(default_factory=dict)
     hessian_products: Callable[[Tensor], Tensor] | None = None
     series: Callable[[Tensor, Tensor, Tensor, int], Tensor] | None = None
+    products_of_series: ProductsOfSeries | None = None
 
     def products(self, vectors: Tensor) -> Tensor:
         """H·v for each v of (n, R, P)."""
@@ -146,6 +153,23 @@ class Step:
             term = term - self.update_pullback(term)
             total = total + term
         return total
+
+    def raw_products_of_series(
+        self, covector: Tensor, terms: Sequence[int], names: Sequence[str]
+    ) -> dict[str, Tensor] | None:
+        """`raw_product` of each name for the covectors p and lr·p with p = `series`, row r's of ``terms[r]`` terms.
+
+        None unless the linearisation knows a way to it that does without p.
+        """
+        shortcut, hyper = self.linearisation.products_of_series, self.hyperparameters
+        if shortcut is None or self.clip is not None:
+            return None
+        products = shortcut(covector, hyper.lr, hyper.weight_decay, terms, [self._factor(name) for name in names])
+        if products is None:
+            return None
+        through_buffer = hyper.lr * products
+        chosen = (products if name == "lr" else through_buffer for name in names)
+        return {name: own[at] * hyper.slope(name) for at, (name, own) in enumerate(zip(names, chosen, strict=True))}
 
     def raw_product(self, name: str, weights_covector: Tensor, buffer_covector: Tensor) -> Tensor:
         """Derivative with respect to raw ``name`` of ⟨weights_covector, u⟩ (lr) or ⟨buffer_covector, m'⟩ (the others).

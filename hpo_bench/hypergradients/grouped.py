@@ -51,6 +51,9 @@ class NeumannRows(_Grouped):
     def __call__(self, steps: Sequence[Step], gradient: Tensor, tuned: Sequence[str]) -> dict[str, Tensor]:
         """As `Neumann`; costs as much as the largest look-back for every row."""
         step, look_backs = steps[-1], self._column(gradient)
+        products = step.raw_products_of_series(gradient, self.look_backs, tuned)
+        if products is not None:
+            return {name: -product for name, product in products.items()}
         term = total = gradient
         for terms in range(1, max(self.look_backs)):
             term = term - step.update_pullback(term)

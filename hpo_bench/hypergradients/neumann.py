@@ -41,6 +41,9 @@ class Neumann:
     def __call__(self, steps: Sequence[Step], gradient: Tensor, tuned: Sequence[str]) -> dict[str, Tensor]:
         """-p·∂u/∂raw with p = Σ_j v·(I - ∂u/∂w)^j."""
         step = steps[-1]
+        products = step.raw_products_of_series(gradient, [self.look_back] * len(gradient), tuned)
+        if products is not None:
+            return {name: -product for name, product in products.items()}
         total = step.series(gradient, self.look_back)
         through_buffer = step.hyperparameters.lr * total
         return {name: -step.raw_product(name, total, through_buffer) for name in tuned}

@@ -28,6 +28,7 @@ class Batch:
         shared: whether all repetitions share the rows.
         split: which part of the dataset they come from (models may carry a state for each).
         first: True at the start of a pass over the part.
+        places: (R, B) int64, which of the inputs and targets make up each repetition's batch; None where all do.
     """
 
     inputs: Tensor
@@ -36,6 +37,7 @@ class Batch:
     shared: bool
     split: Split
     first: bool
+    places: Tensor | None = None
 
 
 class Model(Protocol):
@@ -88,6 +90,15 @@ class Model(Protocol):
 
     def working_set(self, batch_rows: int) -> int:
         """Bytes of activations that one repetition's linearisation reads again and again: what should stay in cache."""
+        ...
+
+
+@runtime_checkable
+class TakesPlaces(Protocol):
+    """A model that reads the rows of a batch where they lie in the dataset, so that nobody need gather them."""
+
+    def batch_at(self, inputs: Tensor, targets: Tensor, places: Tensor, *, split: Split, first: bool) -> Batch:
+        """The batch of the rows ``places`` (R, B) of inputs (N, …) and targets (N, …)."""
         ...
 
 

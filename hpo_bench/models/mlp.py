@@ -11,10 +11,9 @@ from torch import nn
 
 from hpo_bench.datasets.base import Table
 from hpo_bench.errors import UserError
-from hpo_bench.models import relu_native
+from hpo_bench.models import relu_classification_native, relu_native
 from hpo_bench.models.autograd import AutogradModel, Head, built
 from hpo_bench.models.base import Model
-from hpo_bench.models.relu_classification import ReLUClassification
 
 
 class Perceptron(nn.Module):
@@ -65,7 +64,7 @@ class MLP:
         features = table.inputs.shape[1]
         if self.closed_form and len(self.hidden) == 1 and not self.batch_norm:
             if table.task == "classification":
-                return ReLUClassification(features, self.hidden[0], table.outputs, dtype)
+                return relu_classification_native.make(features, self.hidden[0], table.outputs, dtype, device)
             if table.outputs == 1:
                 return relu_native.make(features, self.hidden[0], table.target_scale, dtype, device)
         module = built(lambda: Perceptron([features, *self.hidden, table.outputs], self.batch_norm))

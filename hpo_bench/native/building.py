@@ -16,6 +16,7 @@ from pathlib import Path
 SOURCES = (
     "elementary.c",
     "relu_regression_both.c",
+    "relu_classification_both.c",
 )  # each compiled by itself, for every type of number; they include the rest
 FLAGS = ("-O3", "-ffp-contract=off", "-shared", "-fPIC")  # contraction would leave the last digit to the compiler
 AVX2 = ("-mavx2", "-mfma")

@@ -627,7 +627,7 @@ static void NAME(tangent)(NAME(problem) *p, const REAL *w, const REAL *V2, const
 
 /* Hessian-vector products of n vectors (n, R, P) with what `linearise` kept. */
 int NAME(products)(
-    long n, long R, int H, int d, int C, const NAME(rows) *rows, const REAL *weights, const REAL *kept,
+    long R, int H, int d, int C, const NAME(rows) *rows, const REAL *weights, const REAL *kept, long n,
     const REAL *vectors, REAL *results) {
     NAME(problem) p;
     void *space = NAME(prepare)(&p, H, d, C, rows->count);
@@ -780,11 +780,11 @@ static void NAME(sum_up)(
     }
 }
 
-/* Neumann series of R repetitions from what `linearise` or `updates` kept: see `sum_up`. vector (R, P), lr and
-   weight_decay (R,), others n times (R, P), dots (R, n); total (R, P) or NULL. */
+/* Neumann series of R repetitions from what `linearise` or `updates` kept: see `sum_up`. vector (R, P), lr,
+   weight_decay and terms (R,), others n times (R, P), dots (R, n); total (R, P) or NULL. */
 int NAME(series)(
     long R, int H, int d, int C, const NAME(rows) *rows, const REAL *weights, const REAL *kept, const REAL *vector,
-    const REAL *lr, const REAL *weight_decay, int terms, int n, const REAL *const *others, REAL *dots, REAL *total) {
+    const REAL *lr, const REAL *weight_decay, const int *terms, int n, const REAL *const *others, REAL *dots, REAL *total) {
     NAME(problem) p;
     NAME(memory) memory = {0};
     const REAL *own[MOST_OTHERS];
@@ -796,7 +796,7 @@ int NAME(series)(
         for (int i = 0; i < n; i++) own[i] = others[i] + at;
         NAME(find)(&p, NAME(of)(rows, r));
         NAME(take_back)(&p, kept, r, rows->count);
-        NAME(sum_up)(&p, &memory, weights + at, vector + at, rows->count, terms, lr[r], weight_decay[r], n, own,
+        NAME(sum_up)(&p, &memory, weights + at, vector + at, rows->count, terms[r], lr[r], weight_decay[r], n, own,
                      dots + r * n, total == NULL ? NULL : total + at);
     }
     free(space), free(more);

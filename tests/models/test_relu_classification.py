@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from hpo_bench import native
 from hpo_bench.experiment import execute
 from hpo_bench.models import base, relu_classification
 from hpo_bench.models.autograd import AutogradModel
 from hpo_bench.models.mlp import MLP
+from hpo_bench.models.relu_classification import ReLUClassification
+from hpo_bench.models.relu_classification_native import NativeReLUClassification
 from hpo_bench.store import read_table
 from tests.problems import make_settings, make_table
 
@@ -15,11 +18,27 @@ CPU = torch.device("cpu")
 SHAPES = [(784, 50, 10, 50), (64, 50, 10, 31), (4, 7, 3, 20), (13, 33, 2, 9), (13, 33, 3, 1), (5, 1, 2, 8)]
 
 
-def problem(shape, shared, dtype, rows=7):
+@pytest.fixture(params=[False, True], ids=["torch", "kernel"])
+def by_kernel(request):
+    """Whether the closed form is computed by the kernel."""
+    if request.param and native.kernels().library is None:
+        pytest.skip(f"no compiled kernels: {native.kernels().why}")
+    return request.param
+
+
+def closed_form(by_kernel, *arguments):
+    """The closed form for features, hidden units, classes and a dtype."""
+    if by_kernel:
+        return NativeReLUClassification(*arguments, native.kernels().library)
+    return ReLUClassification(*arguments)
+
+
+def problem(by_kernel, shape, shared, dtype, rows=7):
     """Closed form, autograd, weights (R, P) and the inputs and targets of one batch."""
     features, hidden, classes, count = shape
     table = make_table("classification", 80, features, classes)
-    closed, plain = (MLP((hidden,), closed_form=form).build(table, dtype, CPU) for form in (True, False))
+    closed = closed_form(by_kernel, features, hidden, classes, dtype)
+    plain = MLP((hidden,), closed_form=False).build(table, dtype, CPU)
     draws = [closed.initial_weights(np.random.default_rng(row)) for row in range(rows)]
     inputs, targets = torch.from_numpy(table.inputs).to(dtype), torch.from_numpy(table.targets)
     chosen = torch.stack([torch.from_numpy(np.random.default_rng(row).permutation(80)[:count]) for row in range(rows)])
@@ -29,8 +48,8 @@ def problem(shape, shared, dtype, rows=7):
 
 @pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_every_shape_is_autograds(shape, shared):
-    closed, plain, weights, inputs, targets = problem(shape, shared, torch.float64)
+def test_every_shape_is_autograds(shape, shared, by_kernel):
+    closed, plain, weights, inputs, targets = problem(by_kernel, shape, shared, torch.float64)
     assert isinstance(plain, AutogradModel)
     assert not isinstance(closed, AutogradModel)
     vector = torch.randn(weights.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -46,8 +65,8 @@ def test_every_shape_is_autograds(shape, shared):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_rows_last_digit_does_not_depend_on_its_place(shape, dtype):
-    closed, _, weights, inputs, targets = problem(shape, False, dtype)
+def test_a_rows_last_digit_does_not_depend_on_its_place(shape, dtype, by_kernel):
+    closed, _, weights, inputs, targets = problem(by_kernel, shape, False, dtype)
     vector = torch.randn(weights.shape, generator=torch.Generator().manual_seed(0)).to(dtype)
 
     def numbers(rows):
@@ -64,8 +83,8 @@ def test_a_rows_last_digit_does_not_depend_on_its_place(shape, dtype):
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-14)])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_shared_rows_are_evaluated_alike_alone(shape, dtype, tolerance):
-    closed, plain, weights, inputs, targets = problem(shape, True, dtype)
+def test_shared_rows_are_evaluated_alike_alone(shape, dtype, tolerance, by_kernel):
+    closed, plain, weights, inputs, targets = problem(by_kernel, shape, True, dtype)
     batch = closed.batch(inputs, targets, shared=True, split="test")
     whole = torch.stack(closed.evaluate(weights, batch, {}))
     alone = torch.cat([torch.stack(closed.evaluate(weights[[row]], batch, {})) for row in range(7)], 1)
@@ -77,7 +96,8 @@ def test_shared_rows_are_evaluated_alike_alone(shape, dtype, tolerance):
 @pytest.mark.parametrize("form", [True, False])
 def test_a_set_evaluated_in_parts_is_the_set(monkeypatch, form):
     table = make_table("classification", rows=120)
-    model = MLP((7,), closed_form=form).build(table, torch.float64, CPU)
+    arguments = table.inputs.shape[1], 7, table.outputs, torch.float64
+    model = ReLUClassification(*arguments) if form else MLP((7,), closed_form=False).build(table, torch.float64, CPU)
     weights = torch.from_numpy(np.stack([model.initial_weights(np.random.default_rng(r)) for r in range(3)]))
     batch = model.batch(
         torch.from_numpy(table.inputs[:113]), torch.from_numpy(table.targets[:113]), shared=True, split="test"
@@ -101,8 +121,8 @@ def model_activations(model):
     return model.activations
 
 
-def test_large_scores_are_neither_infinite_nor_lost():
-    closed, plain, weights, inputs, targets = problem((4, 7, 3, 20), True, torch.float32)
+def test_large_scores_are_neither_infinite_nor_lost(by_kernel):
+    closed, plain, weights, inputs, targets = problem(by_kernel, (4, 7, 3, 20), True, torch.float32)
     batch = closed.batch(inputs, targets, shared=True, split="training")
     loss = closed.evaluate(1e4 * weights, batch, {})[0]
     assert torch.isfinite(loss).all()

@@ -1,0 +1,248 @@
+"""`ReLUClassification` by a compiled kernel: the same numbers to rounding, without a copy of a batch or of a gradient.
+
+The kernel (``native/relu_classification.c``) reads the rows of the dataset where they are, so a
+shuffled batch holds row numbers, and a weight update takes up the gradient while it is in registers.
+A row's numbers depend neither on the other rows nor on the instruction set that a kernel was compiled
+for, bit by bit.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hpo_bench import native
+from hpo_bench.core.hyperparameters import Hyperparameters
+from hpo_bench.core.update import Linearisation, State
+from hpo_bench.models.base import Batch, Split
+from hpo_bench.models.relu_classification import ReLUClassification
+
+COLUMNS = 16  # SUM_LANES of the kernel: activations are padded to whole vectors of rows
+BLOCK = 128  # rows at most whose activations an evaluation holds
+WEIGHT_VECTORS = 12  # vectors of P numbers that a weight update holds
+
+
+def make(features: int, hidden: int, classes: int, dtype: torch.dtype, device: torch.device) -> ReLUClassification:
+    """By the kernel on a CPU where there is one, else by torch."""
+    library = native.kernels().library if device.type == "cpu" else None
+    if library is None:
+        return ReLUClassification(features, hidden, classes, dtype)
+    return NativeReLUClassification(features, hidden, classes, dtype, library)
+
+
+class _Rows(ctypes.Structure):
+    """``rows`` of ``relu_classification.c``."""
+
+    _fields_ = (
+        ("inputs", ctypes.c_void_p),
+        ("targets", ctypes.c_void_p),
+        ("chosen", ctypes.c_void_p),
+        ("inputs_apart", ctypes.c_long),
+        ("targets_apart", ctypes.c_long),
+        ("chosen_apart", ctypes.c_long),
+        ("count", ctypes.c_long),
+    )
+
+    @staticmethod
+    def of(batch: Batch) -> _Rows:
+        """Addresses of a batch, which must outlive this value."""
+        inputs, targets, places = batch.inputs, batch.targets, batch.places
+        apart = 0 if batch.shared or places is not None else inputs.stride(0)
+        targets_apart = 0 if batch.shared or places is not None else targets.stride(0)
+        if places is None:
+            return _Rows(inputs.data_ptr(), targets.data_ptr(), None, apart, targets_apart, 0, batch.count)
+        assert places.stride(1) == 1
+        return _Rows(inputs.data_ptr(), targets.data_ptr(), places.data_ptr(), 0, 0, places.stride(0), batch.count)
+
+
+@dataclass(frozen=True)
+class Updated:
+    """Several weight updates that were made in one call.
+
+    Args:
+        state: after the last of them.
+        losses: of each update's batch, before it, (T, R).
+        finite: 0 where that loss and the weights before the update are finite, else NaN, (T, R).
+        before: before the last update.
+        last: the linearisation that the last update was made of, without its gradient; None unless it was wanted.
+    """
+
+    state: State
+    losses: Tensor
+    finite: Tensor
+    before: State
+    last: Linearisation | None
+
+
+class NativeReLUClassification(ReLUClassification):
+    """See the module. All tensors are on the CPU."""
+
+    def __init__(self, features: int, hidden: int, classes: int, dtype: torch.dtype, library: ctypes.CDLL) -> None:
+        super().__init__(features, hidden, classes, dtype)
+        self._library = library
+        self._kind = "float64" if dtype == torch.float64 else "float32"
+
+    def _call(self, name: str, rows: int, *arguments: object) -> None:
+        """A kernel for ``rows`` repetitions; addresses for tensors and batches.
+
+        Raises:
+            MemoryError: there is none for its working space.
+        """
+        function = self._library[f"{name}_classify_{self._kind}"]
+        sizes = (ctypes.c_long(rows), self.hidden, self.features, self.classes)
+        if function(*sizes, *map(_passed, arguments)):
+            raise MemoryError("no memory for a kernel's working space")
+
+    def batch(self, inputs: Tensor, targets: Tensor, *, shared: bool, split: Split, first: bool = True) -> Batch:
+        """Rows as they are, without gaps."""
+        return Batch(inputs.contiguous(), targets.contiguous(), inputs.shape[-2], shared, split, first)
+
+    def batch_at(self, inputs: Tensor, targets: Tensor, places: Tensor, *, split: Split, first: bool) -> Batch:
+        """See `hpo_bench.models.base.TakesPlaces`: the rows stay where they are."""
+        return Batch(inputs, targets, places.shape[-1], False, split, first, places)
+
+    def _kept(self, weights: Tensor, count: int) -> Tensor:
+        """Room for what Hessian-vector products need of a forward pass."""
+        columns = -(-count // COLUMNS) * COLUMNS
+        return weights.new_empty(len(weights), (self.hidden + self.classes) * columns)
+
+    def linearise(self, weights: Tensor, batch: Batch, carried: Mapping[str, Any], second_order: bool) -> Linearisation:
+        """Loss, gradient and Hessian-vector products."""
+        weights = weights.contiguous()
+        loss, gradient = weights.new_empty(len(weights)), torch.empty_like(weights)
+        kept = self._kept(weights, batch.count) if second_order else None
+        self._call("linearise", len(weights), batch, weights, loss, gradient, kept)
+        if kept is None:
+            return Linearisation(loss, gradient, _not_kept, carried)
+        return self._linearisation(weights, batch, kept, loss, gradient, carried)
+
+    def _linearisation(
+        self,
+        weights: Tensor,
+        batch: Batch,
+        kept: Tensor,
+        loss: Tensor,
+        gradient: Tensor,
+        carried: Mapping[str, Any],
+    ) -> Linearisation:
+        """What was kept of a forward pass, with the products that it allows."""
+
+        def hessian_products(vectors: Tensor) -> Tensor:
+            vectors = vectors.contiguous()
+            results = torch.empty_like(vectors)
+            self._call("products", len(weights), batch, weights, kept, ctypes.c_long(len(vectors)), vectors, results)
+            return results
+
+        def hessian_product(vector: Tensor) -> Tensor:
+            return hessian_products(vector.unsqueeze(0)).squeeze(0)
+
+        def products_of_series(
+            vector: Tensor, lr: Tensor, weight_decay: Tensor, terms: Sequence[int], others: Sequence[Tensor]
+        ) -> Tensor | None:
+            if lr.shape[-1] > 1 or weight_decay.shape[-1] > 1 or batch.count > 2 * self.hidden:
+                return None  # inner products of the batch's rows would not do, or cost more than they save
+            return self._series(weights, batch, kept, vector, lr, weight_decay, terms, others)
+
+        return Linearisation(
+            loss, gradient, hessian_product, carried, hessian_products, products_of_series=products_of_series
+        )
+
+    def _series(
+        self,
+        weights: Tensor,
+        batch: Batch,
+        kept: Tensor,
+        vector: Tensor,
+        lr: Tensor,
+        weight_decay: Tensor,
+        terms: Sequence[int],
+        others: Sequence[Tensor],
+    ) -> Tensor:
+        """See `Linearisation.products_of_series`."""
+        vector, lr, weight_decay = (value.contiguous() for value in (vector, lr, weight_decay))
+        own = [other.contiguous() for other in others]
+        pointers = (ctypes.c_void_p * len(own))(*(other.data_ptr() for other in own))
+        each = (ctypes.c_int * len(terms))(*terms)
+        dots = weights.new_empty(len(weights), len(own))
+        self._call(
+            "series", len(weights), batch, weights, kept, vector, lr, weight_decay, each, len(own), pointers, dots, None
+        )
+        return dots.T.unsqueeze(-1)
+
+    def loss(self, weights: Tensor, batch: Batch, carried: Mapping[str, Any]) -> tuple[Tensor, Mapping[str, Any]]:
+        """Mean cross-entropy (R,)."""
+        weights = weights.contiguous()
+        loss = weights.new_empty(len(weights))
+        self._call("linearise", len(weights), batch, weights, loss, None, None)
+        return loss, carried
+
+    def evaluate(self, weights: Tensor, batch: Batch, carried: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+        """Mean cross-entropy and error rate, (R,) each."""
+        weights = weights.contiguous()
+        loss, error = weights.new_empty(2, len(weights))
+        self._call("evaluate", len(weights), batch, weights, loss, error)
+        return loss, error
+
+    def make_updates(
+        self, state: State, batches: Sequence[Batch], hyperparameters: Hyperparameters, differentiable: bool
+    ) -> Updated:
+        """One update on each of the batches, without clipping; hyperparameters have one value a repetition.
+
+        The numbers are those of as many calls of `linearise` and `hpo_bench.core.update.advance`, bit by bit.
+
+        Args:
+            differentiable: whether the last linearisation is wanted.
+        """
+        weights, buffer = state.weights.contiguous(), state.buffer.contiguous()
+        new_weights, new_buffer = torch.empty_like(weights), torch.empty_like(buffer)
+        losses, finite = weights.new_empty(2, len(batches), len(weights))
+        kept, before = None, State(weights, buffer, state.carried)
+        if differentiable:
+            kept = self._kept(weights, batches[-1].count)
+            if len(batches) > 1:
+                before = State(torch.empty_like(weights), torch.empty_like(buffer), state.carried)
+        rows = (_Rows * len(batches))(*map(_Rows.of, batches))
+        natural = hyperparameters.lr, hyperparameters.weight_decay, hyperparameters.momentum
+        self._call(
+            "updates", len(weights), ctypes.c_long(len(batches)), rows, weights, buffer, new_weights, new_buffer,
+            before.weights, before.buffer, kept, *(value.contiguous() for value in natural), losses, finite,
+        )  # fmt: skip
+        last = None
+        if kept is not None:
+            last = self._linearisation(before.weights, batches[-1], kept, losses[-1], _NO_GRADIENT, state.carried)
+        return Updated(State(new_weights, new_buffer, state.carried), losses, finite, before, last)
+
+    def row_bytes(self, batch_rows: int, window: int) -> int:
+        """Activations that are kept, and vectors of weights."""
+        columns = -(-batch_rows // COLUMNS) * COLUMNS
+        kept = max(window, 1) * (self.hidden + self.classes) * columns
+        return self.dtype.itemsize * (kept + (WEIGHT_VECTORS + 4 * window) * self.layout.count)
+
+    def evaluation_bytes(self, rows: int) -> int:
+        """Nothing that depends on the rows."""
+        return 0
+
+    def working_set(self, batch_rows: int) -> int:
+        """Weights and momentum: what else a repetition needs is gone when the next one begins."""
+        return self.dtype.itemsize * 2 * self.layout.count
+
+
+_NO_GRADIENT = torch.empty(0)
+
+
+def _not_kept(vector: Tensor) -> Tensor:
+    raise ValueError("this linearisation was asked for without second order")
+
+
+def _passed(argument: object) -> object:
+    """What C gets for an argument."""
+    if isinstance(argument, Tensor):
+        return ctypes.c_void_p(argument.data_ptr())
+    if isinstance(argument, Batch):
+        return ctypes.byref(_Rows.of(argument))
+    return argument
