@@ -211,7 +211,7 @@ def advance(training: Training, now: Snapshot, end: int, hyper: Hyperparameters)
 
     Nothing in here waits for the device or depends on a value on it, so that a graph of it can be replayed.
     """
-    problem, plan, recorder = training.problem, training.plan, training.recorder
+    problem, plan = training.problem, training.plan
     accumulator = plan.accumulator
     window = None if accumulator is None else accumulator.begin(plan.tuned)
     state, raw, memory = now.state, now.raw, now.memory
@@ -226,22 +226,33 @@ def advance(training: Training, now: Snapshot, end: int, hyper: Hyperparameters)
 
         if plan.tunes_after(number):
             assert accumulator is not None
-            assert plan.optimiser is not None
             assert second is not None
-            gradient = problem.model.linearise(state.weights, second, state.carried, False)
-            state = State(state.weights, state.buffer, gradient.carried)
-            hypergradients = accumulator.finish(window, gradient.gradient)
+            after = Snapshot(number + 1, state, raw, memory)
+            tuned = tune(training, after, accumulator, window, second)
+            state, raw, memory, hyper = tuned.state, tuned.raw, tuned.memory, Hyperparameters.of(tuned.raw)
             window = accumulator.begin(plan.tuned)
-            changes, memory = plan.optimiser.update(hypergradients, memory)
-            moved = move(raw, changes, plan.clip_log10_lr)
-            recorder.hyper_update(number // plan.interval, hypergradients, raw, moved)
-            raw, hyper = moved, Hyperparameters.of(moved)
-            if plan.resets_after(number):
-                state = State(training.start.weights, state.buffer, state.carried)
         elif training.start.log10_multiplier is not None and (number + 1) % plan.update_interval == 0:
             raw = move(raw, {"lr": training.start.log10_multiplier}, RANDOM_LR_BOUNDS)
             hyper = Hyperparameters.of(raw)
     return Snapshot(end, state, raw, memory)
+
+
+def tune(training: Training, now: Snapshot, accumulator: Accumulator, window: Any, second: Batch) -> Snapshot:
+    """Make the hyperparameter update that follows weight update ``now.number - 1``.
+
+    Args:
+        window: what the accumulator took up of the weight updates.
+        second: the batch of that number.
+    """
+    plan, state = training.plan, now.state
+    assert plan.optimiser is not None
+    gradient = training.problem.model.linearise(state.weights, second, state.carried, False)
+    hypergradients = accumulator.finish(window, gradient.gradient)
+    changes, memory = plan.optimiser.update(hypergradients, now.memory)
+    moved = move(now.raw, changes, plan.clip_log10_lr)
+    training.recorder.hyper_update((now.number - 1) // plan.interval, hypergradients, now.raw, moved)
+    weights = training.start.weights if plan.resets_after(now.number - 1) else state.weights
+    return Snapshot(now.number, State(weights, state.buffer, gradient.carried), moved, memory)
 
 
 def observe(

@@ -1,7 +1,7 @@
 """Weight updates that a model makes in one call: without Python, and its hundred small operations, between them.
 
-Taken up where nothing happens between the updates: plain SGD with momentum on one batch that all repetitions share,
-and no hypergradient that looks at them. The other updates of an interval are made one by one.
+Taken up where nothing happens between the updates: plain SGD with momentum, and no hypergradient that looks at any but
+the last of them. The other updates of an interval are made one by one.
 
 The numbers are those of `hpo_bench.core.loop.Eager`, bit by bit.
 """
@@ -11,10 +11,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hpo_bench.core.batches import Batches, Stream
-from hpo_bench.core.loop import Advance, Eager, Snapshot, Training
+from hpo_bench.core.loop import Advance, Eager, Snapshot, Training, tune
 from hpo_bench.core.recorder import Recorder
 from hpo_bench.core.update import MomentumSGD
+from hpo_bench.hypergradients.grouped import NeumannRows
+from hpo_bench.hypergradients.neumann import Neumann
 from hpo_bench.models.base import Batch, FusedUpdates
+
+OF_LAST_STEP = (Neumann, NeumannRows)  # estimators that ask of the last update all but its gradient
 
 
 def of(training: Training, eager: Eager) -> Advance:
@@ -22,18 +26,18 @@ def of(training: Training, eager: Eager) -> Advance:
     problem, plan, model = training.problem, training.plan, training.problem.model
     if not isinstance(model, FusedUpdates) or type(plan.rule) is not MomentumSGD:
         return eager
-    batch, second = _only_batch(problem.training), None if problem.second is None else _only_batch(problem.second)
-    known = batch is not None and (problem.second is None or second is not None)
-    if not known or batch is None or problem.gradient_clip_norm is not None:
+    streams = [problem.training] if problem.second is None else [problem.training, problem.second]
+    known = model.fuses_batches or all(map(_has_one_batch, streams))
+    if not known or problem.gradient_clip_norm is not None:
         return eager
     if not isinstance(training.recorder, Recorder):
         return eager
-    return Stretches(training, eager, model, batch, problem.full_validation or second, training.recorder)
+    return Stretches(training, eager, model, training.recorder)
 
 
-def _only_batch(batches: Batches) -> Batch | None:
-    """The batch of a stream of which every batch is the whole set, in its order."""
-    return batches.batch(0) if isinstance(batches, Stream) and batches.per_pass == 1 else None
+def _has_one_batch(batches: Batches) -> bool:
+    """Whether every batch of a stream is the whole set, in its order."""
+    return isinstance(batches, Stream) and batches.per_pass == 1
 
 
 @dataclass(frozen=True)
@@ -42,24 +46,25 @@ class Stretches:
 
     Args:
         eager: makes the updates that are not plain.
-        batch: that every update is made on.
-        validation: whose loss is recorded as the validation loss, or None.
         recorder: the training's.
     """
 
     training: Training
     eager: Eager
     model: FusedUpdates
-    batch: Batch
-    validation: Batch | None
     recorder: Recorder
 
     def __call__(self, now: Snapshot, end: int) -> Snapshot:
         """The snapshot after ``end`` weight updates, at most T from now."""
-        stop = next((number for number in range(now.number, end) if not self._plain(number)), end)
-        if stop > now.number:
-            now = self._made(now, stop)
-        return now if now.number == end else self.eager(now, end)
+        while now.number < end:
+            stop = next((number for number in range(now.number, end) if not self._plain(number)), end)
+            if stop < end and self._fuses(stop):
+                now = self._made(now, stop + 1, tunes=True)
+            elif stop > now.number:
+                now = self._made(now, stop, tunes=False)
+            else:
+                return self.eager(now, end)
+        return now
 
     def _plain(self, number: int) -> bool:
         """Whether nobody differentiates weight update ``number``, and nothing but the next one follows it."""
@@ -67,11 +72,37 @@ class Stretches:
         changes = plan.tunes_after(number) or (scheduled and (number + 1) % plan.update_interval == 0)
         return not changes and not plan.differentiates(number)
 
-    def _made(self, now: Snapshot, stop: int) -> Snapshot:
-        hyper, recorder = self.eager.hyperparameters(now.raw), self.recorder
-        recorded = [recorder.due(number) for number in range(now.number, stop)]
-        found = self.model.updates(now.state, self.batch, hyper, recorded, self.validation, self.training.problem.test)
+    def _fuses(self, number: int) -> bool:
+        """Whether ``number`` may end a call though it is differentiated."""
+        plan = self.training.plan
+        known = self.model.fuses_steps and isinstance(plan.estimator, OF_LAST_STEP)
+        return known and plan.window == 1 and plan.tunes_after(number)
+
+    def _made(self, now: Snapshot, stop: int, *, tunes: bool) -> Snapshot:
+        """The snapshot after ``stop`` updates, and the hyperparameter update after the last of them if it ``tunes``."""
+        problem, plan, recorder = self.training.problem, self.training.plan, self.recorder
+        hyper, numbers = self.eager.hyperparameters(now.raw), range(now.number, stop)
+        recorded = [recorder.due(number) for number in numbers]
+        batches = [problem.training.batch(number) for number in numbers]
+        validation = [self._validation(number) for number in numbers if recorder.due(number)]
+        losses = [batch for batch in validation if batch is not None]
+        found = self.model.updates(now.state, batches, hyper, recorded, losses, problem.test, tunes)
         finite = found.finite + recorder.see(hyper)
         recorder.take(now.number, finite, recorder.row(found.columns))
         recorder.evaluate_seconds += found.evaluate_seconds
-        return Snapshot(stop, found.state, now.raw, now.memory)
+        after = Snapshot(stop, found.state, now.raw, now.memory)
+        if not tunes:
+            return after
+        accumulator = plan.accumulator
+        assert accumulator is not None
+        assert problem.second is not None
+        assert found.step is not None
+        window = accumulator.accumulate(accumulator.begin(plan.tuned), found.step)
+        return tune(self.training, after, accumulator, window, problem.second.batch(stop - 1))
+
+    def _validation(self, number: int) -> Batch | None:
+        """The batch whose loss is recorded as the validation loss before update ``number``."""
+        problem = self.training.problem
+        if problem.full_validation is not None or problem.second is None:
+            return problem.full_validation
+        return problem.second.batch(number)

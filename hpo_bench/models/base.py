@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hpo_bench.core.hyperparameters import Hyperparameters
 from hpo_bench.core.layout import Layout
-from hpo_bench.core.update import Linearisation, State
+from hpo_bench.core.update import Linearisation, State, Step
 from hpo_bench.datasets.base import Table
 
 Split = Literal["training", "validation", "test"]
@@ -112,12 +112,14 @@ class Stretch:
         columns: ``train_loss``, ``test_loss``, ``test_metric`` and, where there was a batch for it,
             ``validation_loss`` before each update that is recorded: (m, R) each.
         evaluate_seconds: time spent on test and validation losses.
+        step: the last update, to be differentiated, of which the gradient is not there; None unless it was wanted.
     """
 
     state: State
     finite: Tensor
     columns: Mapping[str, Tensor]
     evaluate_seconds: float
+    step: Step | None = None
 
 
 @runtime_checkable
@@ -126,18 +128,34 @@ class FusedUpdates(Protocol):
 
     The numbers are those of as many calls of `Model.linearise`, `Model.loss`, `Model.evaluate` and
     `hpo_bench.core.update.advance`, bit by bit.
+
+    Attributes:
+        fuses_batches: whether the updates of a call may be on several batches, and not on one alone.
+        fuses_steps: whether the last update of a call may be one that is differentiated.
     """
 
+    @property
+    def fuses_batches(self) -> bool: ...
+    @property
+    def fuses_steps(self) -> bool: ...
+
     def updates(
-        self, state: State, batch: Batch, hyperparameters: Hyperparameters, recorded: Sequence[bool],
-        validation: Batch | None, test: Batch,
-    ) -> Stretch:  # fmt: skip
-        """Make as many updates as ``recorded`` has entries, all on one batch, without clipping.
+        self,
+        state: State,
+        batches: Sequence[Batch],
+        hyperparameters: Hyperparameters,
+        recorded: Sequence[bool],
+        validation: Sequence[Batch],
+        test: Batch,
+        differentiable: bool = False,
+    ) -> Stretch:
+        """Make one update on each of the batches, without clipping.
 
         Args:
             recorded: for each update, whether the losses before it are wanted.
-            validation: whose loss is recorded as the validation loss.
+            validation: for each recorded update, whose loss is the validation loss; nothing if there is none.
             test: the test set.
+            differentiable: whether `Stretch.step` is wanted.
         """
         ...
 

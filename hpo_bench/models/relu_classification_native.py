@@ -9,8 +9,9 @@ for, bit by bit.
 from __future__ import annotations
 
 import ctypes
+import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,12 +19,12 @@ from torch import Tensor
 
 from hpo_bench import native
 from hpo_bench.core.hyperparameters import Hyperparameters
-from hpo_bench.core.update import Linearisation, State
-from hpo_bench.models.base import Batch, Split
+from hpo_bench.core.update import Linearisation, State, Step
+from hpo_bench.models.base import Batch, Split, Stretch
 from hpo_bench.models.relu_classification import ReLUClassification
+from hpo_bench.models.relu_native import _Hyper
 
 COLUMNS = 16  # SUM_LANES of the kernel: activations are padded to whole vectors of rows
-BLOCK = 128  # rows at most whose activations an evaluation holds
 WEIGHT_VECTORS = 12  # vectors of P numbers that a weight update holds
 
 
@@ -60,27 +61,11 @@ class _Rows(ctypes.Structure):
         return _Rows(inputs.data_ptr(), targets.data_ptr(), places.data_ptr(), 0, 0, places.stride(0), batch.count)
 
 
-@dataclass(frozen=True)
-class Updated:
-    """Several weight updates that were made in one call.
-
-    Args:
-        state: after the last of them.
-        losses: of each update's batch, before it, (T, R).
-        finite: 0 where that loss and the weights before the update are finite, else NaN, (T, R).
-        before: before the last update.
-        last: the linearisation that the last update was made of, without its gradient; None unless it was wanted.
-    """
-
-    state: State
-    losses: Tensor
-    finite: Tensor
-    before: State
-    last: Linearisation | None
-
-
 class NativeReLUClassification(ReLUClassification):
     """See the module. All tensors are on the CPU."""
+
+    fuses_batches = True
+    fuses_steps = True
 
     def __init__(self, features: int, hidden: int, classes: int, dtype: torch.dtype, library: ctypes.CDLL) -> None:
         super().__init__(features, hidden, classes, dtype)
@@ -176,10 +161,7 @@ class NativeReLUClassification(ReLUClassification):
 
     def loss(self, weights: Tensor, batch: Batch, carried: Mapping[str, Any]) -> tuple[Tensor, Mapping[str, Any]]:
         """Mean cross-entropy (R,)."""
-        weights = weights.contiguous()
-        loss = weights.new_empty(len(weights))
-        self._call("linearise", len(weights), batch, weights, loss, None, None)
-        return loss, carried
+        return self.evaluate(weights, batch, carried)[0], carried
 
     def evaluate(self, weights: Tensor, batch: Batch, carried: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         """Mean cross-entropy and error rate, (R,) each."""
@@ -188,34 +170,60 @@ class NativeReLUClassification(ReLUClassification):
         self._call("evaluate", len(weights), batch, weights, loss, error)
         return loss, error
 
-    def make_updates(
+    def updates(
+        self,
+        state: State,
+        batches: Sequence[Batch],
+        hyperparameters: Hyperparameters,
+        recorded: Sequence[bool],
+        validation: Sequence[Batch],
+        test: Batch,
+        differentiable: bool = False,
+    ) -> Stretch:
+        """See `FusedUpdates.updates`; one repetition after the other makes its updates up to the next recorded one."""
+        begins = sorted({0, *(number for number, due in enumerate(recorded) if due)})
+        columns: dict[str, list[Tensor]] = defaultdict(list)
+        finite, step, seconds, of_recorded = [], None, 0.0, iter(validation)
+        for begin, end in zip(begins, [*begins[1:], len(batches)], strict=True):
+            if recorded[begin]:
+                since = time.perf_counter()
+                loss, error = self.evaluate(state.weights, test, state.carried)
+                columns["test_loss"].append(loss)
+                columns["test_metric"].append(error)
+                if validation:
+                    columns["validation_loss"].append(self.evaluate(state.weights, next(of_recorded), {})[0])
+                seconds += time.perf_counter() - since
+            keeps = differentiable and end == len(batches)
+            state, losses, own_finite, step = self._updates(state, batches[begin:end], hyperparameters, keeps)
+            finite.append(own_finite)
+            if recorded[begin]:
+                columns["train_loss"].append(losses[0])
+        rows = {name: torch.stack(values) for name, values in columns.items()}
+        return Stretch(state, torch.cat(finite), rows, seconds, step)
+
+    def _updates(
         self, state: State, batches: Sequence[Batch], hyperparameters: Hyperparameters, differentiable: bool
-    ) -> Updated:
-        """One update on each of the batches, without clipping; hyperparameters have one value a repetition.
-
-        The numbers are those of as many calls of `linearise` and `hpo_bench.core.update.advance`, bit by bit.
-
-        Args:
-            differentiable: whether the last linearisation is wanted.
-        """
+    ) -> tuple[State, Tensor, Tensor, Step | None]:
+        """The state after one update on each batch, losses and finiteness before each (T, R), and the last update."""
         weights, buffer = state.weights.contiguous(), state.buffer.contiguous()
         new_weights, new_buffer = torch.empty_like(weights), torch.empty_like(buffer)
         losses, finite = weights.new_empty(2, len(batches), len(weights))
-        kept, before = None, State(weights, buffer, state.carried)
+        kept, before = None, State(weights, buffer)
         if differentiable:
             kept = self._kept(weights, batches[-1].count)
             if len(batches) > 1:
-                before = State(torch.empty_like(weights), torch.empty_like(buffer), state.carried)
+                before = State(torch.empty_like(weights), torch.empty_like(buffer))
         rows = (_Rows * len(batches))(*map(_Rows.of, batches))
         natural = hyperparameters.lr, hyperparameters.weight_decay, hyperparameters.momentum
         self._call(
             "updates", len(weights), ctypes.c_long(len(batches)), rows, weights, buffer, new_weights, new_buffer,
-            before.weights, before.buffer, kept, *(value.contiguous() for value in natural), losses, finite,
+            before.weights, before.buffer, kept, *map(_Hyper.of, natural), losses, finite,
         )  # fmt: skip
-        last = None
+        step = None
         if kept is not None:
             last = self._linearisation(before.weights, batches[-1], kept, losses[-1], _NO_GRADIENT, state.carried)
-        return Updated(State(new_weights, new_buffer, state.carried), losses, finite, before, last)
+            step = Step(before.weights, before.buffer, new_buffer, last, None, hyperparameters)
+        return State(new_weights, new_buffer, state.carried), losses, finite, step
 
     def row_bytes(self, batch_rows: int, window: int) -> int:
         """Activations that are kept, and vectors of weights."""
@@ -228,8 +236,8 @@ class NativeReLUClassification(ReLUClassification):
         return 0
 
     def working_set(self, batch_rows: int) -> int:
-        """Weights and momentum: what else a repetition needs is gone when the next one begins."""
-        return self.dtype.itemsize * 2 * self.layout.count
+        """Little: one repetition is trained after the other, and many at once share Python's work between the calls."""
+        return self.dtype.itemsize * self.layout.count // 2
 
 
 _NO_GRADIENT = torch.empty(0)
@@ -245,4 +253,4 @@ def _passed(argument: object) -> object:
         return ctypes.c_void_p(argument.data_ptr())
     if isinstance(argument, Batch):
         return ctypes.byref(_Rows.of(argument))
-    return argument
+    return ctypes.byref(argument) if isinstance(argument, _Hyper) else argument

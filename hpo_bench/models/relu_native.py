@@ -66,6 +66,9 @@ class _Hyper(ctypes.Structure):
 class NativeReLURegression(ReLURegression):
     """See the module. All tensors are on the CPU."""
 
+    fuses_batches = False
+    fuses_steps = False
+
     def __init__(
         self, features: int, hidden: int, target_scale: float, dtype: torch.dtype, library: ctypes.CDLL
     ) -> None:
@@ -122,14 +125,24 @@ class NativeReLURegression(ReLURegression):
         return loss, carried
 
     def updates(
-        self, state: State, batch: Batch, hyperparameters: Hyperparameters, recorded: Sequence[bool],
-        validation: Batch | None, test: Batch,
-    ) -> Stretch:  # fmt: skip
+        self,
+        state: State,
+        batches: Sequence[Batch],
+        hyperparameters: Hyperparameters,
+        recorded: Sequence[bool],
+        validation: Sequence[Batch],
+        test: Batch,
+        differentiable: bool = False,
+    ) -> Stretch:
         """See `FusedUpdates.updates`; one repetition after the other makes all of its updates."""
+        assert not differentiable
+        batch = batches[0]
+        assert all(other is batch for other in batches)
+        assert all(other is validation[0] for other in validation)
         weights, buffer = (
             value.clone(memory_format=torch.contiguous_format) for value in (state.weights, state.buffer)
         )
-        others = [test] if validation is None else [test, validation]
+        others = [test, *validation[:1]]
         finite = weights.new_empty(len(recorded), len(weights))
         losses = weights.new_empty(1 + len(others), sum(recorded), len(weights))
         natural = (hyperparameters.lr, hyperparameters.weight_decay, hyperparameters.momentum)

@@ -198,12 +198,18 @@ static void NAME(inner)(
     }
 }
 
+/* A hyperparameter of R repetitions, `row` numbers apart: one value each, or, where `weight` is 1, one for each weight. */
+typedef struct {
+    const REAL *values;
+    long row, weight;
+} NAME(hyper);
+
 /* One update of one repetition's weights, and the hyperparameters in force; `new_` may be where the old ones are.
    `finite` takes up w - w: NaN once a new weight is not finite. */
 typedef struct {
     const REAL *weights, *buffer;
     REAL *new_weights, *new_buffer;
-    REAL lr, weight_decay, momentum;
+    NAME(hyper) lr, weight_decay, momentum;
     REAL finite[SUM_LANES];
 } NAME(update);
 
@@ -224,12 +230,19 @@ typedef struct {
     NAME(end_of_series) *series;
 } NAME(target);
 
+ALWAYS NAME(hyper) NAME(of_row)(const NAME(hyper) *hyper, long r) {
+    return (NAME(hyper)){hyper->values + r * hyper->row, hyper->row, hyper->weight};
+}
+ALWAYS VEC NAME(value)(const NAME(hyper) *hyper, long at, long n) {
+    return hyper->weight ? NAME(load_part)(hyper->values + at, n) : SPREAD(*hyper->values);
+}
+
 /* g + wd w, mu m + that, w - lr that: as `advance` of hpo_bench/core/update.py, which fuses the same. */
 ALWAYS VEC NAME(advance)(NAME(update) *u, long at, VEC gradient, long n) {
     VEC weights = NAME(load_part)(u->weights + at, n), buffer = NAME(load_part)(u->buffer + at, n);
-    VEC decayed = FMA(SPREAD(u->weight_decay), weights, gradient);
-    buffer = FMA(SPREAD(u->momentum), buffer, decayed);
-    weights = FMA(SPREAD(-u->lr), buffer, weights);
+    VEC decayed = FMA(NAME(value)(&u->weight_decay, at, n), weights, gradient);
+    buffer = FMA(NAME(value)(&u->momentum, at, n), buffer, decayed);
+    weights = FMA(-NAME(value)(&u->lr, at, n), buffer, weights);
     NAME(store_part)(u->new_buffer + at, buffer, n);
     NAME(store_part)(u->new_weights + at, weights, n);
     return SUB(weights, weights);
@@ -574,7 +587,7 @@ static void NAME(take_back)(NAME(problem) *p, const REAL *kept, long r, long cou
     NAME(find_slopes)(p, count);
 }
 
-/* Losses (R,) and, if wanted, gradients (R, P) and what `products` and `series` need: see `keep_forward`. */
+/* Losses (R,), gradients (R, P) and, if wanted, what `products` and `series` need: see `keep_forward`. */
 int NAME(linearise)(
     long R, int H, int d, int C, const NAME(rows) *rows, const REAL *weights, REAL *loss, REAL *gradient, REAL *kept) {
     NAME(problem) p;
@@ -584,11 +597,6 @@ int NAME(linearise)(
     for (long r = 0; r < R; r++) {
         const REAL *w = weights + r * p.P;
         NAME(find)(&p, NAME(of)(rows, r));
-        if (gradient == NULL) {
-            NAME(forward)(&p, w, rows->count);
-            loss[r] = NAME(softmax)(&p, rows->count, 0, NULL) * ((REAL)1 / (REAL)rows->count);
-            continue;
-        }
         loss[r] = NAME(backward)(&p, w, rows->count);
         REAL *own = gradient + r * p.P;
         NAME(outer_STORED)(p.change, H, columns, p.rows, rows->count, d, p.space, (NAME(target)){own, NULL, NULL});
@@ -807,12 +815,12 @@ int NAME(series)(
 
    weights, buffer (R, P): before the first update; new_weights, new_buffer: after the last, elsewhere. With `kept` (see
    `linearise`, of the last update), last_weights and last_buffer take what was before the last update; else all three
-   are NULL. lr, weight_decay, momentum (R,). losses (T, R): of each update's batch, before it. finite (T, R): 0 where
+   are NULL. losses (T, R): of each update's batch, before it. finite (T, R): 0 where
    that loss and the weights before the update are finite, else NaN. */
 int NAME(updates)(
     long R, int H, int d, int C, long T, const NAME(rows) *batches, const REAL *weights, const REAL *buffer,
-    REAL *new_weights, REAL *new_buffer, REAL *last_weights, REAL *last_buffer, REAL *kept, const REAL *lr,
-    const REAL *weight_decay, const REAL *momentum, REAL *losses, REAL *finite) {
+    REAL *new_weights, REAL *new_buffer, REAL *last_weights, REAL *last_buffer, REAL *kept,
+    const NAME(hyper) *lr, const NAME(hyper) *weight_decay, const NAME(hyper) *momentum, REAL *losses, REAL *finite) {
     NAME(problem) p;
     long most = 0;
     for (long t = 0; t < T; t++) most = batches[t].count > most ? batches[t].count : most;
@@ -820,7 +828,9 @@ int NAME(updates)(
     if (space == NULL) return 1;
     long head = (long)H * d, tail = p.P - head;
     for (long r = 0; r < R; r++) {
-        NAME(update) update = {weights + r * p.P, buffer + r * p.P, NULL, NULL, lr[r], weight_decay[r], momentum[r], {0}};
+        NAME(update) update = {
+            weights + r * p.P, buffer + r * p.P, NULL, NULL, NAME(of_row)(lr, r), NAME(of_row)(weight_decay, r),
+            NAME(of_row)(momentum, r), {0}};
         for (long i = 0; i < p.P; i += LANES) {
             VEC numbers = NAME(load_part)(update.weights + i, p.P - i);
             STORE(update.finite, ADD(LOAD(update.finite), SUB(numbers, numbers)));

@@ -11,6 +11,7 @@ import torch
 from hpo_bench.core import batches
 from hpo_bench.core.batches import Rows, Stream, inputs_on
 from hpo_bench.core.seeds import permutation
+from hpo_bench.models.base import TakesPlaces
 from hpo_bench.models.mlp import MLP
 from tests.problems import make_table
 
@@ -46,10 +47,13 @@ def test_standardised_inputs_are_cast_and_tokens_are_not(dtype: torch.dtype) -> 
     assert torch.equal(found, torch.from_numpy(tokens))
 
 
+@pytest.mark.parametrize("in_place", [True, False])
 @pytest.mark.parametrize("size", [7, 12, 36])
-def test_a_batch_is_the_permutations_rows(size):
+def test_a_batch_is_the_permutations_rows(size, in_place):
     table = make_table("classification")
-    model = MLP((7,)).build(table, torch.float64, CPU)
+    model = MLP((7,), closed_form=in_place).build(table, torch.float64, CPU)
+    if in_place != isinstance(model, TakesPlaces):
+        pytest.skip("no compiled kernels")
     rows = Rows(torch.from_numpy(table.inputs[:36]), torch.from_numpy(table.targets[:36]), "training")
     stream = Stream(rows, model, size, shuffled=True, dataset="d", name="training", seeds=(3, 5))
     for number in range(2 * stream.per_pass):
@@ -58,6 +62,8 @@ def test_a_batch_is_the_permutations_rows(size):
         for row, seed in enumerate((3, 5)):
             order = permutation(seed, "d", "training", 36, passes) if size < 36 else np.arange(36)
             chosen = order[index * size : (index + 1) * size]
-            own = (batch.inputs, batch.targets) if batch.shared else (batch.inputs[row], batch.targets[row])
+            own = batch.inputs, batch.targets
+            if not batch.shared:
+                own = tuple(values[row if batch.places is None else batch.places[row]] for values in own)
             assert np.array_equal(own[0], table.inputs[chosen])
             assert np.array_equal(own[1], table.targets[chosen])

@@ -11,7 +11,7 @@ from hpo_bench.core import graphs
 from hpo_bench.core.loop import Eager
 from hpo_bench.core.stretches import Stretches
 from hpo_bench.settings import Start
-from tests.problems import METHODS, make_method, make_settings, trained
+from tests.problems import METHODS, make_method, make_settings, make_table, trained
 
 pytestmark = pytest.mark.skipif(
     native.kernels().library is None or native.kernels().variant == "plain",
@@ -43,6 +43,24 @@ def compared(settings):
 def test_stretches_are_the_loop_bit_by_bit(tmp_path, method, record_every, precision):
     settings = make_settings(
         tmp_path, method, precision=precision, record_every=record_every, save_hypergradients=True, repetitions=3
+    )
+    engine, _ = compared(settings)
+    assert isinstance(engine, Stretches)
+
+
+@pytest.mark.parametrize("record_every", [1, 4, 10])
+@pytest.mark.parametrize("method", METHODS)
+def test_minibatches_of_a_classifier_are_the_loop_bit_by_bit(tmp_path, method, record_every):
+    table = make_table("classification", rows=70, features=13)
+    settings = make_settings(
+        tmp_path,
+        method,
+        table=table,
+        batch_size=7,
+        precision="float32",
+        record_every=record_every,
+        save_hypergradients=True,
+        repetitions=3,
     )
     engine, _ = compared(settings)
     assert isinstance(engine, Stretches)

@@ -6,7 +6,7 @@ import torch
 
 from hpo_bench import native
 from hpo_bench.core.hyperparameters import Hyperparameters
-from hpo_bench.core.update import State, Step, advance
+from hpo_bench.core.update import State, advance
 from hpo_bench.hypergradients.grouped import NeumannRows
 from hpo_bench.hypergradients.neumann import Neumann
 from hpo_bench.models import relu_classification_native
@@ -63,22 +63,30 @@ class Case:
     def placed(self, number=0):
         return self.kernel.batch_at(self.inputs, self.targets, self.places[number], split="training", first=False)
 
+    def made(self, batches, recorded, differentiable, hyper=None):
+        """Updates in one call; every recorded row has its validation batch, the first."""
+        validation = [self.placed()] * sum(recorded)
+        test = self.kernel.batch(self.inputs, self.targets, shared=True, split="test")
+        state = State(self.weights, self.buffer)
+        return self.kernel.updates(state, batches, hyper or self.hyper, recorded, validation, test, differentiable)
+
     def everything(self):
         """Results of every kernel, by name."""
         found = self.kernel.linearise(self.weights, self.placed(), {}, True)
-        made = self.kernel.make_updates(
-            State(self.weights, self.buffer), [self.placed(n) for n in range(len(self.places))], self.hyper, True
-        )
+        count = len(self.places)
+        made = self.made([self.placed(number) for number in range(count)], [True] * count, True)
         shared = self.kernel.batch(self.inputs, self.targets, shared=True, split="test")
-        dots = made.last.products_of_series(
+        dots = made.step.linearisation.products_of_series(
             self.vectors[0], self.hyper.lr, self.hyper.weight_decay, [4] * self.rows, [self.weights, self.buffer]
         )
-        loss, error = self.kernel.evaluate(self.weights, shared, {})
+        _, error = self.kernel.evaluate(self.weights, shared, {})
         return {
             "loss": found.loss, "gradient": found.gradient, "products": found.products(self.vectors),
-            "alone": self.kernel.loss(self.weights, shared, {})[0], "test_loss": loss, "error": error,
-            "weights": made.state.weights, "buffer": made.state.buffer, "losses": made.losses, "finite": made.finite,
-            "dots": torch.zeros(()) if dots is None else dots, "of_last": made.last.hessian_product(self.vectors[0]),
+            "alone": self.kernel.loss(self.weights, shared, {})[0], "error": error,
+            "weights": made.state.weights, "buffer": made.state.buffer, "finite": made.finite,
+            **made.columns,
+            "dots": torch.zeros(()) if dots is None else dots,
+            "of_last": made.step.linearisation.hessian_product(self.vectors[0]),
         }  # fmt: skip
 
 
@@ -103,7 +111,7 @@ def test_the_kernel_gives_the_numbers_of_torch(size, dtype):
         close(expected.gradient, found.gradient)
         close(expected.products(case.vectors), found.products(case.vectors))
         equal(found.products(case.vectors)[1], found.hessian_product(case.vectors[1]))
-        equal(found.loss, case.kernel.loss(case.weights, batch, {})[0])
+        close(expected.loss, case.kernel.loss(case.weights, batch, {})[0])
     shared = case.kernel.batch(case.inputs, case.targets, shared=True, split="test")
     for theirs, ours in zip(
         case.plain.evaluate(case.weights, shared, {}), case.kernel.evaluate(case.weights, shared, {}), strict=True
@@ -142,29 +150,41 @@ def test_exponentials_and_logarithms_are_exact_to_a_few_last_digits(dtype):
 @fused_torch
 @both_dtypes
 @pytest.mark.parametrize("differentiable", [True, False])
+@pytest.mark.parametrize("per_weight", [True, False])
 @pytest.mark.parametrize("updates", [1, 4])
-def test_updates_in_one_call_are_updates_one_by_one_bit_by_bit(dtype, updates, differentiable):
+def test_updates_in_one_call_are_updates_one_by_one_bit_by_bit(dtype, updates, per_weight, differentiable):
     case = Case((41, 12, 5, 150), dtype, batches=updates)
     case.weights[1, 3] = torch.inf
+    hyper = case.hyper
+    if per_weight:
+        hyper = Hyperparameters.of({**case.hyper.raw, "lr": case.vectors[1] - 3})
     before, batches = case.weights.clone(), [case.placed(number) for number in range(updates)]
-    made = case.kernel.make_updates(State(case.weights, case.buffer), batches, case.hyper, differentiable)
+    recorded = [number % 2 == 1 for number in range(updates)]
+    made = case.made(batches, recorded, differentiable, hyper)
     equal(case.weights, before)
-    state, losses, finite = State(case.weights, case.buffer), [], []
-    for batch in batches:
+    state, losses, tests, finite = State(case.weights, case.buffer), [], [], []
+    test = case.kernel.batch(case.inputs, case.targets, shared=True, split="test")
+    for batch, due in zip(batches, recorded, strict=True):
         last = state
         found = case.kernel.linearise(state.weights, batch, {}, True)
-        losses.append(found.loss)
+        if due:
+            losses.append(found.loss)
+            tests.append(case.kernel.evaluate(state.weights, test, {})[1])
         finite.append((state.weights * 0).sum(-1) + found.loss * 0)
-        state, _ = advance(state, found, case.hyper, None)
+        state, _ = advance(state, found, hyper, None)
     equal(made.state.weights, state.weights)
     equal(made.state.buffer, state.buffer)
-    equal(made.losses, torch.stack(losses))
     equal(made.finite, torch.stack(finite))
-    assert (made.last is not None) == differentiable
+    assert set(made.columns) == ({"train_loss", "test_loss", "test_metric", "validation_loss"} if losses else set())
+    if losses:
+        equal(made.columns["train_loss"], torch.stack(losses))
+        equal(made.columns["test_metric"], torch.stack(tests))
+    assert (made.step is not None) == differentiable
     if differentiable:
-        equal(made.before.weights, last.weights)
-        equal(made.before.buffer, last.buffer)
-        equal(made.last.hessian_product(case.vectors[0]), found.hessian_product(case.vectors[0]))
+        equal(made.step.weights, last.weights)
+        equal(made.step.buffer, last.buffer)
+        ours, theirs = made.step.linearisation, found
+        equal(ours.hessian_product(case.vectors[0]), theirs.hessian_product(case.vectors[0]))
 
 
 @needs_kernels
@@ -229,9 +249,9 @@ def test_what_is_not_finite_stays_in_its_row():
             assert not torch.isfinite(found["loss"][1])
             assert torch.isnan(found["error"][1])
             assert torch.isnan(found["finite"][:, 1]).all()
-            for name in ("loss", "gradient", "error", "test_loss", "weights", "buffer"):
+            for name in ("loss", "gradient", "error", "weights", "buffer"):
                 equal(found[name][others], clean[name][others])
-            equal(found["losses"][:, others], clean["losses"][:, others])
+            equal(found["train_loss"][:, others], clean["train_loss"][:, others])
             equal(found["dots"][:, others], clean["dots"][:, others])
 
 
@@ -268,7 +288,7 @@ def test_a_row_alone_is_a_row_among_others_bit_by_bit(dtype):
         case.places = places[:, [row]]
         case.hyper = Hyperparameters.of({name: value[[row]] for name, value in raw.items()})
         for name, values in case.everything().items():
-            axis = 1 if name in ("products", "losses", "finite", "dots") else 0
+            axis = 0 if name in ("loss", "gradient", "alone", "error", "weights", "buffer", "of_last") else 1
             equal(values, whole[name].narrow(axis, row, 1))
 
 
@@ -284,9 +304,8 @@ def test_a_cpu_takes_the_kernel():
 def test_a_step_of_several_updates_differentiates_as_one_made_alone():
     case = Case((17, 30, 3, 33), torch.float32, batches=3)
     batches = [case.placed(number) for number in range(3)]
-    made = case.kernel.make_updates(State(case.weights, case.buffer), batches, case.hyper, True)
-    found = case.kernel.linearise(made.before.weights, batches[-1], {}, True)
-    _, alone = advance(made.before, found, case.hyper, None)
-    step = Step(made.before.weights, made.before.buffer, made.state.buffer, made.last, None, case.hyper)
+    step = case.made(batches, [False] * 3, True).step
+    found = case.kernel.linearise(step.weights, batches[-1], {}, True)
+    _, alone = advance(State(step.weights, step.buffer), found, case.hyper, None)
     for name, value in Neumann(5)([step], case.vectors[0], NAMES).items():
         equal(value, Neumann(5)([alone], case.vectors[0], NAMES)[name])

@@ -186,7 +186,7 @@ def everything(model, shared, dtype):
     vectors = draw(2, rows, model.layout.count, dtype=dtype, seed=4)
     hyper = hyperparameters(rows, model.layout.count, dtype)
     found = model.linearise(weights, batch, {}, True)
-    stretch = model.updates(State(weights, buffer), batch, hyper, [True, False, True], other, other)
+    stretch = model.updates(State(weights, buffer), [batch] * 3, hyper, [True, False, True], [other] * 2, other)
     series = found.series(vectors[0], hyper.lr, hyper.weight_decay, 4)
     return {
         "loss": found.loss, "gradient": found.gradient, "products": found.products(vectors), "series": series,
@@ -254,7 +254,7 @@ def test_updates_in_one_call_are_updates_one_by_one_bit_by_bit(dtype, validation
     state.weights[1, 0] = torch.nan
     hyper, recorded = hyperparameters(rows, count, dtype), [True, False, True, True]
     before = state.weights.clone()
-    stretch = model.updates(state, batch, hyper, recorded, second if validation else None, test)
+    stretch = model.updates(state, [batch] * 4, hyper, recorded, [second] * 3 if validation else [], test)
     torch.testing.assert_close(state.weights, before, rtol=0, atol=0, equal_nan=True)
 
     finite, columns = [], {name: [] for name in stretch.columns}
