@@ -1,6 +1,7 @@
 """Set up, try, test and check hpo-bench with nothing but Python and pip.
 
-python3 scripts/dev.py setup           install into the active virtual environment, or into .venv
+python3 scripts/dev.py setup [--extras ray,wandb,…]
+                                       install into the active virtual environment, or into .venv, with these extras
 python3 scripts/dev.py demo            train 20 repetitions on embedded data
 python3 scripts/dev.py test [ARG…]     run the tests (arguments go to pytest)
 python3 scripts/dev.py lint            ruff and mypy
@@ -39,8 +40,11 @@ def fingerprint() -> str:
     return hashlib.sha256(b"\0".join(parts)).hexdigest()
 
 
-def setup() -> Path:
+def setup(extras: frozenset[str] = frozenset()) -> Path:
     """Install what is not installed yet; torch first, since the rest takes it as given.
+
+    Args:
+        extras: of the package, beside ``dev``. Those that an earlier call installed stay.
 
     Returns:
         The interpreter to use.
@@ -52,9 +56,11 @@ def setup() -> Path:
     folder = environment()
     stamp = folder / "hpo-bench-installed"
     wanted = fingerprint()
-    if stamp.exists() and stamp.read_text() == wanted and python(folder).exists():
+    known, *installed = stamp.read_text().split() if stamp.exists() else [""]
+    if known == wanted and extras <= set(installed) and python(folder).exists():
         return python(folder)
     make(folder)
+    extras = extras.union(installed)
     pip = [
         str(python(folder)),
         "-m",
@@ -65,8 +71,8 @@ def setup() -> Path:
         str(ROOT / "constraints.txt"),
     ]
     run([*pip, "torch"])
-    run([*pip, "-e", f"{ROOT}[dev]"])
-    stamp.write_text(wanted)
+    run([*pip, "-e", f"{ROOT}[{','.join(['dev', *sorted(extras)])}]"])
+    stamp.write_text(" ".join([wanted, *sorted(extras)]))
     print(f"installed into {folder}; {folder}{os.sep}{'Scripts' if os.name == 'nt' else 'bin'}{os.sep}hpo-bench --help")
     return python(folder)
 
@@ -130,9 +136,12 @@ def reformat(interpreter: str) -> None:
 def main(arguments: list[str]) -> None:
     """Do what the first argument says."""
     goal, rest = (arguments[0], arguments[1:]) if arguments else ("", [])
+    extras: frozenset[str] = frozenset()
+    if goal == "setup" and rest[:1] == ["--extras"] and len(rest) == 2:
+        extras, rest = frozenset(rest[1].split(",")), []
     if goal not in ("setup", "demo", "test", "lint", "check", "format") or (rest and goal != "test"):
         sys.exit((__doc__ or "").strip())
-    interpreter = str(setup())
+    interpreter = str(setup(extras))
     if goal == "demo":
         demo(interpreter)
     if goal in ("lint", "check"):

@@ -1,9 +1,15 @@
-"""Shared by all tests: a cache of their own, the mirror, the reference traces, quick tests first."""
+"""Shared by all tests: a cache of their own, the mirror, the reference traces, quick tests first.
+
+CI names a file with ``HPO_BENCH_ALLOWED_SKIPS``: a test that is skipped for a reason that is not in there fails it, so
+that what users install is tried there and not skipped.
+"""
 
 from __future__ import annotations
 
 import os
+from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +17,39 @@ ROOT = Path(__file__).resolve().parent.parent
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported: workers share the cores
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+ALLOWED_SKIPS = os.environ.get("HPO_BENCH_ALLOWED_SKIPS")
+skipped: dict[str, str] = {}  # tests that were skipped for a reason that is not allowed
+
+
+def _note_skip(report: Any) -> None:
+    """Keep a skip that CI does not allow."""
+    if not ALLOWED_SKIPS or not report.skipped or hasattr(report, "wasxfail"):
+        return
+    reason = str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr)
+    lines = (ROOT / ALLOWED_SKIPS).read_text(encoding="utf-8").splitlines()
+    patterns = [line for line in lines if line and not line.startswith("#")]
+    reason = reason.removeprefix("Skipped: ")
+    if not any(fnmatch(reason, pattern) for pattern in patterns):
+        skipped[report.nodeid] = reason
+
+
+pytest_runtest_logreport = pytest_collectreport = _note_skip
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail where a test was skipped that CI has to run."""
+    if skipped and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Name them."""
+    if skipped:
+        terminalreporter.section(f"skipped, and not allowed to be ({ALLOWED_SKIPS})")
+        for test, reason in sorted(skipped.items()):
+            terminalreporter.line(f"{test}: {reason}", red=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

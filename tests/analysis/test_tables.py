@@ -282,7 +282,14 @@ def test_latex_escapes_what_labels_may_hold():
     assert render.escape("Baseline1e5x −∞") == r"Baseline1e5x $-$$\infty$"
 
 
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
+def latex_with_booktabs() -> bool:
+    """Whether there is a LaTeX that finds the one package which tables need."""
+    if shutil.which("pdflatex") is None or shutil.which("kpsewhich") is None:
+        return False
+    return subprocess.run(["kpsewhich", "booktabs.sty"], capture_output=True).returncode == 0
+
+
+@pytest.mark.skipif(not latex_with_booktabs(), reason="needs pdflatex with booktabs.sty (texlive-latex-recommended)")
 @pytest.mark.parametrize("name", ["uci_main", "pairs"])
 def test_latex_compiles_with_booktabs_alone(results, tmp_path, name):
     make_run(results, "odd_&_%", "uci_energy", [1e-7, 1e9, np.nan])

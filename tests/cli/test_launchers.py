@@ -175,9 +175,21 @@ def test_an_error_of_a_users_own_class_or_a_lost_process_is_one_line_here(tmp_pa
     assert "internal error" not in done.stderr
 
 
-@pytest.mark.skipif(find_spec("hydra_plugins.hydra_submitit_launcher") is not None, reason="submitit is installed")
+HIDDEN = """
+import pkgutil, sys
+original = pkgutil.walk_packages
+def walk(path=None, prefix="", onerror=None):
+    return (each for each in original(path, prefix, onerror) if "submitit" not in each.name)
+pkgutil.walk_packages = walk
+from hpo_bench.cli import main
+main()
+"""
+
+
 def test_without_the_extra_its_install_command_is_named(tmp_path):
-    done = run(tmp_path, "-m", "seed=0,1", "hydra/launcher=submitit_slurm")
+    """Hydra finds its plug-ins by walking through their packages."""
+    words = ["run", *TINY, f"results_dir={tmp_path}", "-m", "seed=0,1", "hydra/launcher=submitit_slurm"]
+    done = subprocess.run([sys.executable, "-c", HIDDEN, *words], capture_output=True, text=True, timeout=300)
     assert done.returncode == 2
     told = "error: hydra/launcher=submitit_slurm: is not installed; pip install 'hpo-bench[submitit]'"
     assert done.stderr.splitlines() == [told]

@@ -97,12 +97,46 @@ def test_names_order_shapes_and_count_are_torchvisions():
     assert sum(math.prod(shape) for shape in found.values()) == 11_181_642
 
 
-def test_outputs_are_torchvisions():
-    torchvision = pytest.importorskip("torchvision", reason="torchvision is not installed")
-    theirs, ours = (
-        torchvision.models.resnet18(num_classes=10).double(),
-        ResidualNetwork(3, 64, [2, 2, 2, 2], 10).double(),
-    )
+class ReferenceBlock(nn.Module):
+    """Two convolutions and a way past them, of torch's own layers."""
+
+    def __init__(self, entering: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(entering, width, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        if stride != 1:
+            self.downsample = nn.Sequential(nn.Conv2d(entering, width, 1, stride, bias=False), nn.BatchNorm2d(width))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        past = self.downsample(images) if hasattr(self, "downsample") else images
+        inner = functional.relu(self.bn1(self.conv1(images)))
+        return functional.relu(self.bn2(self.conv2(inner)) + past)
+
+
+class Reference(nn.Module):
+    """He et al.'s ResNet-18 of torch's own layers, with the names and the order that torchvision gives them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        for stage, width in enumerate((64, 128, 256, 512), 1):
+            first = ReferenceBlock(64, 64, 1) if stage == 1 else ReferenceBlock(width // 2, width, 2)
+            self.add_module(f"layer{stage}", nn.Sequential(first, ReferenceBlock(width, width, 1)))
+        self.fc = nn.Linear(512, 10)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        inner = functional.max_pool2d(functional.relu(self.bn1(self.conv1(images))), 3, 2, 1)
+        for stage in range(1, 5):
+            inner = getattr(self, f"layer{stage}")(inner)
+        return self.fc(inner.mean((2, 3)))
+
+
+def test_outputs_are_those_of_torchs_own_layers():
+    torch.manual_seed(0)
+    theirs, ours = Reference().double(), ResidualNetwork(3, 64, [2, 2, 2, 2], 10).double()
     assert list(theirs.state_dict()) == list(ours.state_dict())
     ours.load_state_dict(theirs.state_dict())
     seen: dict[str, list[torch.Tensor]] = {}
