@@ -10,6 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from hpo_bench.errors import UserError, nearest
+from hpo_bench.inherited import expanded
+from hpo_bench.quoting import override
+
+NOT_IN_NAMES = '/\\:*?"<>|'
+NAME_BYTES = 80  # a run's folder joins two names, seeds and a hash; files in it add to that, and 255 is the most
 
 
 def _bad(key: str, value: Any, allowed: str) -> UserError:
@@ -137,17 +142,59 @@ def words(key: str, value: Any, allowed: Iterable[str]) -> tuple[str, ...]:
 
 def text(key: str, value: Any) -> str:
     """Text that is not empty."""
+    if isinstance(value, int | float):
+        raise _bad(key, value, f"must be text; if that is meant, write it as {override(key, _shown(value))}")
     if not isinstance(value, str) or not value.strip():
         raise _bad(key, value, "must be text that is not empty")
     return value
 
 
+def path(key: str, value: Any) -> Path:
+    """A path, whether something is there or not; a leading ``~`` stands for the home folder."""
+    if "\0" in text(key, value):
+        raise _bad(key, repr(value), "a path cannot hold a null character")
+    return expanded(value)
+
+
 def file(key: str, value: Any) -> Path:
     """A file that is there."""
-    path = Path(text(key, value)).expanduser()
-    if not path.is_file():
+    found = path(key, value)
+    if not _is_file(found):
         raise _bad(key, value, "no such file")
-    return path
+    return found
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # such as a name that is too long
+        return False
+
+
+def folder(key: str, value: str | Path) -> Path:
+    """A folder that is there."""
+    found = path(key, str(value))
+    if not found.is_dir():
+        raise UserError(f"{key} {value}: no such folder")
+    return found
+
+
+def name(key: str, value: Any) -> str:
+    """A name that becomes part of the names of folders and files.
+
+    It is one part of a path on every system, however it is put together with others: no separators, no characters that
+    mean something to a shell, a terminal or a file system, no dot, dash or blank at its ends, and not too long.
+    """
+    checked = text(key, value)
+    if not checked.isprintable() or any(sign in NOT_IN_NAMES for sign in checked):
+        raise _bad(key, repr(value), f"becomes the name of a folder and cannot hold any of {' '.join(NOT_IN_NAMES)} "
+                   "or control characters")  # fmt: skip
+    if checked[0] in ".- " or checked[-1] in ". ":
+        raise _bad(key, repr(value), "becomes the name of a folder: no dot, dash or blank at its beginning, no dot or "
+                   "blank at its end")  # fmt: skip
+    if len(checked.encode()) > NAME_BYTES:
+        raise _bad(key, value, f"becomes the name of a folder and is too long, at most {NAME_BYTES} bytes")
+    return checked
 
 
 def section(
@@ -179,4 +226,15 @@ def condition(text: str) -> tuple[str, Any]:
     try:
         return key, json.loads(value)
     except ValueError:
-        return key, value
+        return key, _as_in_run(text, value)
+
+
+def _as_in_run(text: str, value: str) -> Any:
+    """The value that ``hpo-bench run`` reads from ``KEY=VALUE``, such as ``.5`` or ``[lr,momentum]``, or plain text."""
+    from hpo_bench.config import values_of
+
+    try:
+        values = values_of(text)
+    except UserError:
+        return value
+    return values[0] if len(values) == 1 else value

@@ -5,22 +5,34 @@ Besides the ``run`` command and the catalogue of datasets, the only importer of 
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import math
 import re
+import shlex
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import hydra
 import yaml
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import QuotedString
 from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
+from hydra.version import VersionBase
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from hpo_bench import arguments, checks, identity
-from hpo_bench.datasets.catalogue import configs_folder
+from hpo_bench.datasets.catalogue import configs_folder, read_text, read_yaml
 from hpo_bench.errors import UserError, nearest
+from hpo_bench.inherited import expanded
+from hpo_bench.quoting import override as pasteable
+from hpo_bench.quoting import quoted
 from hpo_bench.settings import HYPERPARAMETERS, TRACKERS, DataForWeights, Method, Settings, Start
 
 VERSION_BASE = "1.3" if hydra.__version__.startswith("1.3") else None
@@ -40,6 +52,7 @@ METHOD = (
 )  # fmt: skip
 DATA_FOR_WEIGHTS = ("train", "train_and_validation")
 Value = TypeVar("Value")
+_COMPOSING = threading.Lock()  # Hydra has one state for the whole process
 
 
 def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> DictConfig:
@@ -52,12 +65,97 @@ def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> Di
     Raises:
         UserError: an override that fits nothing.
     """
-    extra = [f"hydra.searchpath=[file://{config_dir.absolute()}]"] if config_dir else []
+    given = [with_home(override) for override in overrides]
+    check_yamls(config_dir)
     try:
-        with hydra.initialize_config_dir(str(configs_folder()), version_base=VERSION_BASE):
-            return hydra.compose("config", overrides=[*extra, *overrides])
+        return _composed(given, config_dir)
     except EXPLAINED as error:
-        raise explain(error, config_dir) from None
+        raise explain(error, config_dir, given) from None
+
+
+def _composed(overrides: Sequence[str], config_dir: Path | None, *, whole: bool = False) -> DictConfig:
+    """What Hydra composes; the ``whole`` of it has its own section, too."""
+    extra = [f"hydra.searchpath={quoted([f'file://{config_dir.absolute()}'])}"] if config_dir else []
+    with (
+        _COMPOSING,
+        hydra_to_ourselves(),
+        hydra.initialize_config_dir(str(configs_folder()), version_base=VERSION_BASE),
+    ):
+        return hydra.compose("config", overrides=[*extra, *overrides], return_hydra_config=whole)
+
+
+@contextlib.contextmanager
+def hydra_to_ourselves() -> Iterator[None]:
+    """Set the Hydra that the caller has initialised aside, and put it back in the end: a process has only one."""
+    theirs, base = GlobalHydra.instance(), VersionBase.instance().getbase()
+    GlobalHydra.set_instance(_new(GlobalHydra))
+    try:
+        yield
+    finally:
+        GlobalHydra.set_instance(theirs)
+        VersionBase.instance().version_base = base
+
+
+def _new(singleton: type[GlobalHydra]) -> GlobalHydra:
+    """A second one of what Hydra makes once."""
+    made = singleton.__new__(singleton)
+    made.__init__()  # type: ignore[misc]
+    return made
+
+
+def with_home(override: str) -> str:
+    """An override whose value begins with ``~`` with the home folder in its place.
+
+    Hydra's grammar has no bare value with a tilde, so that nothing else can be meant.
+
+    Raises:
+        UserError: there is no such home folder.
+    """
+    key, equals, value = override.partition("=")
+    if not equals or not re.fullmatch(r"~[^,()\[\]{}'\"]*", value):
+        return override
+    return f"{key}={quoted(str(expanded(value)))}"
+
+
+def values_of(override: str) -> list[Any]:
+    """The values that an override asks for, several of a sweep (``a,b``, ``range(1,4)``), as ``run`` reads them.
+
+    Raises:
+        UserError: it is not ``key=value`` in Hydra's grammar, or a sweep without single values.
+    """
+    try:
+        (parsed,) = OverridesParser.create().parse_overrides([with_home(override)])
+        if parsed.is_sweep_override():
+            return [_unmarked(value) for value in parsed.sweep_iterator()]
+        return [_unmarked(parsed.value())]
+    except EXPLAINED as error:
+        raise explain(error) from None
+
+
+def _unmarked(value: Any) -> Any:
+    """A parsed value without what the grammar notes about it."""
+    if isinstance(value, list):
+        return [_unmarked(part) for part in value]
+    if isinstance(value, dict):
+        return {str(key): _unmarked(part) for key, part in value.items()}
+    return value.text if isinstance(value, QuotedString) else value
+
+
+def check_yamls(config_dir: Path | None) -> None:
+    """Make sure that Hydra can read the yamls of a further folder.
+
+    Raises:
+        UserError: one is not UTF-8, or begins with a byte-order mark, behind which Hydra overlooks ``# @package``.
+    """
+    if config_dir is None:
+        return
+    for pattern in ("*.yaml", *(f"{group}/*.yaml" for group in groups()), "hydra/*/*.yaml"):
+        for file in sorted(config_dir.glob(pattern)):
+            read_text(file)
+            with file.open("rb") as content:
+                begins = content.read(len(codecs.BOM_UTF8))
+            if begins == codecs.BOM_UTF8:
+                raise UserError(f"{file} begins with a byte-order mark; save it as UTF-8 without one")
 
 
 def parse(cfg: DictConfig, *, force: bool = False) -> Settings:
@@ -76,10 +174,11 @@ def parse(cfg: DictConfig, *, force: bool = False) -> Settings:
     checks.number_within("hyper.lr", hyper["lr"], 0, math.inf, closed=(True, False))
     checks.betas("hyper.betas", hyper["betas"])
     dataset = checks.section("dataset", config["dataset"], needed=("name", "source"))
+    checks.text("dataset.label", dataset.get("label", dataset["name"]))
     return Settings(
         **_numbers(config),
         **_choices(config),
-        dataset=checks.text("dataset.name", dataset["name"]),
+        dataset=checks.name("dataset.name", dataset["name"]),
         clip_log10_lr=_or_none(checks.interval, "hyper.clip_log10_lr", hyper["clip_log10_lr"]),
         start=_start(checks.section("init", config["init"], INIT, needed=INIT)),
         method=_method({**config, "tuned": identity.canonical(config)["tuned"]}),
@@ -139,7 +238,7 @@ def _choices(config: Mapping[str, Any]) -> dict[str, Any]:
         "data_order": checks.choice("data_order", config["data_order"], ("shuffled", "sequential")),
         "precision": checks.choice("precision", config["precision"], ("float32", "float64")),
         "device": checks.device("device", config["device"]),
-        "results_dir": Path(checks.text("results_dir", config["results_dir"])).expanduser(),
+        "results_dir": checks.path("results_dir", config["results_dir"]),
         **{key: checks.flag(key, config[key]) for key in ("save_weights", "save_hypergradients")},
     }
 
@@ -168,7 +267,8 @@ def _start(section: Mapping[str, Any]) -> Start:
 
 def _method(config: Mapping[str, Any]) -> Method:
     section = checks.section("method", config["method"], METHOD, needed=("name", "label", "estimator", "optimiser"))
-    name = checks.text("method.name", section["name"])
+    name = checks.name("method.name", section["name"])
+    checks.text("method.label", section["label"])
     if (section["estimator"] is None) != (section["optimiser"] is None):
         raise UserError(f"method={name}: give both method.estimator and method.optimiser, or neither (null)")
     if section.get("rule") is not None and section["estimator"] is not None:
@@ -242,29 +342,99 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 EXPLAINED = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError)  # Hydra raises all of these
 
 
-def explain(error: BaseException, config_dir: Path | None = None) -> UserError:
+def explain(error: BaseException, config_dir: Path | None = None, overrides: Sequence[str] = ()) -> UserError:
     """One line that names the override at fault and the nearest valid names.
 
     Args:
         error: one of `EXPLAINED`.
         config_dir: a further folder that was searched.
+        overrides: all that were given.
     """
     text = str(error)
     if isinstance(error, UserError):
         return error
     if isinstance(error, OverrideParseException):
-        reason = error.message.splitlines()[0]
-        return UserError(f"cannot read {error.override!r} as key=value" + f": {reason}" * ("override" not in reason))
+        return _ungrammatical(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
         group, _, name = error.missing_cfg_file.rpartition("/")
         if group == "hydra/launcher" and name in LAUNCHER_EXTRAS:
             return UserError(f"{group}={name}: is not installed; pip install 'hpo-bench[{LAUNCHER_EXTRAS[name]}]'")
         return UserError(f"{group}={name}: no such {group.rpartition('/')[2]}; {nearest(name, error.options)}")
     if match := re.match(r"Could not override '([^']+)'", text):
+        if match[1].startswith("hydra."):
+            return _no_such_hydra_key(match[1], config_dir, overrides)
         return UserError(f"{match[1]}: no such setting; {_near_keys(match[1], config_dir)}")
     if match := re.match(r"Ambiguous value for argument '([^']+)'|Sweep parameters '(.+)' requires", text):
         return UserError(f"{match[1] or match[2]} names several values: add -m to run each of them")
     return UserError("; ".join(filter(None, (_one_line(cause) for cause in _causes(error)))))
+
+
+# A list without its end, or a function of the grammar with something wrong in it: not meant as text.
+_UNFINISHED = re.compile(r"\[.*[^\]]$|\[$|\{|(range|choice|interval|glob|sort|shuffle|tag|int|float|str|bool)\(")
+
+
+def _ungrammatical(error: OverrideParseException) -> UserError:
+    """What could be meant by an override that Hydra's grammar does not know, as it can be pasted into a shell."""
+    key, equals, value = error.override.partition("=")
+    said = f"cannot read {error.override!r} as key=value"
+    meant = pasteable(key, _as_meant(value))
+    if equals and key.strip() and not _UNFINISHED.match(value) and _parses(*shlex.split(meant)):
+        return UserError(f"{said}: a value with such characters needs quotation marks: {meant}")
+    reason = error.message.splitlines()[0]
+    return UserError(said + f": {reason}" * ("override" not in reason))
+
+
+def _as_meant(value: str) -> Any:
+    """A value that the grammar does not know, as a list where it has brackets, else as text."""
+    if value.startswith("[") and value.endswith("]"):
+        return [_as_meant(part.strip()) for part in value[1:-1].split(",")]
+    if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+        return value[1:-1]
+    return value
+
+
+def _parses(override: str) -> bool:
+    try:
+        OverridesParser.create().parse_override(override)
+    except HydraException:
+        return False
+    return True
+
+
+def _no_such_hydra_key(key: str, config_dir: Path | None, overrides: Sequence[str]) -> UserError:
+    """What there is instead of a key of Hydra's own, with the launcher and sweeper that were chosen."""
+    chosen = [override for override in overrides if override.startswith("hydra/") and "," not in override]
+    composed = _composed(chosen, config_dir, whole=True)
+    section, _, wanted = key.rpartition(".")
+    node = _section_of_hydra(composed, section)
+    while node is None:  # the section itself is the mistake
+        section, _, wanted = section.rpartition(".")
+        node = _section_of_hydra(composed, section)
+    names = _settings_of(node)
+    if section == "hydra.launcher" and not get_close_matches(wanted, names):
+        return UserError(f"{key}: no such setting; {_of_launchers(wanted, names)}")
+    told = nearest(wanted, names) if names else f"it is empty, +{key}=… adds one"
+    return UserError(f"{key}: no such setting in {section}; {told}")
+
+
+def _section_of_hydra(composed: DictConfig, section: str) -> Mapping[str, Any] | None:
+    node = OmegaConf.select(composed, section, throw_on_missing=False)
+    return node if OmegaConf.is_dict(node) else None
+
+
+def _settings_of(section: Mapping[Any, Any]) -> list[str]:
+    return [str(name) for name in section if not str(name).startswith("_")]
+
+
+def _of_launchers(wanted: str, names: Sequence[str]) -> str:
+    """Which launchers have a setting by some such name, where the chosen one has none."""
+    found = []
+    for file in ConfigStore.instance().list("hydra/launcher"):
+        there = _settings_of(ConfigStore.instance().load(f"hydra/launcher/{file}").node)
+        close = get_close_matches(wanted, there, n=1)
+        found += [f"{name} of hydra/launcher={file.removesuffix('.yaml')}" for name in close]
+    own = f"allowed: {', '.join(sorted(names))}" if names else "the launcher that is chosen has none"
+    return f"did you mean {' or '.join(found)}? {own.capitalize()}" if found else own
 
 
 def _one_line(error: BaseException) -> str:
@@ -294,15 +464,15 @@ def _all_keys(config_dir: Path | None) -> Iterator[str]:
     for folder in filter(None, (configs_folder(), config_dir)):
         files = (file for group in groups() for file in (folder / group).glob("*.yaml"))
         for file in (*folder.glob("config.yaml"), *files):
-            with contextlib.suppress(yaml.YAMLError):
-                content = yaml.safe_load(file.read_text(encoding="utf-8"))
+            with contextlib.suppress(UserError):
+                content = read_yaml(file)
                 own = {key: value for key, value in content.items() if key not in ("defaults", "hydra")}
                 yield from _with_sections(key for key, _ in identity.flat(own))
 
 
 def groups() -> list[str]:
     """Names of the groups that can be chosen: those of the defaults list."""
-    defaults = yaml.safe_load((configs_folder() / "config.yaml").read_text(encoding="utf-8"))["defaults"]
+    defaults = read_yaml(configs_folder() / "config.yaml")["defaults"]
     names = [name for entry in defaults if isinstance(entry, dict) for name in entry]
     return [name for name in names if " " not in name]
 

@@ -36,7 +36,7 @@ def read(path: Path) -> dict[str, Any]:
         OSError: it cannot be read.
         ValueError: it holds something else; `Newer` where it is of a later format.
     """
-    return parsed(path.read_text(encoding="utf-8"))
+    return parsed(path.read_text(encoding="utf-8-sig"))
 
 
 def parsed(text: str) -> dict[str, Any]:

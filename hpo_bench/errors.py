@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class UserError(ValueError):
@@ -12,6 +12,18 @@ class UserError(ValueError):
 
 class RunError(RuntimeError):
     """A run that had begun and could not finish. The CLI prints it and exits with code 1."""
+
+
+class Failed(RunError):
+    """Several jobs failed, each in its own way.
+
+    Args:
+        failures: what each of them raised.
+    """
+
+    def __init__(self, failures: Sequence[Exception]) -> None:
+        super().__init__("; ".join(map(str, failures)))
+        self.failures = list(failures)
 
 
 class StoreError(UserError):

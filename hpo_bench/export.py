@@ -11,6 +11,7 @@ import pandas as pd
 
 from hpo_bench import notices
 from hpo_bench.errors import StoreError, UserError, nearest
+from hpo_bench.inherited import expanded
 from hpo_bench.store import FINAL_COLUMNS, Run, atomic, complete_runs, read_run, read_table, runs_folder, told_apart
 from hpo_bench.tracking import HYPERPARAMETERS, add_scalars, event_writer, finite_points, summarise
 
@@ -34,17 +35,28 @@ def choose(results_dir: Path, names: Sequence[str]) -> list[Run]:
 def _named(results_dir: Path, name: str) -> Run:
     folder = runs_folder(results_dir)
     known = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-    fitting = [name] if name in known else [each for each in known if each.startswith(name)]
+    fitting = [name] if name in known else [each for each in known if name and each.startswith(name)]
     if len(fitting) > 1:
         raise UserError(f"{name}: fits {len(fitting)} runs; say more of the name: {', '.join(fitting[:3])}, …")
-    path = folder / fitting[0] if fitting else Path(name)
-    if not fitting and not (path / "run.json").is_file():
+    path = folder / fitting[0] if fitting else _folder_of_run(name)
+    if path is None:
         raise UserError(f"{name}: no such run in {folder}; {_near(name, known)}")
     run = read_run(path)
     if run is None or run.status != "complete":
         state = f"failed ({run.error})" if run else "is not finished"
         raise UserError(f"{path}: this run {state}; run it again to complete it")
     return run
+
+
+def _folder_of_run(name: str) -> Path | None:
+    """The run folder that a user's path leads to; its last part is the run's id, also of ``.`` and ``runs/x/..``."""
+    if not name or "\0" in name:
+        return None
+    try:
+        path = expanded(name)
+        return (path.resolve() if path.name in ("", "..") else path) if (path / "run.json").is_file() else None
+    except (OSError, UserError):  # a name that is too long, a home folder that there is not
+        return None
 
 
 def _near(name: str, known: Sequence[str]) -> str:

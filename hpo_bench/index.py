@@ -127,7 +127,7 @@ def read(runs: Path) -> Listing:
             entries[name] = cached[1]
             continue
         try:
-            found = entry(name, documents.parsed_run(Path(file).read_text(encoding="utf-8")))
+            found = entry(name, documents.parsed_run(Path(file).read_text(encoding="utf-8-sig")))
         except documents.Newer as error:
             damaged[name] = f"{file} is {error}"
             continue

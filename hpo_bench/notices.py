@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
 
 from hpo_bench.errors import StoreError
+from hpo_bench.inherited import tell
 
 _told: set[str] = set()
 
@@ -65,9 +65,7 @@ def may_leave_out() -> bool:
 
 def say(text: str) -> None:
     """Print a line on standard error. Whatever becomes of it, nothing is raised."""
-    if sys.stderr is not None:
-        with contextlib.suppress(OSError, ValueError):  # closed, or full: nobody is listening
-            print(text, file=sys.stderr, flush=True)
+    tell(text)
 
 
 def warn(text: str) -> None:

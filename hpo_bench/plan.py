@@ -1,4 +1,4 @@
-"""Experiments as data: what ``configs/experiment/NAME.yaml`` says, and which runs that means (no torch, no hydra).
+"""Experiments as data: what ``configs/experiment/NAME.yaml`` says, and which runs that means (no torch).
 
 An experiment has parts; a part is datasets × methods × cells of a grid, each of them one run of ``repetitions``.
 A scale changes parts: ``datasets``, ``methods`` keep some of them, ``repetitions`` bounds them, ``grid`` replaces the
@@ -8,16 +8,13 @@ values of keys that a part sweeps, ``overrides`` are added; under ``parts`` stan
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from hpo_bench import checks
-from hpo_bench.datasets.catalogue import configs_folder
+from hpo_bench.datasets.catalogue import configs_folder, read_yaml
 from hpo_bench.errors import UserError, nearest
 
 SCALES = ("smoke", "small", "paper")
@@ -98,9 +95,10 @@ def read(name: str, scale: str = "paper", configs: Path | None = None) -> Experi
         raise UserError(f"--scale {scale}: {nearest(scale, SCALES)}")
     file = folder / "experiment" / f"{name}.yaml"
     try:
-        return _experiment(name, scale, yaml.safe_load(file.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, UserError) as error:
-        raise UserError(f"{file}: {' '.join(str(error).split())}") from None
+        return _experiment(name, scale, read_yaml(file))
+    except UserError as error:
+        text = str(error)
+        raise UserError(text if str(file) in text else f"{file}: {text}") from None
 
 
 def _experiment(name: str, scale: str, content: Any) -> Experiment:
@@ -181,14 +179,15 @@ def narrow(experiment: Experiment, overrides: Sequence[str]) -> Experiment:
     """
     parts = experiment.parts
     for override in overrides:
-        key, equals, value = override.partition("=")
+        key, equals, _ = override.partition("=")
         if not equals or not key:
             raise UserError(f"{override}: must be KEY=VALUE")
-        parts = tuple(_narrowed(part, key, value, experiment.parts) for part in parts)
+        parts = tuple(_narrowed(part, override, experiment.parts) for part in parts)
     return replace(experiment, parts=tuple(part for part in parts if part.datasets and part.methods))
 
 
-def _narrowed(part: Part, key: str, value: str, all_parts: Sequence[Part]) -> Part:
+def _narrowed(part: Part, override: str, all_parts: Sequence[Part]) -> Part:
+    key, _, value = override.partition("=")
     if key in ("dataset", "method"):
         wanted = tuple(value.split(","))
         known = {name for other in all_parts for name in getattr(other, f"{key}s")}
@@ -196,19 +195,25 @@ def _narrowed(part: Part, key: str, value: str, all_parts: Sequence[Part]) -> Pa
         kept = (*own, *(name for name in wanted if name not in known))
         return replace(part, datasets=kept) if key == "dataset" else replace(part, methods=kept)
     if key == "repetitions":
-        return replace(part, repetitions=checks.whole(key, yaml.safe_load(value), 1))
+        return replace(part, repetitions=checks.whole(key, _value(override), 1))
     if key == "seed":
-        return replace(part, seed=checks.whole(key, yaml.safe_load(value), 0))
+        return replace(part, seed=checks.whole(key, _value(override), 0))
     if any(key in other.grid for other in all_parts):
-        return replace(part, grid={**part.grid, key: _values(value)}) if key in part.grid else part
-    return replace(part, overrides=(*part.overrides, f"{key}={value}"))
+        return replace(part, grid={**part.grid, key: _values(override)}) if key in part.grid else part
+    return replace(part, overrides=(*part.overrides, override))
 
 
-def _values(text: str) -> tuple[Any, ...]:
-    """``1,2,5`` or ``range(1,11)``."""
-    if match := re.fullmatch(r"range\((\d+),(\d+)(?:,(\d+))?\)", text.replace(" ", "")):
-        return tuple(range(*(int(number) for number in match.groups() if number)))
-    return tuple(yaml.safe_load(f"[{text}]"))
+def _values(override: str) -> tuple[Any, ...]:
+    """The values of ``key=1,2,5`` or ``key=range(1,11)``, read as ``hpo-bench run`` reads them."""
+    from hpo_bench.config import values_of
+
+    return tuple(values_of(override))
+
+
+def _value(override: str) -> Any:
+    """The one value of ``key=value``, or the text where there are several."""
+    values = _values(override)
+    return values[0] if len(values) == 1 else override.partition("=")[2]
 
 
 # --- which runs ---

@@ -6,7 +6,25 @@ import sys
 import threading
 import time
 from types import TracebackType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+from hpo_bench.inherited import is_terminal, tell, variable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+LINE = 160  # letters of a line of a table where nobody looks at it
+NARROW = 80  # on a terminal that does not say how wide it is
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console that prints text as it is: names, labels and messages are never taken for markup or emoji."""
+    from rich.console import Console
+
+    width: int | None = LINE
+    if is_terminal(sys.stderr if stderr else sys.stdout):  # Rich looks how wide it is, and would believe COLUMNS=0
+        width = NARROW if variable("COLUMNS") == "0" else None
+    return Console(stderr=stderr, width=width, highlight=False, markup=False, emoji=False)
 
 
 class Reporter(Protocol):
@@ -56,7 +74,7 @@ class Lines:
 
     def say(self, text: str) -> None:
         """Print a line."""
-        print(text, file=sys.stderr, flush=True)
+        tell(text)
 
     def begin(self, label: str, total: int, done: int = 0) -> None:
         """Start counting."""
@@ -83,19 +101,24 @@ class Bar:
     """A Rich progress bar with the time left."""
 
     def __init__(self) -> None:
-        from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-        self._console = Console(stderr=True)
+        self._console = console(stderr=True)
         self._progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TimeElapsedColumn(),
-            TextColumn("left"), TimeRemainingColumn(), console=self._console, transient=True,
-        )  # fmt: skip
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+        )
         self._task: int | None = None
 
     def say(self, text: str) -> None:
         """Print a line above the bar."""
-        self._console.print(text, markup=False, highlight=False)
+        self._console.print(text)
 
     def begin(self, label: str, total: int, done: int = 0) -> None:
         """Show the bar."""
@@ -133,7 +156,7 @@ class Shown:
 
 def default_reporter() -> Reporter:
     """A bar where standard error is a terminal, lines elsewhere."""
-    return Bar() if sys.stderr.isatty() else Lines()
+    return Bar() if is_terminal(sys.stderr) else Lines()
 
 
 def duration(seconds: float) -> str:

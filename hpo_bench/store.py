@@ -121,7 +121,7 @@ def read_run(path: Path) -> Run | None:
     """
     file = path / "run.json"
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")
     except (FileNotFoundError, NotADirectoryError):
         return None
     except UnicodeDecodeError as error:

@@ -21,6 +21,7 @@ import pandas as pd
 
 from hpo_bench.errors import UserError, nearest
 from hpo_bench.identity import flat
+from hpo_bench.inherited import settle_for_trackers, variable
 from hpo_bench.progress import Reporter
 from hpo_bench.settings import HYPERPARAMETERS, TRACKERS, Settings
 from hpo_bench.store import Block, Run, read_table, write_json
@@ -132,6 +133,8 @@ class Trackers:
         ]
 
     def __enter__(self) -> Trackers:
+        if self._tracked:
+            settle_for_trackers()
         try:
             for tracked in self._tracked:
                 tracked.start()
@@ -390,7 +393,7 @@ class MLflow:
         from mlflow.entities import Param
         from mlflow.tracking import MlflowClient
 
-        uri = os.environ.get("MLFLOW_TRACKING_URI")
+        uri = variable("MLFLOW_TRACKING_URI")
         if uri is None:
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
             uri = (results_dir.absolute() / "mlruns").as_uri()
@@ -458,7 +461,7 @@ class WandB:
         import wandb
 
         results_dir.mkdir(parents=True, exist_ok=True)
-        mode = cast("Any", os.environ.get("WANDB_MODE", "offline"))
+        mode = cast("Any", variable("WANDB_MODE") or "offline")
         if known is not None and mode == "offline":
             for folder in (results_dir / "wandb").glob(f"offline-run-*-{known}"):
                 shutil.rmtree(folder, ignore_errors=True)

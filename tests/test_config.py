@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import hydra
 import pytest
 import yaml
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
+from packaging.version import Version
 
 from hpo_bench.analysis.load import flat
-from hpo_bench.config import HYPER, INIT, METHOD, SETTINGS, compose, parse
-from hpo_bench.datasets.catalogue import configs_folder, dataset_names
+from hpo_bench.config import HYPER, INIT, METHOD, SETTINGS, compose, parse, values_of, with_home
+from hpo_bench.datasets.catalogue import configs_folder, dataset_names, read_yaml
 from hpo_bench.errors import UserError
 from hpo_bench.experiment import identify
 
@@ -391,3 +397,169 @@ def test_what_is_not_finite_can_be_skipped_and_is_part_of_the_run_only_then() ->
             override[-1:] == ["+method.optimiser.skip_not_finite=true"]
         )
     assert ids[0] == ids[1] != ids[2]
+
+
+# --- text that Hydra's grammar does not know ---
+
+
+@pytest.mark.parametrize(
+    ("override", "hint"),
+    [
+        ("dataset.path=data(1).csv", """'dataset.path="data(1).csv"'"""),
+        ("dataset.path=ünï.csv", """'dataset.path="ünï.csv"'"""),
+        ("dataset.path=it's.csv", """'dataset.path="it'"'"'s.csv"'"""),
+        ("dataset.path='it's.csv'", """'dataset.path="it'"'"'s.csv"'"""),
+        ("dataset.drop=[city, state,when (UTC)]", """'dataset.drop=[city,state,"when (UTC)"]'"""),
+    ],
+)
+def test_a_value_that_needs_quotation_marks_is_shown_with_them(override: str, hint: str) -> None:
+    with pytest.raises(UserError) as caught:
+        compose([override])
+    assert str(caught.value).endswith(f": {hint}")
+    (word,) = shlex.split(hint)
+    compose(["dataset=csv", word])
+
+
+@pytest.mark.parametrize("override", ["tuned=[lr", "tuned=[", "seed=range(0,3", "hyper={lr:1"])
+def test_what_has_no_end_is_not_taken_for_text(override: str) -> None:
+    with pytest.raises(UserError, match="cannot read") as caught:
+        compose([override])
+    assert "quotation marks" not in str(caught.value)
+
+
+def test_a_tilde_is_the_home_folder_quoted_or_not(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for override in ("results_dir=~/my results", "results_dir='~/my results'"):
+        assert parse(compose([override])).results_dir == tmp_path / "my results"
+    assert with_home("method~x") == "method~x"
+    assert with_home("results_dir=~/a,~/b") == "results_dir=~/a,~/b"
+
+
+@pytest.mark.parametrize(
+    ("override", "values"),
+    [
+        ("a=5e-1", [0.5]), ("a=1,2", [1, 2]), ("a=range(1,4)", [1, 2, 3]), ("a=.5", [0.5]), ("a=+1", [1]),
+        ("a=1_000", [1000]), ("a='x',y", ["x", "y"]), ("a=[1,'b']", [[1, "b"]]), ("a=null", [None]),
+        ("a=1e3", [1000.0]),
+        ("a={b: 'c'}", [{"b": "c"}]),
+    ],
+)  # fmt: skip
+def test_values_are_read_alike_by_every_command(override: str, values: list[Any]) -> None:
+    assert values_of(override) == values
+    assert [type(value) for value in values_of(override)] == [type(value) for value in values]
+
+
+@pytest.mark.parametrize("override", ["a", "a=x(", "a=interval(0,1)"])
+def test_values_that_cannot_be_listed_are_one_line(override: str) -> None:
+    with pytest.raises(UserError) as caught:
+        values_of(override)
+    assert "\n" not in str(caught.value)
+
+
+# --- folders and files of yamls ---
+
+
+@pytest.mark.parametrize("name", ["cfg-ü", "a,b", "p (1)", "e=q", "it's", 'q"x', "[a]", "{a}", "a: b", "back\\"])
+def test_any_folder_of_yamls_is_searched(name: str, tmp_path: Path) -> None:
+    file = tmp_path / name / "method" / "mine.yaml"
+    file.parent.mkdir(parents=True)
+    text = (configs_folder() / "method" / "random.yaml").read_text(encoding="utf-8")
+    file.write_text(text.replace("name: random", "name: mine"), encoding="utf-8")
+    assert parse(compose(["method=mine"], tmp_path / name)).method.name == "mine"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("\ufeff# @package _global_\nseed: 1\n".encode(), "byte-order mark"),
+        (b"# @package _global_\nseed: 1  # \xe9\n", "line 2 has the byte 0xe9"),
+        ("seed: 1\n".encode("utf-16"), "not UTF-8"),
+    ],
+)
+def test_a_yaml_in_another_encoding_is_named(content: bytes, words: str, tmp_path: Path) -> None:
+    file = tmp_path / "dataset" / "mine.yaml"
+    file.parent.mkdir()
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=words) as caught:
+        compose(["dataset=mine"], tmp_path)
+    assert str(file) in str(caught.value)
+
+
+def test_our_own_reader_of_yamls_knows_byte_order_marks_and_numbers(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("\ufeffa: 1e-3\nb: ${a}\nc: [.5, 1_000]\n", encoding="utf-8")
+    assert read_yaml(file) == {"a": 0.001, "b": "${a}", "c": [0.5, 1000]}
+    for content in ("a: [1", "a: ${", "a: 1\na: 2"):
+        file.write_text(content, encoding="utf-8")
+        with pytest.raises(UserError, match=r"a\.yaml"):
+            read_yaml(file)
+
+
+# --- names ---
+
+
+@pytest.mark.parametrize("key", ["dataset.name", "method.name"])
+@pytest.mark.parametrize("name", ["../../outside", "projects/house", "..", "-x"])
+def test_a_name_is_one_part_of_a_path(key: str, name: str) -> None:
+    with pytest.raises(UserError, match=f"^{key}=.* becomes the name of a folder"):
+        parse(compose([f"{key}='{name}'"]))
+
+
+# --- Hydra's own settings ---
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (
+            ["hydra.launcher.timeout_mins=60", "hydra/launcher=hpo_bench"],
+            "hydra.launcher.timeout_mins: no such",
+        ),
+        (["hydra.lancher.x=1"], "did you mean launcher?"),
+        (["hydra.run.dirr=x"], "did you mean dir?"),
+        (["hydra.job.chdirs=true"], "did you mean chdir?"),
+        (["hydra.sweeper.max_batch=1"], "did you mean max_batch_size?"),
+        (["hydra.job.env_set.X=1"], "it is empty, +hydra.job.env_set.X=… adds one"),
+    ],
+)
+def test_a_misspelt_key_of_hydra_names_those_of_its_section(overrides: list[str], words: str) -> None:
+    with pytest.raises(UserError) as caught:
+        compose(overrides)
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("chosen", [["hydra/launcher=joblib"], []])
+def test_a_misspelt_key_of_a_launcher_names_the_launchers(chosen: list[str]) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="hydra-joblib-launcher is not installed")
+    with pytest.raises(UserError, match=r"did you mean n_jobs") as caught:
+        compose(["hydra.launcher.n_job=2", *chosen])
+    assert ("of hydra/launcher=joblib" in str(caught.value)) == (not chosen)
+
+
+# --- a Hydra of the caller's ---
+
+
+@pytest.fixture
+def theirs(tmp_path: Path) -> Iterator[GlobalHydra]:
+    """A process that has initialised Hydra for itself."""
+    (tmp_path / "config.yaml").write_text("own: 1\n", encoding="utf-8")
+    with hydra.initialize_config_dir(str(tmp_path), version_base="1.2"):
+        yield GlobalHydra.instance()
+
+
+def test_compose_leaves_the_callers_hydra_as_it_was(theirs: GlobalHydra) -> None:
+    inside = theirs.hydra
+    assert compose(["seed=3"]).seed == 3
+    with pytest.raises(UserError):
+        compose(["nothing=1"])
+    assert GlobalHydra.instance() is theirs
+    assert theirs.hydra is inside
+    assert hydra.version.getbase() == Version("1.2")
+    assert hydra.compose("config").own == 1
+
+
+def test_compose_in_threads() -> None:
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda seed: compose([f"seed={seed}"]).seed, range(8)))
+    assert found == list(range(8))

@@ -9,8 +9,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import hydra
 import pandas as pd
 import pytest
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
 
 from hpo_bench import cli
 from hpo_bench.store import Run, read_table, scan
@@ -138,3 +142,35 @@ def test_with_joblib_each_job_is_a_process(tmp_path: Path) -> None:
                f"results_dir={tmp_path}", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]  # fmt: skip
     subprocess.run(command, check=True, capture_output=True, env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=120)
     assert [run.seeds for run in scan(tmp_path)] == [(0,), (1,)]
+
+
+# --- one place, one Hydra ---
+
+
+def test_a_sweep_and_a_run_are_kept_in_one_place_behind_a_tilde(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for spelling in ("results_dir=~/res", "results_dir='~/res'"):
+        assert call(*TINY, "method=random", "seed=0,5", "hydra/launcher=basic", spelling)[0] == 0
+    assert len(stored(str(tmp_path / "home" / "res"))) == 2
+    assert (tmp_path / "home" / "res" / "multirun" / "multirun.yaml").is_file()
+    assert not (tmp_path / "~").exists()
+
+
+def test_the_command_works_inside_a_program_of_hydras(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.yaml").write_text("own: 1\n", encoding="utf-8")
+    codes = []
+
+    @hydra.main(config_path=str(tmp_path), config_name="config", version_base="1.3")
+    def program(config: DictConfig) -> None:
+        codes.append(call(*TINY, "method=random", "seed=0,1")[0])
+        assert HydraConfig.get().job.config_name == "config"
+        assert GlobalHydra.instance().is_initialized()
+
+    monkeypatch.setattr(sys, "argv", ["program"])
+    program()
+    assert codes == [0]
+    assert len(stored("results")) == 1

@@ -19,6 +19,7 @@ from hpo_bench import identity, notices, store
 from hpo_bench.errors import StoreError, UserError, nearest
 from hpo_bench.identity import canonical, flat
 from hpo_bench.index import consecutive
+from hpo_bench.quoting import override
 from hpo_bench.store import Run
 
 NAMED = 2  # configurations left out of a comparison that get a line each
@@ -58,7 +59,8 @@ def find(
     Raises:
         UserError: the store is empty or damaged, or nothing in it fits (nearest names are given).
     """
-    make = f"make them with: {command or f'hpo-bench run results_dir={results_dir}'}"
+    own = f"hpo-bench run {override('results_dir', str(results_dir))}"
+    make = f"make them with: {command or own}"
     runs = store.complete_runs(results_dir)
     if not runs:
         raise UserError(f"no complete runs in {store.runs_folder(results_dir)}; {make}")

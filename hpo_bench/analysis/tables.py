@@ -20,6 +20,7 @@ from hpo_bench.analysis.rounding import NOTHING, Rounded, rounded, within_error_
 from hpo_bench.analysis.statistics import Comparison, Interval, Statistics
 from hpo_bench.analysis.summary import GROUP_SOURCE, Measure, Summary, by, measures, paper_keeps, summarise
 from hpo_bench.errors import UserError, nearest
+from hpo_bench.quoting import override
 from hpo_bench.store import Run
 
 # Methods of the paper's tables; Random (3-batched) is made of random_validation.
@@ -93,7 +94,7 @@ def run_command(methods: Sequence[str], datasets: Sequence[str], repetitions: in
     several = " -m" if len(methods) > 1 or len(datasets) > 1 else ""
     names = dict.fromkeys(name.partition("@")[0] for name in datasets)
     dataset = f" dataset={','.join(names)}" if names else ""
-    folder = f" results_dir={results_dir}" if str(results_dir) != "results" else ""
+    folder = f" {override('results_dir', str(results_dir))}" if str(results_dir) != "results" else ""
     return f"hpo-bench run{several} method={','.join(methods)}{dataset} repetitions={repetitions}{folder}"
 
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hpo_bench.config import compose, parse
+from hpo_bench.quoting import quoted
 from hpo_bench.settings import Settings
 
 FOLDER = "runtime"  # below the results folder
@@ -28,6 +29,6 @@ def plan(
     for dataset in datasets:
         for method in methods:
             chosen = [f"dataset={dataset}", f"method={method}", f"repetitions={repetitions}", "chunk=1", "workers=1"]
-            settings = parse(compose([*chosen, f"results_dir={results_dir / FOLDER}", *overrides]))
+            settings = parse(compose([*chosen, f"results_dir={quoted(str(results_dir / FOLDER))}", *overrides]))
             yield settings
             yield replace(settings, record_every=NEVER, config={**settings.config, "record_every": NEVER})

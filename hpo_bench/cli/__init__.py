@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -13,6 +15,17 @@ from typer.core import TyperGroup
 
 from hpo_bench import __version__, notices, signals
 from hpo_bench.errors import RunError, UserError, nearest
+from hpo_bench.inherited import (
+    Careful,
+    careful_streams,
+    drop_empty_variables,
+    expanded,
+    is_closed_pipe,
+    is_terminal,
+    tell,
+    variable,
+    working_directory_is_gone,
+)
 
 # Command: where its Typer app or its function is. These modules import nothing heavy before their command runs.
 COMMANDS = {
@@ -32,6 +45,8 @@ COMMANDS = {
     "export": "export:export",
 }
 EXPECTED = (UserError, RunError)
+# Commands that store what they make: it is no failure if they cannot talk of it. Of the others text is the product.
+STORING = ("run", "reproduce", "audit", "plot", "report", "merge", "export", "data")
 
 
 class _Commands(TyperGroup):
@@ -49,6 +64,7 @@ class _Commands(TyperGroup):
         found = getattr(import_module(f"hpo_bench.cli.{module}"), attribute)
         command = typer.main.get_command(found if isinstance(found, typer.Typer) else _single(found))
         command.name = cmd_name
+        _expand_paths(command)
         return command
 
     def invoke(self, ctx: Any) -> Any:
@@ -59,11 +75,33 @@ class _Commands(TyperGroup):
                 raise typer.Exit(2)
             return result
         except signals.Terminated:
-            print("terminated; run the same command again to go on", file=sys.stderr)
+            tell("terminated; run the same command again to go on")
             raise typer.Exit(signals.EXIT_CODE) from None
         except KeyboardInterrupt:
-            print("interrupted; run the same command again to go on", file=sys.stderr)
+            tell("interrupted; run the same command again to go on")
             raise typer.Exit(130) from None
+
+
+def _expand_paths(command: Any) -> None:
+    """Let every option and argument of a command that is a path know the home folder by ``~``."""
+    for below in getattr(command, "commands", {}).values():
+        _expand_paths(below)
+    if command.callback is not None:
+        command.callback = _with_expanded_paths(command.callback)
+
+
+def _with_expanded_paths(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def called(**values: Any) -> Any:
+        return function(**{name: _expanded(value) for name, value in values.items()})
+
+    return called
+
+
+def _expanded(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return type(value)(_expanded(item) for item in value)
+    return expanded(value) if isinstance(value, Path) else value
 
 
 def _single(function: Callable[..., None]) -> typer.Typer:
@@ -96,18 +134,48 @@ def _root(
 
 
 def main() -> None:
-    """Run the program: mistakes and failures are one line each, exit code 2 or 1."""
+    """Run the program: mistakes and failures are one line each, exit code 2 or 1.
+
+    It works with whatever it inherits: streams that are closed, full or cannot carry a letter, variables that are set
+    to nothing, a backend of Matplotlib that needs a screen.
+    """
+    drop_empty_variables()
+    os.environ["MPLBACKEND"] = "agg"  # figures go to files; a backend that there is not would stop Matplotlib's import
+    with careful_streams() as (out, _):
+        code = _code()
+        if code == 0 and out.lost is not None and not _stores(sys.argv):
+            code = _tell_of_loss(out)
+    sys.exit(code)
+
+
+def _code() -> int | str | None:
+    """Run the program for its exit code."""
     try:
+        if len(sys.argv) > 1 and sys.argv[1] in COMMANDS and working_directory_is_gone():
+            raise UserError("the working directory has been deleted; change to one that there is")
         app(prog_name="hpo-bench")
     except SystemExit as end:
         if end.code == signals.EXIT_CODE:
             signals.leave()
-        raise
+        return end.code or 0
     except Exception as error:
         unexpected = not isinstance(error, EXPECTED) or error.__cause__ is not None
         if os.environ.get("HPO_BENCH_DEBUG") == "1" and unexpected:
             raise
-        sys.exit(print_error(error))
+        return print_error(error)
+    return 0
+
+
+def _stores(arguments: list[str]) -> bool:
+    return len(arguments) > 1 and arguments[1] in STORING
+
+
+def _tell_of_loss(out: Careful) -> int:
+    """Say that what was asked for could not be printed, but for a reader that has gone (``| head``)."""
+    assert out.lost is not None
+    if not is_closed_pipe(out.lost):
+        tell(f"error: cannot write to standard output: {getattr(out.lost, 'strerror', None) or out.lost}")
+    return 1
 
 
 def print_error(error: Exception) -> int:
@@ -119,6 +187,6 @@ def print_error(error: Exception) -> int:
     text = " ".join(str(error).split())
     if not isinstance(error, EXPECTED):
         text = f"internal error: {type(error).__name__}: {text} (set HPO_BENCH_DEBUG=1 to see where)"
-    red, plain = ("\033[31m", "\033[0m") if sys.stderr.isatty() and "NO_COLOR" not in os.environ else ("", "")
-    print(f"{red}error: {text}{plain}", file=sys.stderr)
+    red, plain = ("\033[31m", "\033[0m") if is_terminal(sys.stderr) and variable("NO_COLOR") is None else ("", "")
+    tell(f"{red}error: {text}{plain}")
     return 2 if isinstance(error, UserError) else 1

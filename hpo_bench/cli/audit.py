@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hpo_bench import checks
+
 if TYPE_CHECKING:
     from hpo_bench.audit import Audit
 
@@ -38,8 +40,8 @@ def audit(
 
     if hyper_update < 1:
         raise UserError(f"--hyper-update {hyper_update}: must be a whole number from 1 up")
-    if config_dir is not None and not config_dir.is_dir():
-        raise UserError(f"--config-dir {config_dir}: no such folder")
+    if config_dir is not None:
+        checks.folder("--config-dir", config_dir)
     columns, rows = numbers("--look-backs", look_backs), numbers("--intervals", intervals)
     from hpo_bench import audit as audits
     from hpo_bench.progress import default_reporter
@@ -69,12 +71,10 @@ def numbers(option: str, text: str) -> tuple[int, ...]:
 
 def _print(audit: Audit) -> None:
     """A line per cell: of every hyperparameter the relative error and how often the signs agree."""
-    import sys
-
-    from rich.console import Console
     from rich.table import Table
 
     from hpo_bench.audit import ALL, check_of_exact, summary
+    from hpo_bench.progress import console
 
     frame = summary(audit.frame)
     names = [name for name in dict.fromkeys(frame["hyperparameter"]) if name != ALL]
@@ -85,11 +85,11 @@ def _print(audit: Audit) -> None:
         own = cell.set_index("hyperparameter")
         texts = [(f"{own.relative_error[name]:.2g}", f"{own.same_sign[name]:.0%}") for name in names]
         table.add_row(str(interval), str(look_back), f"{own.cosine[ALL]:.4f}", *sum(texts, ()))
-    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
-    console.print(table)
-    console.print(
+    screen = console()
+    screen.print(table)
+    screen.print(
         f"{frame['n'].max()} repetitions against exact hypergradients through the last i of T weight updates: mean "
         "cosine of all as a vector; of each the median relative error and how often the signs agree",
         f"exact against finite differences: median relative difference {check_of_exact(audit.frame):.1g}",
-        str(audit.path), sep="\n", soft_wrap=True, markup=False,
+        str(audit.path), sep="\n", soft_wrap=True,
     )  # fmt: skip

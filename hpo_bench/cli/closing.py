@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from rich.console import Console
 from rich.table import Table
 
+from hpo_bench.progress import console
 from hpo_bench.store import Run, read_table
 
 
@@ -15,12 +15,20 @@ def print_closing(run: Run) -> None:
     dataset, method = run.config["dataset"], run.config["method"]
     final = read_table(run, "final", ("status", "test_metric"))
     table = Table(
-        "method", "dataset", f"{dataset['metric_label']}: median", "mean", "best", "ok", box=None, pad_edge=False
+        "method",
+        "dataset",
+        f"{dataset.get('metric_label', 'Test metric')}: median",
+        "mean",
+        "best",
+        "ok",
+        box=None,
+        pad_edge=False,
     )
-    table.add_row(method["label"], run.dataset_label, *closing_numbers(final, dataset["metric_scale"]))
-    console = Console(highlight=False)
-    console.print(table, soft_wrap=True)
-    console.print(str(run.path), soft_wrap=True, markup=False)
+    numbers = closing_numbers(final, float(dataset.get("metric_scale") or 1.0))
+    table.add_row(str(method["label"]), run.dataset_label, *numbers)
+    screen = console()
+    screen.print(table, soft_wrap=True)
+    screen.print(str(run.path), soft_wrap=True)
 
 
 def closing_numbers(final: pd.DataFrame, scale: float) -> tuple[str, str, str, str]:

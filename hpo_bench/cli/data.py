@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -20,10 +19,10 @@ Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Da
 @app.command("list")
 def list_() -> None:
     """Show every dataset: size, where it comes from, and whether it is here."""
-    from rich.console import Console
     from rich.table import Table
 
     from hpo_bench.datasets.sources import cache_folder
+    from hpo_bench.progress import console
 
     table = Table("dataset", "task", box=None, pad_edge=False)
     for heading in ("rows", "inputs", "train/val/test"):
@@ -35,9 +34,9 @@ def list_() -> None:
         parts = "/".join(map(str, size.parts)) if size.parts else "-"
         numbers = [str(number) if number is not None else "-" for number in (size.rows, size.inputs)]
         table.add_row(dataset.name, dataset.task, *numbers, parts, size.origin, _presence(dataset))
-    console = Console(width=None if sys.stdout.isatty() else 160)
-    console.print(table)
-    console.print(f"cache: {cache_folder()} (HPO_BENCH_DATA)", highlight=False, soft_wrap=True)
+    screen = console()
+    screen.print(table)
+    screen.print(f"cache: {cache_folder()} (HPO_BENCH_DATA)", soft_wrap=True)
 
 
 @app.command()

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from hpo_bench.errors import UserError
+from hpo_bench.inherited import expanded, variable
 from hpo_bench.locks import unsupported
 
 PACKAGES = (
@@ -120,7 +121,7 @@ def _folders(results: Path) -> Iterator[Check]:
     from hpo_bench.datasets.sources import cache_folder
 
     yield _writable("data cache", cache_folder(), "set HPO_BENCH_DATA to a folder that can be written")
-    yield _writable("results", results.expanduser().absolute(), "choose another folder with results_dir=…")
+    yield _writable("results", results.absolute(), "choose another folder with results_dir=…")
 
 
 def _writable(what: str, folder: Path, fix: str) -> Check:
@@ -141,15 +142,15 @@ def _writable(what: str, folder: Path, fix: str) -> Check:
 
 
 def _mirror() -> Iterator[Check]:
-    mirror = os.environ.get("HPO_BENCH_DATA_MIRROR")
-    if not mirror:
+    mirror = variable("HPO_BENCH_DATA_MIRROR")
+    if mirror is None:
         yield Check(True, "mirror", "none set, public sources are used (HPO_BENCH_DATA_MIRROR)")
         return
     fix = "correct or unset HPO_BENCH_DATA_MIRROR"
     if mirror.startswith(("http://", "https://")):
         yield _guarded("mirror", lambda: _reached(mirror), fix)
     else:
-        folder = Path(mirror.removeprefix("file://")).expanduser()
+        folder = expanded(mirror.removeprefix("file://"))
         good = folder.is_dir()
         yield Check(good, "mirror", str(folder) if good else f"{folder} is no folder", fix)
 

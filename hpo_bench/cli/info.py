@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -24,19 +23,19 @@ def list_(
     ] = None,
 ) -> None:
     """Show the datasets, methods, experiments, figures and tables that there are."""
-    from rich.console import Console
+    from hpo_bench.progress import console
 
     if kind is not None and kind not in KINDS:
         raise UserError(f"list {kind}: {nearest(kind, KINDS)}")
-    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    screen = console()
     for name in [kind] if kind else KINDS:
         table = _table(name)
         if table.row_count:
-            console.print(table)
+            screen.print(table)
         else:
-            console.print(f"{name}: none yet")
+            screen.print(f"{name}: none yet")
         if kind is None:
-            console.print()
+            screen.print()
 
 
 def _table(kind: str) -> Table:
@@ -89,13 +88,11 @@ def _tables() -> Rows:
 
 
 def _yamls(group: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    import yaml
-
-    from hpo_bench.datasets.catalogue import configs_folder
+    from hpo_bench.datasets.catalogue import configs_folder, read_yaml
 
     folder: Path = configs_folder() / group
     for file in sorted(folder.glob("*.yaml")):
-        yield file.stem, yaml.safe_load(file.read_text(encoding="utf-8"))
+        yield file.stem, read_yaml(file)
 
 
 KINDS: dict[str, tuple[tuple[str, ...], Callable[[], Rows]]] = {

@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hpo_bench import checks
 from hpo_bench.errors import RunError, UserError
 
 if TYPE_CHECKING:
@@ -44,10 +45,22 @@ def reproduce(
     words = list(overrides or [])
     if force and retry_failed:
         raise UserError("--force and --retry-failed do not go together")
-    folder = [word.partition("=")[2] for word in words if word.startswith("results_dir=")]
-    words = [word for word in words if not word.startswith("results_dir=")]
+    if config_dir is not None:
+        checks.folder("--config-dir", config_dir)
+    for word in [word for word in words if word.startswith("results_dir=")]:
+        results = checks.path("results_dir", _one_value(word))
+        words.remove(word)
     chosen = plan.narrow(plan.read(experiment, scale), words)
-    _run(chosen, words, Path(folder[-1]) if folder else results, dry_run, retry_failed, force, on, config_dir)
+    _run(chosen, words, results, dry_run, retry_failed, force, on, config_dir)
+
+
+def _one_value(override: str) -> Any:
+    from hpo_bench.config import values_of
+
+    values = values_of(override)
+    if len(values) > 1:
+        raise UserError(f"{override}: names several values where one is meant")
+    return values[0]
 
 
 def _run(
@@ -90,17 +103,18 @@ def _run(
 
 
 def _expand(chosen: Experiment, results: Path, force: bool, config_dir: Path | None) -> Expansion:
-    from rich.console import Console
-
     from hpo_bench import reproduce as engine
+    from hpo_bench.progress import console
 
-    console = Console(stderr=True)
-    if not console.is_terminal:
+    screen = console(stderr=True)
+    if not screen.is_terminal:
         return engine.expand(chosen, results, force=force, config_dir=config_dir)
-    with console.status("planning …") as status:
+    from rich.text import Text
+
+    with screen.status(Text("planning …")) as status:
         return engine.expand(
             chosen, results, force=force, config_dir=config_dir,
-            on_group=lambda group: status.update(f"planning {group.method} on {group.dataset} …"),
+            on_group=lambda group: status.update(Text(f"planning {group.method} on {group.dataset} …")),
         )  # fmt: skip
 
 
@@ -128,10 +142,9 @@ def _plan(expansion: Expansion, results: Path, retry_failed: bool, force: bool) 
 def _print_plan(
     expansion: Expansion, pending: Mapping[str, int], estimates: Sequence[tuple[tuple[Job, ...], Estimate]]
 ) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    from hpo_bench.progress import duration
+    from hpo_bench.progress import console, duration
     from hpo_bench.reproduce import gibibytes
 
     chosen = expansion.experiment
@@ -153,15 +166,15 @@ def _print_plan(
             duration(sum(estimate.seconds for estimate in own)) if own else "-",
             gibibytes(max(estimate.bytes for estimate in own)) if own else "-",
         )  # fmt: skip
-    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
-    console.print(f"{chosen.name}, {chosen.scale}: {chosen.title}")
-    console.print(table)
+    screen = console()
+    screen.print(f"{chosen.name}, {chosen.scale}: {chosen.title}")
+    screen.print(table)
     repetitions = sum(pending.values())
     seconds = sum(
         estimate.seconds * sum(pending[job.run_id] for job in unit) / sum(job.settings.repetitions for job in unit)
         for unit, estimate in estimates
     )
-    console.print(
+    screen.print(
         f"{len(expansion.jobs)} runs, {len(expansion.jobs) - len(pending)} stored; to compute: {len(pending)} runs, "
         f"{repetitions} repetitions" + (f", about {duration(seconds)} on this machine" if estimates else ""),
         soft_wrap=True,

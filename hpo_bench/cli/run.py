@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpo_bench.errors import RunError, UserError, described, nearest, sendable
+from hpo_bench import checks
+from hpo_bench.errors import Failed, RunError, UserError, described, nearest, sendable
+from hpo_bench.inherited import careful_streams, expanded, tell
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -53,13 +55,16 @@ class CommandLine:
     def config_dir(self) -> Path | None:
         """A further folder of yamls."""
         folder = self.flags.get("--config-dir")
-        return Path(folder) if folder else None
+        return expanded(folder) if folder else None
 
     @property
     def for_hydra(self) -> list[str]:
         """What Hydra is given."""
-        flags = [part for name, value in self.flags.items() if name not in OURS for part in (name, value) if part]
-        return [*self.overrides, *flags]
+        from hpo_bench.config import with_home
+
+        flags = {**self.flags, **({"--config-dir": str(self.config_dir)} if self.config_dir else {})}
+        parts = [part for name, value in flags.items() if name not in OURS for part in (name, value) if part]
+        return [*map(with_home, self.overrides), *parts]
 
 
 def split(arguments: Sequence[str]) -> CommandLine:
@@ -100,8 +105,8 @@ def _check(line: CommandLine) -> None:
         value = line.flags.get(name)
         if value is not None and value not in allowed:
             raise UserError(f"{name} {value}: {nearest(value, allowed)}")
-    if line.config_dir is not None and not line.config_dir.is_dir():
-        raise UserError(f"--config-dir {line.config_dir}: no such folder")
+    if line.config_dir is not None:
+        checks.folder("--config-dir", line.config_dir)
 
 
 def complete(incomplete: str) -> list[str]:
@@ -128,7 +133,7 @@ def run(
     if not line.overrides and not any(
         name in line.flags for name in (*MODES[1:], "--help", "--hydra-help", "--version")
     ):
-        print(f"no arguments: running {' '.join(DEFAULT)}", file=sys.stderr)
+        tell(f"no arguments: running {' '.join(DEFAULT)}")
         line.overrides.extend(DEFAULT)
     if any(override.startswith("experiment=") for override in line.overrides):
         _experiments(line)
@@ -174,23 +179,27 @@ def call_hydra(line: CommandLine) -> list[Exception]:
 
     import hydra
 
-    from hpo_bench.config import EXPLAINED, VERSION_BASE, configs_folder, explain
+    from hpo_bench.config import EXPLAINED, VERSION_BASE, check_yamls, configs_folder, explain, hydra_to_ourselves
 
+    check_yamls(line.config_dir)
     logging.raiseExceptions = False  # what --info prints goes through logging, which complains about | head
     failures: list[Exception] = []
-    start = hydra.main(config_path=str(configs_folder()), config_name="config", version_base=VERSION_BASE)(
-        _task(line.force, line.on, failures)
-    )
+    task = _task(line.force, line.on, failures)
     try:
-        with _arguments(["hpo-bench run", *line.for_hydra]):
-            start()
+        with hydra_to_ourselves(), _arguments(["hpo-bench run", *line.for_hydra]):
+            hydra.main(config_path=str(configs_folder()), config_name="config", version_base=VERSION_BASE)(task)()
+    except Failed as several:
+        failures += several.failures
     except EXPLAINED as error:
-        raise explain(error, line.config_dir) from None
-    except BrokenPipeError:  # the reader of the output has gone (| head): Typer ends quietly
-        raise
+        raise explain(error, line.config_dir, line.overrides) from None
     except OSError as error:
         raise UserError(f"cannot write to {error.filename}: {error.strerror or error}") from None
     except Exception as error:
+        if type(error) is RuntimeError and "srun" in str(error):
+            raise UserError(
+                "hydra/launcher=submitit_slurm: there is no srun here, so this machine belongs to no Slurm cluster; "
+                "hydra/launcher=submitit_local starts the jobs on this machine"
+            ) from None
         if type(error).__module__.partition(".")[0] in LAUNCHERS:
             raise RunError(
                 f"a job ended without a word, killed or for want of memory ({described(error)}); "
@@ -210,7 +219,8 @@ def _task(force: bool, on: str | None, failures: list[Exception]) -> Callable[[D
 
     def task(cfg: DictConfig) -> None:
         try:
-            execute(cfg, force, on)
+            with careful_streams():  # of whatever process the job was sent to
+                execute(cfg, force, on)
         except (Exception, SystemExit) as error:
             if os.getpid() != process:
                 raise sendable(error) from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ import typer
 
 from hpo_bench import documents, identity
 from hpo_bench.errors import UserError, nearest
+from hpo_bench.inherited import tell
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,40 +29,39 @@ def status(
     results: Results = Path("results"),
 ) -> None:
     """Show the stored runs by dataset and method: complete, failed, and begun but not finished."""
-    from rich.console import Console
-
     from hpo_bench import index
+    from hpo_bench.progress import console
 
     folder = results / "runs"
     listing = index.read(folder)
-    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    screen = console()
     if experiment is not None:
-        _experiment(experiment, results, listing, console)
+        _experiment(experiment, results, listing, screen)
         _damaged(listing.damaged)
         return
     runs = list(listing.entries.values())
     unfinished = unfinished_runs(folder, listing.unfinished)
     if runs:
-        console.print(_table(runs))
-        _failures(runs, console)
+        screen.print(_table(runs))
+        _failures(runs, screen)
     elif not unfinished and not listing.damaged:
-        console.print(f"{folder}: no runs yet; hpo-bench run makes one", soft_wrap=True, markup=False)
+        screen.print(f"{folder}: no runs yet; hpo-bench run makes one", soft_wrap=True)
     for name, count in unfinished.items():
-        console.print(f"unfinished: {name}: {count} repetitions so far", soft_wrap=True, markup=False)
+        screen.print(f"unfinished: {name}: {count} repetitions so far", soft_wrap=True)
     _damaged(listing.damaged)
 
 
 def _damaged(damaged: Mapping[str, str]) -> None:
     for text in damaged.values():
-        print(f"left out: {text}", file=sys.stderr)
+        tell(f"left out: {text}")
     if damaged:
         raise typer.Exit(2)
 
 
-def _failures(runs: Iterable[Entry], console: Console) -> None:
+def _failures(runs: Iterable[Entry], screen: Console) -> None:
     for run in runs:
         if run.status != "complete":
-            console.print(f"failed: {run.run_id}: {run.error}", soft_wrap=True, markup=False)
+            screen.print(f"failed: {run.run_id}: {run.error}", soft_wrap=True)
 
 
 def _table(runs: Iterable[Entry]) -> Table:
@@ -88,7 +87,7 @@ def _table(runs: Iterable[Entry]) -> Table:
     return table
 
 
-def _experiment(name: str, results: Path, listing: Listing, console: Console) -> None:
+def _experiment(name: str, results: Path, listing: Listing, screen: Console) -> None:
     """What is stored of an experiment, for each of the ways in which it was begun here."""
     from rich.table import Table
 
@@ -98,7 +97,7 @@ def _experiment(name: str, results: Path, listing: Listing, console: Console) ->
         raise UserError(f"status {name}: no such experiment; {nearest(name, plan.names())}")
     records = [record for record in map(_record, sorted((results / "experiments").glob(f"{name}-*.json"))) if record]
     if not records:
-        console.print(f"{name}: not begun in {results}; hpo-bench reproduce {name} begins it", soft_wrap=True)
+        screen.print(f"{name}: not begun in {results}; hpo-bench reproduce {name} begins it", soft_wrap=True)
         return
     table = Table("experiment", "scale", "overrides", box=None, pad_edge=False)
     for heading in ("runs", "complete", "repetitions", "failed", "unfinished", "not begun"):
@@ -117,17 +116,17 @@ def _experiment(name: str, results: Path, listing: Listing, console: Console) ->
         rest = len(record["run_ids"]) - len(complete) - len(not_complete) - unfinished
         numbers = (len(record["run_ids"]), len(complete), sum(complete.values()), len(not_complete), unfinished, rest)
         table.add_row(name, record["scale"], " ".join(record["overrides"]), *map(str, numbers))
-    console.print(table)
-    _failures({entry.run_id: entry for entry in failed}.values(), console)
+    screen.print(table)
+    _failures({entry.run_id: entry for entry in failed}.values(), screen)
     for line in dict.fromkeys(line for record in records for line in record["missing"]):
-        console.print(f"missing: {line}", soft_wrap=True, markup=False)
+        screen.print(f"missing: {line}", soft_wrap=True)
 
 
 def _record(file: Path) -> dict[str, Any] | None:
     try:
         content: dict[str, Any] = documents.read(file)
     except (OSError, ValueError) as error:
-        print(f"left out: {file}: {error}", file=sys.stderr)
+        tell(f"left out: {file}: {error}")
         return None
     lists = all(isinstance(content.get(name), list) for name in ("run_ids", "overrides", "missing"))
     return content if lists and isinstance(content.get("scale"), str) else None

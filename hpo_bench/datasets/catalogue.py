@@ -81,4 +81,39 @@ def _read_yaml(name: str, configs: Path) -> Any:
     names = dataset_names(configs)
     if name not in names:
         raise UserError(f"no dataset {name!r}: {nearest(name, names)}")
-    return OmegaConf.load(configs / "dataset" / f"{name}.yaml")
+    return OmegaConf.create(read_yaml(configs / "dataset" / f"{name}.yaml"))
+
+
+def read_yaml(file: Path) -> Any:
+    """The content of a yaml as Hydra reads it: ``1e-3`` is a number, interpolations stay as they are.
+
+    Raises:
+        UserError: it cannot be read, is not UTF-8 or is no yaml; the file is named.
+    """
+    import yaml
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        return OmegaConf.to_container(OmegaConf.create(read_text(file)))
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        raise UserError(f"{file}: {' '.join(str(error).split())}") from None
+
+
+def read_text(file: Path) -> str:
+    """The text of a file in UTF-8, without the byte-order mark that it may begin with.
+
+    Raises:
+        UserError: it cannot be read or is not UTF-8; the file is named.
+    """
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {error.strerror or error}") from None
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise UserError(
+            f"{file} is not UTF-8 text (line {line} has the byte 0x{content[error.start]:02x}); save it as UTF-8"
+        ) from None

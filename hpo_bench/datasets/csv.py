@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from hpo_bench import checks
 from hpo_bench.datasets.base import Table, Task
 from hpo_bench.datasets.preparation import LARGEST, Places, ordered_table, unseen_classes
 from hpo_bench.datasets.reading import (
@@ -25,6 +26,7 @@ from hpo_bench.datasets.reading import (
 )
 from hpo_bench.datasets.sources import RemoteFile, Summary
 from hpo_bench.errors import UserError, nearest
+from hpo_bench.quoting import override
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -150,10 +152,7 @@ class CSV:
         if self.separator not in ("auto", *SEPARATORS) and not re.fullmatch(r'[^"\r\n\w]', str(self.separator)):
             allowed = f"auto, {', '.join(SEPARATORS)}, or one character that is no letter, digit or quotation mark"
             raise UserError(f"dataset.separator={self.separator}: allowed: {allowed}")
-        try:
-            return Path(str(self.path)).expanduser()
-        except RuntimeError as error:  # ~ of a user that there is not
-            raise UserError(f"dataset.path={self.path} cannot be read: {error}") from None
+        return checks.path("dataset.path", self.path)
 
     def _dropped(self) -> list[str]:
         names = [self.drop] if isinstance(self.drop, str | int) else self.drop or []
@@ -380,7 +379,7 @@ def _shown(names: Sequence[str]) -> str:
 
 def _dropping(names: Sequence[str]) -> str:
     """The override that leaves the first of the columns out, as a shell takes it."""
-    return f"'dataset.drop=[{','.join(names[:SHOWN])}]'"
+    return override("dataset.drop", list(names[:SHOWN]))
 
 
 def _no_missing(path: Path, columns: Sequence[Column], role: Role) -> None:

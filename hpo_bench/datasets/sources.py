@@ -29,6 +29,7 @@ from typing import IO, Any
 
 from hpo_bench import __version__, locks, notices
 from hpo_bench.errors import UserError
+from hpo_bench.inherited import expanded, is_terminal, tell, user_cache, variable
 
 TIMEOUT = 30.0  # seconds without a byte
 ATTEMPTS = 3  # in a row that bring nothing new
@@ -95,16 +96,22 @@ class _Unavailable(Exception):
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept: ``$HPO_BENCH_DATA``, else ``hpo-bench`` in the user's cache folder."""
-    if chosen := os.environ.get("HPO_BENCH_DATA"):
-        return Path(chosen).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base and Path(base).is_absolute() else Path("~/.cache").expanduser()) / "hpo-bench"
+    """Where downloads are kept: ``$HPO_BENCH_DATA``, else `user_cache`."""
+    chosen = variable("HPO_BENCH_DATA")
+    return expanded(chosen) if chosen is not None else user_cache()
 
 
 def cached_path(dataset: str, file: RemoteFile, cache: Path | None = None) -> Path:
-    """Where ``file`` is kept, whether it is there yet or not."""
-    return (cache if cache is not None else cache_folder()) / (file.folder or dataset) / file.name
+    """Where ``file`` is kept, whether it is there yet or not.
+
+    Raises:
+        UserError: a yaml names a place outside of the cache.
+    """
+    folder = file.folder or dataset
+    for part in (folder, file.name):
+        if Path(part).is_absolute() or ".." in Path(part).parts or "\0" in part:
+            raise UserError(f"{part!r}: leads out of the data cache; names of datasets and files are parts of a path")
+    return (cache if cache is not None else cache_folder()) / folder / file.name
 
 
 def present(dataset: str, file: RemoteFile) -> Path | None:
@@ -187,7 +194,7 @@ def fetch(
     if not force and (path := check(dataset, file, cache) or packaged(file)) is not None:
         locks.clear(target.parent / LOCK)  # a process that was killed may have left it
         return path
-    places = _places(dataset, file, os.environ.get("HPO_BENCH_DATA_MIRROR", "") if mirror is None else mirror)
+    places = _places(dataset, file, (variable("HPO_BENCH_DATA_MIRROR") or "") if mirror is None else mirror)
     with _writable(target), _alone(target.parent) as lock:
         if not force and (path := check(dataset, file, cache)) is not None:  # another process was faster
             return path
@@ -212,7 +219,7 @@ def _on_mirror(mirror: str, dataset: str, file: RemoteFile) -> Path | str:
         raise UserError(f"HPO_BENCH_DATA_MIRROR={mirror} is no URL: {error}") from None
     if url.scheme in ("http", "https"):
         return f"{mirror.rstrip('/')}/{urllib.parse.quote(name)}/{urllib.parse.quote(file.name)}"
-    folder = Path(urllib.request.url2pathname(url.path)) if url.scheme == "file" else Path(mirror).expanduser()
+    folder = Path(urllib.request.url2pathname(url.path)) if url.scheme == "file" else expanded(mirror)
     if not folder.is_dir():
         raise UserError(f"HPO_BENCH_DATA_MIRROR={mirror} is neither a folder nor a URL (http, https or file)")
     return folder / name / file.name
@@ -375,15 +382,17 @@ def _read(response: Any) -> bytes:
 @contextlib.contextmanager
 def terminal_progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
     """A progress bar on standard error if that is a terminal, else one line."""
-    if not sys.stderr.isatty():
-        print(f"fetching {label} ({_bytes(total)})", file=sys.stderr, flush=True)
+    if not is_terminal(sys.stderr):
+        tell(f"fetching {label} ({_bytes(total)})")
         yield lambda _: None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = ("{task.description}", BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    from hpo_bench.progress import console
+
+    described = TextColumn("{task.description}", markup=False)
+    columns = (described, BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console(stderr=True)) as bar:
         task = bar.add_task(label, total=total)
         yield lambda done: bar.update(task, completed=done)
 

@@ -19,7 +19,6 @@ import ctypes
 import os
 import platform
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from pathlib import Path
 
 from hpo_bench.datasets.sources import cache_folder
 from hpo_bench.errors import UserError
+from hpo_bench.inherited import temporary_cache
 from hpo_bench.native import building
 from hpo_bench.native.building import VARIANTS
 
@@ -138,9 +138,8 @@ def load(variant: str, keep: Path | None = None) -> Kernels:
 
 def _folders() -> Iterator[Path]:
     """Where compiled libraries are kept: the cache, or a folder of the user's own among the temporary ones."""
-    user = str(os.getuid()) if hasattr(os, "getuid") else "user"
     yield cache_folder() / "native"
-    yield Path(tempfile.gettempdir()) / f"hpo-bench-{user}"
+    yield temporary_cache()
 
 
 def _is_own(folder: Path) -> bool:

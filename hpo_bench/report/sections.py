@@ -150,7 +150,7 @@ def experiments_grid(results_dir: Path, complete: Runs) -> Grid | None:
 
 def _record(file: Path) -> dict[str, Any] | None:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError):
         return None
     known = isinstance(content, dict) and {"experiment", "scale", "overrides", "run_ids"} <= set(content)

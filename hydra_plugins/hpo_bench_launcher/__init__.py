@@ -1,5 +1,6 @@
-"""Hydra finds the launcher in here."""
+"""Hydra finds the launcher and the sweeper in here."""
 
 from .launcher import HpoBenchLauncher
+from .sweeper import HpoBenchSweeper
 
-__all__ = ["HpoBenchLauncher"]
+__all__ = ["HpoBenchLauncher", "HpoBenchSweeper"]

@@ -22,7 +22,12 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn, configure_log, run_job, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from hpo_bench.inherited import expanded
+
+# Where the jobs of a sweep belong must be the same folder as that of their results, also behind a ``~``.
+OmegaConf.register_new_resolver("hpo_bench.expanded", lambda path: str(expanded(path)), replace=True)
 
 
 @dataclass

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from shutil import which
 
 import pandas as pd
 import pytest
@@ -173,6 +174,34 @@ def test_an_error_of_a_users_own_class_or_a_lost_process_is_one_line_here(tmp_pa
     assert told in done.stderr
     assert "Traceback" not in done.stderr
     assert "internal error" not in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        pytest.param("joblib", marks=joblib),
+        pytest.param("submitit_local", marks=submitit),
+        "basic",
+        "hpo_bench",
+    ],
+)
+def test_every_job_that_fails_is_told(tmp_path, launcher):
+    done = run(tmp_path, "-m", "chunk=-1,-2,auto", f"hydra/launcher={launcher}")
+    assert done.returncode == 2
+    for value in ("-1", "-2"):
+        assert done.stderr.count(f"error: chunk={value}: must be auto or a whole number") == 1, done.stderr
+    assert "Error executing job" not in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(list(scan(tmp_path))) == 1
+
+
+@submitit
+@pytest.mark.skipif(which("srun") is not None, reason="this machine has srun")
+def test_without_slurm_its_launcher_is_one_line(call, tmp_path):
+    code, _, err = call("run", "-m", "seed=0,2", "hydra/launcher=submitit_slurm")
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith("error: hydra/launcher=submitit_slurm: there is no srun here")
 
 
 HIDDEN = """

@@ -10,7 +10,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import quote
@@ -388,3 +388,10 @@ def test_origin_is_the_repository_or_the_host() -> None:
     github = "https://raw.githubusercontent.com/owner/repository/commit/folder/file"
     assert remote(github).origin == "github.com/owner/repository"
     assert remote("https://example.org/file", github).origin == "example.org"
+
+
+@pytest.mark.parametrize("part", ["../../outside", "/etc", "a/../../b"])
+def test_nothing_is_written_outside_of_the_cache(part: str, cache: Path) -> None:
+    for dataset, name in ((part, "file"), ("set", part)):
+        with pytest.raises(UserError, match="leads out of the data cache"):
+            fetch(dataset, replace(remote(), name=name))

@@ -7,6 +7,7 @@ import io
 import json
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from hpo_bench.store import atomic, write_json
 FORMAT = 1
 TEXT_COLUMNS = ("part", "panel", "dataset", "method", "hyperparameter", "kind", "status", "text")
 PACKAGES = ("matplotlib", "numpy", "pandas", "scipy", "scikit-learn")
+IDS = ("name", "method", "dataset")  # by which parts of a figure's context are found
 KEYS = ("format", "figure", "name", "csv", "csv_sha256", "context", "footer", "formats", "versions")
 
 
@@ -129,7 +131,7 @@ def images(figure: str, plotted: Plotted, formats: Sequence[str]) -> dict[str, b
     """The figure in each format, without dates."""
     module = figures.find(figure)
     with style.style():
-        drawn = module.draw(plotted)
+        drawn = module.draw(replace(plotted, context=_as_text(plotted.context)))
         style.lay_out(drawn)
         result = {}
         for name in formats:
@@ -137,6 +139,15 @@ def images(figure: str, plotted: Plotted, formats: Sequence[str]) -> dict[str, b
             drawn.savefig(buffer, format=name, metadata=style.METADATA[name])
             result[name] = buffer.getvalue()
     return result
+
+
+def _as_text(context: Any) -> Any:
+    """What a figure knows of its runs, for Matplotlib: labels are no formulas, whatever dollars are in them."""
+    if isinstance(context, Mapping):
+        return {key: value if key in IDS else _as_text(value) for key, value in context.items()}
+    if isinstance(context, list | tuple):
+        return [_as_text(value) for value in context]
+    return context.replace("$", r"\$") if isinstance(context, str) else context
 
 
 def csv_bytes(frame: pd.DataFrame) -> bytes:

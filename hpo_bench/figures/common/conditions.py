@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+from hpo_bench.quoting import quoted
+
 
 @runtime_checkable
 class Condition(Protocol):
@@ -83,4 +85,4 @@ def override(wanted: Any) -> str | None:
         case list():
             return f"[{','.join(str(override(value)) for value in wanted)}]"
         case _:
-            return str(wanted)
+            return quoted(wanted)

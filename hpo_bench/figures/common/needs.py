@@ -13,6 +13,7 @@ from hpo_bench.analysis.load import Runs, settings
 from hpo_bench.errors import UserError, nearest
 from hpo_bench.figures.common.conditions import Preferably, fits, override
 from hpo_bench.figures.common.paper import STANDARD
+from hpo_bench.quoting import quoted
 from hpo_bench.store import Run
 
 Values = Mapping[str, Any]
@@ -83,7 +84,7 @@ class Need:
         changed = {key: override(value) for key, value in self.where.items() if STANDARD.get(key, _MISSING) != value}
         words += [f"{key}={value}" for key, value in changed.items() if value is not None]
         store = str(Path(results) / self.folder)
-        words += [*self.also, *([f"results_dir={store}"] if store != "results" else [])]
+        words += [*self.also, *([f"results_dir={quoted(store)}"] if store != "results" else [])]
         several = any(len(values) > 1 for values in names.values()) or len(self.cells()) > 1
         return shlex.join(["hpo-bench", "run", *(["-m"] if several else []), *words])
 
