@@ -143,7 +143,7 @@ def words(key: str, value: Any, allowed: Iterable[str]) -> tuple[str, ...]:
 def text(key: str, value: Any) -> str:
     """Text that is not empty."""
     if isinstance(value, int | float):
-        raise _bad(key, value, f"must be text; if that is meant, write it as {override(key, _shown(value))}")
+        raise _bad(key, value, f"must be text; if that is meant, write it as {override(key, shown(value))}")
     if not isinstance(value, str) or not value.strip():
         raise _bad(key, value, "must be text that is not empty")
     return value
