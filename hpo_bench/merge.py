@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from hpo_bench.errors import StoreError, UserError
-from hpo_bench.store import Run, Writer, atomic, read_run, read_table, runs_folder, scan
+from hpo_bench.store import Run, Writer, atomic, read_run, read_table, runs_folder, scan, told_apart
 
 TIMINGS = ("seconds", "rows_in_block", "elapsed_s")  # of a repetition: differ from machine to machine
 
@@ -27,12 +27,14 @@ class Plan:
         identical: runs left out because the destination, or an earlier source, holds them.
         incomplete: folders of failed or unfinished runs, which are left out.
         damaged: runs that cannot be read, which are left out.
+        apart: names of datasets that stand for several data in what comes out.
     """
 
     copies: list[Run] = field(default_factory=list)
     identical: list[Run] = field(default_factory=list)
     incomplete: list[Path] = field(default_factory=list)
     damaged: list[StoreError] = field(default_factory=list)
+    apart: list[str] = field(default_factory=list)
 
 
 def plan(sources: Sequence[Path], results_dir: Path) -> Plan:
@@ -63,6 +65,8 @@ def plan(sources: Sequence[Path], results_dir: Path) -> Plan:
                 made.copies.append(run)
     for runs in groups.values():
         _compare(runs)
+    together = told_apart([*held, *made.copies])
+    made.apart.extend(sorted({run.dataset_name for run in together if run.variant}))
     return made
 
 

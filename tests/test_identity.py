@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from hpo_bench import config, experiment, export, identity
 from hpo_bench.analysis import load, tables
+from hpo_bench.cli import app
 from hpo_bench.compare import compare
 from hpo_bench.datasets.base import Table
 from hpo_bench.datasets.catalogue import configs_folder
@@ -216,6 +218,15 @@ def test_runs_on_other_data_are_not_compared(tmp_path: Path) -> None:
         compare(a, b)
     assert {run.dataset for run in export.choose(tmp_path, [])} == {"csv@aaaaaaaa", "csv@bbbbbbbb"}
     assert {run.dataset for run in export.choose(tmp_path, [a.run_id, b.run_id])} == {"csv@aaaaaaaa", "csv@bbbbbbbb"}
+
+
+def test_stores_with_other_data_of_one_name_are_merged_apart(tmp_path: Path) -> None:
+    own(tmp_path / "a", "random", "a" * 64, [1.0, 2.0])
+    own(tmp_path / "b", "lorraine", "b" * 64, [1.0, 2.0])
+    arguments = ["merge", str(tmp_path / "a"), str(tmp_path / "b"), "--results", str(tmp_path / "all")]
+    done = CliRunner().invoke(app, arguments)
+    assert "note: csv stands for different data in these runs; they are shown apart and never compared" in done.output
+    assert {run.dataset for run in load.find(tmp_path / "all")} == {"csv@aaaaaaaa", "csv@bbbbbbbb"}
 
 
 def test_another_validation_part_is_left_out_and_never_paired(tmp_path: Path) -> None:

@@ -28,6 +28,8 @@ def merge(
         f"copied {len(made.copies)} runs ({repetitions} repetitions) to {results}; left out: {len(made.identical)} "
         f"identical, {len(made.incomplete)} failed or unfinished, {len(made.damaged)} damaged"
     )
+    for name in made.apart:
+        print(f"note: {name} stands for different data in these runs; they are shown apart and never compared")
     for path in made.incomplete:
         print(f"not complete: {path}", file=sys.stderr)
     for error in made.damaged:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ import numpy as np
 
 from hpo_bench import checks
 from hpo_bench.datasets.base import Table, Task
-from hpo_bench.datasets.preparation import LARGEST, Places, ordered_table, unseen_classes
+from hpo_bench.datasets.preparation import LARGEST, Places, content_of, ordered_table, unseen_classes
 from hpo_bench.datasets.reading import (
     NAMELESS,
     NUMBER,
@@ -113,17 +112,12 @@ class CSV:
             targets, labels = _classes(path, predicted)
         else:
             targets = _numbers(path, [predicted], "target")[:, 0]
-        options = {
-            "sha256": hashlib.sha256(content).hexdigest(), "separator": self.separator, "target": target, "task": task,
-            "drop": drop,
-        }  # fmt: skip
-        if decimal == ",":
-            options["decimal"] = decimal
-        if predicted.kind == "text" and task == "classification":
-            options["labels"] = labels
         values = _numbers(path, inputs, "inputs")
         places = Places(str(path), target, [column.name for column in inputs], "data row")
         shares = (validation_share, self.test_share)
+        options: dict[str, Any] = {"values": content_of(values, targets, 0), "task": task}  # however they are spelt
+        if predicted.kind == "text" and task == "classification":
+            options["labels"] = labels
         table = ordered_table(self.name, values, targets, shares, LOADER, options, places)
         made = [_about_target(predicted, labels), *_about_inputs(inputs, values), *_about_file(reading, decimal)]
         if unseen := [labels[number] for number in unseen_classes(table)]:

@@ -154,6 +154,22 @@ def test_the_fingerprint_follows_what_decides_the_numbers(load: Load) -> None:
         load(frame(), drop=["a"]),
     ]
     assert len({plain.fingerprint, *(other.fingerprint for other in others)}) == 6
+    assert len({plain.content, *(other.content for other in others)}) == 5
+    assert load(frame(), share=0.5).content == plain.content
+
+
+def test_the_fingerprint_does_not_follow_the_spelling(load: Load, tmp_path: Path) -> None:
+    plain = load(frame())
+    text = frame().to_csv(index=False)
+    frame().to_parquet(tmp_path / "t.parquet")
+    spelt = [
+        load(text.replace("\n", "\r\n")),
+        load(frame().to_csv(index=False, sep=";"), separator="semicolon"),
+        load(frame(), task="regression"),
+        load(frame().assign(extra="words"), drop=["extra"]),
+        CSV("csv", str(tmp_path / "t.parquet"), "y").load(0.2),
+    ]
+    assert {(other.fingerprint, other.content) for other in spelt} == {(plain.fingerprint, plain.content)}
 
 
 def test_path_and_target_are_needed(tmp_path: Path) -> None:
