@@ -22,6 +22,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
+from hpo_bench import documents
 from hpo_bench.config import compose, parse
 from hpo_bench.core.hyperparameters import Hyperparameters
 from hpo_bench.core.loop import Problem, train
@@ -148,11 +149,11 @@ def run(at: SettingsAt, grid: Grid, *, force: bool = False, reporter: Reporter |
     settings = at(interval, look_backs[0])
     table, device = settings.source.load(settings.validation_share), pick_device(settings.device)
     path, config_hash = _place(settings, table, grid)
-    if force or not (path / "audit.json").exists():
+    if force or not _is_stored(path / "audit.json"):
         begin = time.perf_counter()
         frame = hypergradient_error(at, grid, reporter)
         document = {
-            "status": "complete", "config": settings.config, "config_hash": config_hash,
+            "format": documents.FORMAT, "status": "complete", "config": settings.config, "config_hash": config_hash,
             "data": described_data(settings, table), "code": code_version(),
             "environment": environment(device, 1), "seconds": {"total": time.perf_counter() - begin},
             "seeds": list(settings.seeds), "intervals": grid.intervals, "look_backs": grid.look_backs,
@@ -167,6 +168,23 @@ def run(at: SettingsAt, grid: Grid, *, force: bool = False, reporter: Reporter |
         return Audit(pd.read_parquet(path / f"{TABLE}.parquet", columns=list(COLUMNS)), path)
     except (OSError, ValueError) as error:
         raise StoreError(f"{path / TABLE}.parquet cannot be read ({error}); --force computes it again") from None
+
+
+def _is_stored(file: Path) -> bool:
+    """Whether an audit is complete.
+
+    Raises:
+        StoreError: its document is damaged, or of a later format.
+    """
+    try:
+        documents.read(file)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except documents.Newer as error:
+        raise StoreError(f"{file} is {error}") from None
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{file} is damaged ({error}); --force computes it again") from None
+    return True
 
 
 def _place(settings: Settings, table: Table, grid: Grid) -> tuple[Path, str]:

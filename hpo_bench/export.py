@@ -12,7 +12,17 @@ import pandas as pd
 from hpo_bench import notices
 from hpo_bench.errors import StoreError, UserError, nearest
 from hpo_bench.inherited import expanded
-from hpo_bench.store import FINAL_COLUMNS, Run, atomic, complete_runs, read_run, read_table, runs_folder, told_apart
+from hpo_bench.store import (
+    FINAL_COLUMNS,
+    Run,
+    atomic,
+    check_tables,
+    complete_runs,
+    read_run,
+    read_table,
+    runs_folder,
+    told_apart,
+)
 from hpo_bench.tracking import HYPERPARAMETERS, add_scalars, event_writer, finite_points, summarise
 
 FORMATS = ("csv", "tensorboard")
@@ -22,7 +32,7 @@ def choose(results_dir: Path, names: Sequence[str]) -> list[Run]:
     """Complete runs by run id, by the beginning of one, or by path; all of the store without names.
 
     Raises:
-        UserError: there is no such run, it is not complete, or a beginning fits several.
+        UserError: there is no such run, it is not complete or damaged, or a beginning fits several.
     """
     if names:
         return told_apart(_named(results_dir, name) for name in names)
@@ -45,6 +55,7 @@ def _named(results_dir: Path, name: str) -> Run:
     if run is None or run.status != "complete":
         state = f"failed ({run.error})" if run else "is not finished"
         raise UserError(f"{path}: this run {state}; run it again to complete it")
+    check_tables(run)
     return run
 
 

@@ -165,7 +165,7 @@ def scan(results_dir: str | Path, on_error: Callable[[StoreError], None] | None 
         try:
             run = read_run(folder / name)
             if run is not None and run.status == "complete" and notices.may_leave_out():
-                _check_tables(run)
+                check_tables(run)
         except StoreError as error:
             if on_error is None:
                 notices.leave_out(folder / name, error)
@@ -176,7 +176,12 @@ def scan(results_dir: str | Path, on_error: Callable[[StoreError], None] | None 
             yield run
 
 
-def _check_tables(run: Run) -> None:
+def check_tables(run: Run) -> None:
+    """Make sure that the tables of a complete run are there and whole, without reading them.
+
+    Raises:
+        StoreError: one is not; names it.
+    """
     try:
         documents.check_tables(run.path)
     except ValueError as error:

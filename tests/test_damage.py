@@ -84,6 +84,14 @@ def test_every_reader_names_it_and_makes_the_rest(results: Path, damage: str, mo
         assert len(index.read(Path("all/runs")).entries) == 2
 
 
+def test_a_damaged_run_is_neither_compared_nor_exported_by_name(results: Path) -> None:
+    DAMAGES["cut table"](bad(results))
+    other = next(path.name for path in (results / "runs").glob("*-random-*"))
+    for command in (["compare", other], ["export"]):
+        with pytest.raises(StoreError, match=r"curves\.parquet is damaged"):
+            CliRunner().invoke(app, [*command, bad(results).name, "--results", str(results)], catch_exceptions=False)
+
+
 def test_in_python_damage_is_an_error_unless_runs_may_be_left_out(results: Path) -> None:
     edit(bad(results), format=7)
     with pytest.raises(StoreError, match="format 7, which a newer hpo-bench wrote"):
