@@ -164,6 +164,7 @@ def differences(a: Run, b: Run) -> list[Difference]:
 
 def _made_by(run: Run) -> dict[str, Any]:
     code = {f"code.{key}": run.code.get(key) for key in ("version", "numbers", "git_commit", "dirty")}
+    code |= {f"code of {target}": str(digest)[:12] for target, digest in run.own_code.items()}
     return {**code, **{f"environment.{key}": run.environment.get(key) for key in ENVIRONMENT}}
 
 

@@ -202,6 +202,7 @@ OPTIONAL: Mapping[str, Rule] = {
     "seconds.total": NUMBER,
     "data": OBJECT,
     "data.content": TEXT,
+    "own_code": OBJECT,
     "taken_from": ("a list of objects", _objects),
     "costs": OBJECT,
     "costs.weight_updates": WHOLE,
@@ -226,7 +227,7 @@ OPTIONAL: Mapping[str, Rule] = {
     "config.method.search": OBJECT,
 }
 NULLABLE = {
-    "error", "data", "data.content", "taken_from", "costs", "code.numbers", "config.hyper", "config.init",
+    "error", "data", "data.content", "own_code", "taken_from", "costs", "code.numbers", "config.hyper", "config.init",
     "config.look_back", "config.dataset.source", "config.dataset.metric", "config.dataset.metric_scale",
     "config.dataset.task", "config.method.rule", "config.method.search",
 }  # fmt: skip

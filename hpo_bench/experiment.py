@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import math
 import platform
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -271,6 +274,7 @@ def describe(trainer: Trainer, config_hash: str, chunk: memory.Chunk) -> dict[st
     return {
         "config": _as_found(trainer.settings.config, trainer.table), "config_hash": config_hash,
         "data": described_data(trainer.settings, trainer.table),
+        "own_code": own_code(trainer.settings.config),
         "code": code_version(), "environment": environment(trainer.device, chunk.workers), "chunk": chunk.rows,
         "hypergradients": trainer.why, "costs": costs(trainer),
     }  # fmt: skip
@@ -866,6 +870,21 @@ def described_data(settings: Settings, table: Table) -> dict[str, Any]:
         "outputs": table.outputs,
         "target": settings.config["dataset"].get("target"),
     }
+
+
+def own_code(config: Mapping[str, Any]) -> dict[str, str]:
+    """SHA-256 of the file of each component that is one's own, by its ``_target_``: it decides numbers, too."""
+    found = {}
+    for key, target in identity.flat(config):
+        if not key.endswith("_target_") or str(target).startswith(("hpo_bench.", "torch.")):
+            continue
+        parts = str(target).split(".")
+        modules = (sys.modules.get(".".join(parts[:length])) for length in range(len(parts), 0, -1))
+        file = next((module.__file__ for module in modules if module and getattr(module, "__file__", None)), None)
+        with contextlib.suppress(OSError):
+            if file is not None:
+                found[str(target)] = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    return found
 
 
 def _content(settings: Settings, table: Table) -> str | None:

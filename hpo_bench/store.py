@@ -51,6 +51,7 @@ class Run:
     """One stored run, as ``run.json`` tells it. Reading its tables is left to `read_table`.
 
     Args:
+        own_code: digests of the files of components that are not of this package, by their ``_target_``.
         taken_from: earlier runs whose repetitions it holds copies of (see `Block`).
         thinned: whether some of its curves were left out after it was computed.
         part: whether ``seeds`` names some of its repetitions only, which alone are read.
@@ -69,6 +70,7 @@ class Run:
     error: str | None = None
     costs: dict[str, int] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
+    own_code: dict[str, str] = field(default_factory=dict)
     taken_from: tuple[dict[str, Any], ...] = ()
     thinned: bool = False
     part: bool = False
@@ -146,6 +148,7 @@ def read_run(path: Path) -> Run | None:
         error=content.get("error"),
         costs=content.get("costs") or {},
         data=content.get("data") or {},
+        own_code=content.get("own_code") or {},
         taken_from=tuple(content.get("taken_from") or ()),
         thinned="curves_thinned_to" in content or "curves_emptied_of" in content,
     )

@@ -312,6 +312,19 @@ def test_a_source_of_ones_own_is_known_by_what_it_loads() -> None:
     assert contents[0] == contents[2] != contents[1]
 
 
+def test_a_changed_file_of_ones_own_component_is_said(tmp_path: Path) -> None:
+    target = f"{__name__}.Fixed"
+    assert set(experiment.own_code({"model": {"_target_": target, "rule": {"_target_": "torch.nn.ReLU"}}})) == {target}
+    runs = [make_run(tmp_path, method, "uci_energy", [1.0, 2.0]) for method in ("random", "lorraine")]
+    for run, digest in zip(runs, ("a" * 64, "b" * 64), strict=True):
+        document = json.loads((run.path / "run.json").read_text())
+        (run.path / "run.json").write_text(json.dumps(document | {"own_code": {target: digest}}))
+    runs = load.find(tmp_path)
+    (note,) = load.comparable(runs).notes
+    assert note.startswith(f"uci_energy: the file of {target} changed between runs: ")
+    assert f"code of {target}" in {each.key for each in compare(*runs).differences}
+
+
 # --- what is stored ---
 
 

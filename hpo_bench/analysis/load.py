@@ -141,6 +141,7 @@ def comparable(runs: Runs) -> Selection:
     """
     kept: list[Run] = []
     notes = _apart(runs)
+    changed: list[str] = []
     for dataset in _groups(runs, lambda run: run.dataset).values():
         reference, hyper = _shared_by_most(dataset, _common), _shared_by_most(dataset, _hyper)
         for method in _groups(dataset, lambda run: run.method).values():
@@ -156,7 +157,22 @@ def comparable(runs: Runs) -> Selection:
             notes += [_left_out(group, chosen[0]) for group in others[:NAMED]]
             notes += _also_left_out(others[NAMED:])
             notes += _unlike(chosen[0], reference)
-    return Selection(kept, tuple(notes))
+        changed += _other_code([run for run in kept if run.dataset == dataset[0].dataset])
+    return Selection(kept, (*notes, *changed))
+
+
+def _other_code(runs: Runs) -> list[str]:
+    """A line for each component of one's own whose file changed between runs that stand side by side."""
+    files: dict[str, dict[str, Run]] = defaultdict(dict)
+    for run in runs:
+        for target, digest in run.own_code.items():
+            files[target].setdefault(digest, run)
+    return [
+        f"{runs[0].dataset}: the file of {target} changed between runs: "
+        f"{', '.join(f'{run.run_id} ({digest[:8]})' for digest, run in found.items())}"
+        for target, found in files.items()
+        if len(found) > 1
+    ]
 
 
 def _apart(runs: Runs) -> list[str]:
