@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from hpo_bench import native
 from hpo_bench.core.hyperparameters import Hyperparameters
-from hpo_bench.core.update import Linearisation, State
+from hpo_bench.core.update import Linearisation, State, Step
 from hpo_bench.models.base import Batch, Stretch
 from hpo_bench.models.relu_regression import VECTOR, ReLURegression
 
@@ -63,11 +63,18 @@ class _Hyper(ctypes.Structure):
         return found
 
 
+class _Kept(NamedTuple):
+    """What Hessian-vector products need of a linearisation: inner products (R, H, d+1), and the mask as bits."""
+
+    inner: Tensor
+    mask: Tensor
+
+
 class NativeReLURegression(ReLURegression):
     """See the module. All tensors are on the CPU."""
 
     fuses_batches = False
-    fuses_steps = False
+    fuses_steps = True
 
     def __init__(
         self, features: int, hidden: int, target_scale: float, dtype: torch.dtype, library: ctypes.CDLL
@@ -94,16 +101,31 @@ class NativeReLURegression(ReLURegression):
 
     def linearise(self, weights: Tensor, batch: Batch, carried: Mapping[str, Any], second_order: bool) -> Linearisation:
         """Loss, gradient and Hessian-vector products."""
-        weights, rows = weights.contiguous(), len(weights)
-        loss, gradient = weights.new_empty(rows), torch.empty_like(weights)
-        inner = weights.new_empty(rows, self.hidden, self.features + 1)
-        mask = torch.empty(rows, self._mask_bytes(batch.inputs.shape[-1]), dtype=torch.uint8)
-        self._call("linearise", weights, batch, loss, gradient, inner, mask)
+        weights, kept = weights.contiguous(), self._room(weights, batch)
+        loss, gradient = weights.new_empty(len(weights)), torch.empty_like(weights)
+        self._call("linearise", weights, batch, loss, gradient, *kept)
+        return self._linearisation(weights, batch, kept, loss, gradient, carried)
+
+    def _room(self, weights: Tensor, batch: Batch) -> _Kept:
+        """Where a linearisation is to be kept."""
+        mask = torch.empty(len(weights), self._mask_bytes(batch.inputs.shape[-1]), dtype=torch.uint8)
+        return _Kept(weights.new_empty(len(weights), self.hidden, self.features + 1), mask)
+
+    def _linearisation(
+        self,
+        weights: Tensor,
+        batch: Batch,
+        kept: _Kept,
+        loss: Tensor,
+        gradient: Tensor,
+        carried: Mapping[str, Any],
+    ) -> Linearisation:
+        """What was kept, with the products that it allows."""
 
         def hessian_products(vectors: Tensor) -> Tensor:
             vectors = vectors.contiguous()
             results = torch.empty_like(vectors)
-            self._call("products", weights, batch, inner, mask, len(vectors), vectors, results)
+            self._call("products", weights, batch, *kept, len(vectors), vectors, results)
             return results
 
         def hessian_product(vector: Tensor) -> Tensor:
@@ -112,7 +134,7 @@ class NativeReLURegression(ReLURegression):
         def series(vector: Tensor, lr: Tensor, weight_decay: Tensor, terms: int) -> Tensor:
             vector, total = vector.contiguous(), torch.empty_like(weights)
             factors = _Hyper.of(lr), _Hyper.of(weight_decay)
-            self._call("series", weights, batch, inner, mask, terms, vector, *factors, total)
+            self._call("series", weights, batch, *kept, terms, vector, *factors, total)
             return total
 
         return Linearisation(loss, gradient, hessian_product, carried, hessian_products, series)
@@ -135,7 +157,6 @@ class NativeReLURegression(ReLURegression):
         differentiable: bool = False,
     ) -> Stretch:
         """See `FusedUpdates.updates`; one repetition after the other makes all of its updates."""
-        assert not differentiable
         batch = batches[0]
         assert all(other is batch for other in batches)
         assert all(other is validation[0] for other in validation)
@@ -147,13 +168,21 @@ class NativeReLURegression(ReLURegression):
         losses = weights.new_empty(1 + len(others), sum(recorded), len(weights))
         natural = (hyperparameters.lr, hyperparameters.weight_decay, hyperparameters.momentum)
         seconds = ctypes.c_double(0.0)
+        before = State(torch.empty_like(weights), torch.empty_like(buffer))
+        kept = self._room(weights, batch)
+        last = (before.weights, before.buffer, *kept) if differentiable else (None, None, None, None)
         self._call(
             "updates", weights, buffer, batch, len(recorded), *map(_Hyper.of, natural), bytes(map(int, recorded)),
-            len(others), (_Batch * len(others))(*map(_Batch.of, others)), finite, losses, ctypes.byref(seconds),
+            len(others), (_Batch * len(others))(*map(_Batch.of, others)), finite, losses, ctypes.byref(seconds), *last,
         )  # fmt: skip
         columns = dict(zip(("train_loss", "test_loss", "validation_loss"), losses, strict=False))
         columns["test_metric"] = columns["test_loss"] * self.target_scale**2
-        return Stretch(State(weights, buffer, state.carried), finite, columns, seconds.value)
+        step = None
+        if differentiable:
+            unknown = weights.new_empty(0)
+            linearisation = self._linearisation(before.weights, batch, kept, unknown, unknown, state.carried)
+            step = Step(before.weights, before.buffer, buffer, linearisation, None, hyperparameters)
+        return Stretch(State(weights, buffer, state.carried), finite, columns, seconds.value, step)
 
     def row_bytes(self, batch_rows: int, window: int) -> int:
         """The masks that are kept, or the last one, one in the making, and vectors of weights."""

@@ -520,11 +520,15 @@ static double NAME(now)(void) {
 
    Before update t, finite (number, R) gets 0 if weights and training loss are finite, else NaN; where recorded[t], the
    training loss and those of the `others` (up to two more batches) are the next row of losses (1 + others, recorded, R).
-   `seconds` grows by the time that the others took. */
+   `seconds` grows by the time that the others took.
+
+   Unless last_inner is NULL, what can be asked of the last update is kept: weights and buffer before it (R, P), inner
+   (R, H, K) and masks (R, mask_bytes) as linearise has them. */
 int NAME(updates)(
     long rows, int hidden, int inputs, REAL *weights, REAL *buffer, const NAME(batch) *batch, long number,
     const NAME(hyper) *lr, const NAME(hyper) *decay, const NAME(hyper) *momentum, const uint8_t *recorded, long others,
-    const NAME(batch) *other, REAL *finite, REAL *losses, double *seconds) {
+    const NAME(batch) *other, REAL *finite, REAL *losses, double *seconds, REAL *last_weights, REAL *last_buffer,
+    REAL *last_inner, uint8_t *last_masks) {
     NAME(shape) s = NAME(shape_of)(hidden, inputs);
     NAME(room) room = NAME(make_room)(s);
     long mask_bytes = NAME(mask_bytes)(hidden, inputs, batch->columns), kept = 0;
@@ -545,8 +549,15 @@ int NAME(updates)(
         h.momentum.values += r * momentum->row;
         REAL *w = weights + r * s.weights, *m = buffer + r * s.weights;
         for (long t = 0, row = 0; t < number; t++) {
+            int keeps = last_inner && t == number - 1;
+            uint8_t *own_mask = keeps ? last_masks + r * mask_bytes : mask;
             NAME(unpack)(w, s, &room.own);
-            REAL loss = NAME(row_gradient)(s, &room, b, mask, gradient);
+            REAL loss = NAME(row_gradient)(s, &room, b, own_mask, gradient);
+            if (keeps) {
+                memcpy(last_weights + r * s.weights, w, sizeof(REAL) * s.weights);
+                memcpy(last_buffer + r * s.weights, m, sizeof(REAL) * s.weights);
+                memcpy(last_inner + r * s.hidden * s.per_unit, room.inner, sizeof(REAL) * s.hidden * s.per_unit);
+            }
             finite[t * rows + r] = FMA1(loss, 0, NAME(all_finite)(w, s.weights));
             if (recorded[t]) {
                 losses[row * rows + r] = loss;

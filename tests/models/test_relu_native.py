@@ -277,6 +277,26 @@ def test_updates_in_one_call_are_updates_one_by_one_bit_by_bit(dtype, validation
 
 
 @needs_kernels
+@fused_torch
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_the_last_update_of_a_call_can_be_differentiated(dtype):
+    _, model = both(8, 50, dtype)
+    batch = model.batch(draw(614, 8, dtype=dtype), draw(614, 1, dtype=dtype, seed=1), shared=True, split="training")
+    state = State(*(draw(3, model.layout.count, dtype=dtype, seed=seed) for seed in (2, 3)))
+    hyper = hyperparameters(3, model.layout.count, dtype)
+    for number in (1, 2):
+        found = model.updates(state, [batch] * number, hyper, [False] * number, [], batch, True).step
+        now = state
+        for _ in range(number):
+            now, step = advance(now, model.linearise(now.weights, batch, {}, True), hyper, None)
+        for name in ("weights", "buffer", "new_buffer"):
+            assert torch.equal(getattr(found, name), getattr(step, name))
+        vector = draw(3, model.layout.count, dtype=dtype, seed=4)
+        assert torch.equal(found.series(vector, 5), step.series(vector, 5))
+        assert torch.equal(found.gradient_pullback(vector), step.gradient_pullback(vector))
+
+
+@needs_kernels
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_terms_in_one_call_are_terms_one_by_one_bit_by_bit(dtype):
     _, model = both(8, 50, dtype)
