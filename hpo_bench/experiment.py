@@ -40,7 +40,7 @@ from hpo_bench.search.base import chunk_of
 from hpo_bench.settings import HYPERPARAMETERS, Settings
 from hpo_bench.store import CURVE_COLUMNS, FINAL_COLUMNS, Block, Run, Writer
 
-NUMBERS = 2  # raised by every change that moves a result (CHANGELOG, "Numbers"): part of each run's hash
+NUMBERS = 3  # raised by every change that moves a result (CHANGELOG, "Numbers"): part of each run's hash
 KEYS, KEY_BYTES = ("seed", "step", "elapsed_s"), 20  # columns that are made for the table alone, and their size a row
 PER_WEIGHT_VECTORS = 16  # of P numbers, for a hyperparameter with one value per weight and its optimiser
 SETTLING_BATCHES = 50  # of the training rows at most, on which statistics are estimated for weights of their own
