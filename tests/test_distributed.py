@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -371,6 +372,13 @@ def test_a_block_for_which_a_node_has_not_enough_memory_is_computed_in_halves(tm
     narrow = execute(replace(settings, model=Narrow(2)), reporter, pool).run
     assert "not enough memory for 5 repetitions at once: going on with 3" in reporter.lines
     assert_same(narrow, execute(replace(settings, results_dir=tmp_path / "wide")).run)
+
+
+def test_ray_leaves_the_signals_to_the_program(tmp_path, pool):
+    before = signal.getsignal(signal.SIGTERM)
+    execute(make_settings(tmp_path), pool=pool)
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert "ray" not in str(getattr(before, "__module__", ""))
 
 
 def test_the_ports_of_a_cluster_are_told_from_others(pool, tmp_path):

@@ -8,12 +8,13 @@ from __future__ import annotations
 import logging
 import os
 import re
+import signal
 import tempfile
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -182,8 +183,9 @@ def _start(ray: Any, address: str | None, cpus: int | None) -> tuple[str, Kind]:
         UserError: it cannot be joined.
     """
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address is None:
-        ray.init("local", include_dashboard=False, num_cpus=cpus, **quiet)
+    if address is None:  # not in a thread: what Ray starts ends with the thread that started it
+        with _signals_kept():
+            ray.init("local", include_dashboard=False, num_cpus=cpus, **quiet)
         return str(ray.get_runtime_context().gcs_address), Kind.CLUSTER
     kind, place = check_address(address), locate(address)
     way = place if kind is Kind.CLUSTER else f"ray://{place}"
@@ -193,6 +195,18 @@ def _start(ray: Any, address: str | None, cpus: int | None) -> tuple[str, Kind]:
         advice = "from a machine outside it use its client port, 10001 by default"
         raise UserError(f"--on ray://{address}: cannot join that cluster ({described(error)}); {advice}") from None
     return place, kind
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Ray takes SIGTERM for itself in a main thread; the program's own answer to it comes back."""
+    mine = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if mine:
+            signal.signal(signal.SIGTERM, before)
 
 
 def within(seconds: float, action: Callable[[], object]) -> None:
