@@ -41,6 +41,7 @@ from hpo_bench.settings import HYPERPARAMETERS, Settings
 from hpo_bench.store import CURVE_COLUMNS, FINAL_COLUMNS, Block, Run, Writer
 
 NUMBERS = 3  # raised by every change that moves a result (CHANGELOG, "Numbers"): part of each run's hash
+ROUNDED = (2,)  # earlier ones whose results differ from today's in rounding alone; a change of the maths empties it
 KEYS, KEY_BYTES = ("seed", "step", "elapsed_s"), 20  # columns that are made for the table alone, and their size a row
 PER_WEIGHT_VECTORS = 16  # of P numbers, for a hyperparameter with one value per weight and its optimiser
 SETTLING_BATCHES = 50  # of the training rows at most, on which statistics are estimated for weights of their own
@@ -849,15 +850,24 @@ def pick_device(name: str) -> torch.device:
 
 def identify(settings: Settings, table: Table) -> tuple[str, str]:
     """Run id, readable and ending in a hash of everything that decides the numbers, and the hash without the seeds."""
+    config_hash = _config_hash(settings, table, NUMBERS)
+    full = _digest({"config": config_hash, "seed": settings.seed, "repetitions": settings.repetitions})
+    return f"{settings.dataset}-{settings.method.name}-s{settings.seed}-n{settings.repetitions}-{full}", config_hash
+
+
+def rounded_otherwise(settings: Settings, table: Table) -> tuple[str, ...]:
+    """Hashes that `identify` gave the same configuration where results differ from today's in rounding alone."""
+    return tuple(_config_hash(settings, table, numbers) for numbers in ROUNDED)
+
+
+def _config_hash(settings: Settings, table: Table, numbers: int) -> str:
     decisive = identity.decisive(settings.config)
     decisive["dataset"] = {"name": settings.dataset, "fingerprint": _fingerprint(settings, table)}
-    decisive["numbers"] = NUMBERS
+    decisive["numbers"] = numbers
     if settings.start.file is not None:
         # which of its rows a seed starts from depends on the run's first seed
         decisive["init"] = {"sha256": start.digest(settings.start.file), "first": settings.seed}
-    config_hash = _digest(decisive)
-    full = _digest({"config": config_hash, "seed": settings.seed, "repetitions": settings.repetitions})
-    return f"{settings.dataset}-{settings.method.name}-s{settings.seed}-n{settings.repetitions}-{full}", config_hash
+    return _digest(decisive)
 
 
 def described_data(settings: Settings, table: Table) -> dict[str, Any]:

@@ -22,15 +22,23 @@ class Wanted:
 
     Args:
         run_id: of the run that would hold them all.
+        rounded_otherwise: hashes of the same configuration in versions whose results differ in rounding alone. What is
+            stored under one of them counts where it is all of the repetitions.
     """
 
     run_id: str
     config_hash: str
     seeds: tuple[int, ...]
+    rounded_otherwise: tuple[str, ...] = ()
+
+    @property
+    def hashes(self) -> tuple[str, ...]:
+        """Today's first."""
+        return (self.config_hash, *self.rounded_otherwise)
 
     def plain(self) -> list[str]:
         """For JSON."""
-        return [self.run_id, self.config_hash, spans(self.seeds)]
+        return [self.run_id, self.config_hash, spans(self.seeds), *self.rounded_otherwise]
 
     @staticmethod
     def of(plain: Sequence[str]) -> Wanted:
@@ -39,8 +47,9 @@ class Wanted:
         Raises:
             ValueError: it did not.
         """
-        run_id, config_hash, text = plain
-        return Wanted(run_id, config_hash, tuple(seed for series in consecutive(text) for seed in series))
+        run_id, config_hash, text, *others = plain
+        seeds = tuple(seed for series in consecutive(text) for seed in series)
+        return Wanted(run_id, config_hash, seeds, tuple(others))
 
 
 def recorded(content: Mapping[str, Any]) -> tuple[Wanted, ...]:
@@ -53,14 +62,35 @@ def recorded(content: Mapping[str, Any]) -> tuple[Wanted, ...]:
 
 def missing(listing: Listing, wanted: Sequence[Wanted]) -> dict[str, set[int]]:
     """By run id the seeds that no complete run of a store holds."""
-    hashes = {each.config_hash for each in wanted}
-    held = index.repetitions(entry for entry in listing.entries.values() if entry.config_hash in hashes)
+    held = _held(listing, wanted)
     found = {}
     for each in wanted:
-        own = listing.entries.get(each.run_id)
-        complete = own is not None and own.status == "complete"
-        found[each.run_id] = set() if complete else set(each.seeds) - held.get(each.config_hash, set())
+        stored = _is_complete(listing, each) or _whole(held, each) is not None
+        found[each.run_id] = set() if stored else set(each.seeds) - held.get(each.config_hash, set())
     return found
+
+
+def of_earlier_versions(listing: Listing, wanted: Sequence[Wanted]) -> list[str]:
+    """Run ids of what is stored only with an earlier version's rounding."""
+    held = _held(listing, wanted)
+    earlier = [each for each in wanted if not _is_complete(listing, each)]
+    return [each.run_id for each in earlier if _whole(held, each) in each.rounded_otherwise]
+
+
+def _held(listing: Listing, wanted: Sequence[Wanted]) -> dict[str, set[int]]:
+    """Seeds that complete runs hold, by hash of the configuration."""
+    hashes = {name for each in wanted for name in each.hashes}
+    return index.repetitions(entry for entry in listing.entries.values() if entry.config_hash in hashes)
+
+
+def _is_complete(listing: Listing, wanted: Wanted) -> bool:
+    own = listing.entries.get(wanted.run_id)
+    return own is not None and own.status == "complete"
+
+
+def _whole(held: Mapping[str, set[int]], wanted: Wanted) -> str | None:
+    """The first of the hashes under which all repetitions are held."""
+    return next((name for name in wanted.hashes if held.get(name, set()).issuperset(wanted.seeds)), None)
 
 
 def runs_with(results_dir: Path, wanted: Wanted) -> list[Run]:
@@ -71,8 +101,11 @@ def runs_with(results_dir: Path, wanted: Wanted) -> list[Run]:
     own = read_run(runs_folder(results_dir) / wanted.run_id)
     if own is not None and own.status == "complete":
         return [own]
-    found = list(_givers(results_dir, wanted, set(wanted.seeds)))
-    return found if sum(len(run.seeds) for run in found) == len(set(wanted.seeds)) else []
+    for config_hash in wanted.hashes:
+        found = list(_givers(results_dir, replace(wanted, config_hash=config_hash), set(wanted.seeds)))
+        if sum(len(run.seeds) for run in found) == len(set(wanted.seeds)):
+            return found
+    return []
 
 
 def _givers(results_dir: Path, wanted: Wanted, seeds: set[int]) -> Iterator[Run]:

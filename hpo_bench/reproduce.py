@@ -26,7 +26,15 @@ from hpo_bench.core import memory
 from hpo_bench.datasets.base import Table
 from hpo_bench.datasets.catalogue import configs_folder
 from hpo_bench.errors import RunError, StoreError, UserError
-from hpo_bench.experiment import Pool, Program, Trainer, execute_together, identify, pick_device
+from hpo_bench.experiment import (
+    Pool,
+    Program,
+    Trainer,
+    execute_together,
+    identify,
+    pick_device,
+    rounded_otherwise,
+)
 from hpo_bench.held import Wanted
 from hpo_bench.hypergradients.grouped import groupable
 from hpo_bench.plan import Experiment
@@ -59,11 +67,12 @@ class Job:
     table: Table = field(repr=False)
     run_id: str
     config_hash: str
+    rounded_otherwise: tuple[str, ...] = ()
 
     @property
     def wanted(self) -> Wanted:
         """Its repetitions, wherever they are stored."""
-        return Wanted(self.run_id, self.config_hash, tuple(self.settings.seeds))
+        return Wanted(self.run_id, self.config_hash, tuple(self.settings.seeds), self.rounded_otherwise)
 
     @property
     def size(self) -> int:
@@ -109,7 +118,8 @@ def expand(
             table = _table(settings, tables, missing)
             if table is not None:
                 run_id, config_hash = identify(settings, table)
-                jobs.setdefault(run_id, Job(group.part.name, settings, table, run_id, config_hash))
+                earlier = rounded_otherwise(settings, table)
+                jobs.setdefault(run_id, Job(group.part.name, settings, table, run_id, config_hash, earlier))
     return Expansion(chosen, tuple(jobs.values()), tuple(missing.values()))
 
 

@@ -178,6 +178,34 @@ def test_a_plan_counts_repetitions_wherever_they_lie(tmp_path: Path) -> None:
     assert status.output.splitlines()[1].split()[-6:] == [str(count), str(count), str(3 * count), "0", "0", "0"]
 
 
+def test_a_plan_counts_what_an_earlier_version_rounded_otherwise_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["dataset=diabetes", "method=random", "repetitions=3"]
+    chosen = narrow(read("sensitivity", "smoke"), words)
+    arguments = ["reproduce", "sensitivity", *words, "--scale", "smoke", "--results", str(tmp_path), "--dry-run"]
+    now = experiment.NUMBERS
+    with monkeypatch.context() as earlier:
+        earlier.setattr(experiment, "NUMBERS", now - 1)
+        (job, *others) = expand(chosen, tmp_path).jobs
+        assert not others
+        execute(replace(job.settings, repetitions=2, config={**job.settings.config, "repetitions": 2}))
+    assert "to compute: 1 runs, 3 repetitions" in CliRunner().invoke(app, arguments).output, "not all of them"
+
+    with monkeypatch.context() as earlier:
+        earlier.setattr(experiment, "NUMBERS", now - 1)
+        execute(job.settings)
+    monkeypatch.setattr(experiment, "ROUNDED", (now - 1,))
+    done = CliRunner().invoke(app, arguments).output
+    assert "1 runs, 1 stored; to compute: 0 runs" in done
+    assert "1 of the stored runs is of an earlier version" in done
+    runs = stored_runs(tmp_path, [each.wanted for each in expand(chosen, tmp_path).jobs])
+    assert [run.run_id for run in runs] == [job.run_id]
+
+    monkeypatch.setattr(experiment, "ROUNDED", ())  # a change of the maths
+    assert "to compute: 1 runs, 3 repetitions" in CliRunner().invoke(app, arguments).output
+
+
 def test_status_counts_a_repetition_once(tmp_path: Path) -> None:
     make_run(tmp_path, "random", "uci_energy", [1.0, 2.0, 3.0])
     make_run(tmp_path, "random", "uci_energy", [2.0, 3.0], first_seed=1)

@@ -136,6 +136,13 @@ def _plan(expansion: Expansion, results: Path, retry_failed: bool, force: bool) 
     estimates = [(unit, calibration.estimate(unit)) for unit in units(pending)]
     if expansion.jobs:
         _print_plan(expansion, {job.run_id: len(missing[job.run_id]) for job in pending}, estimates)
+    earlier = [] if force else held.of_earlier_versions(listing, [job.wanted for job in expansion.jobs])
+    if earlier:
+        verb = "is" if len(earlier) == 1 else "are"
+        print(
+            f"{len(earlier)} of the stored runs {verb} of an earlier version, whose results differ from today's in "
+            "rounding alone (CHANGELOG, Numbers); --force computes them again"
+        )
     return pending
 
 
