@@ -168,9 +168,9 @@ ALWAYS VEC FMA(VEC a, VEC b, VEC c) { return (VEC)vfmaq_f64((float64x2_t)c, (flo
 #else
 ALWAYS VEC FMA(VEC a, VEC b, VEC c) { return a * b + c; }
 #endif
-ALWAYS MASK GREATER(VEC a, VEC b) { return a > b; }
+ALWAYS MASK GREATER(VEC a, VEC b) { return (MASK)(a > b); }
 ALWAYS VEC KEEP(MASK m, VEC v) { return (VEC)(m & (MASK)v); }
-ALWAYS VEC RELU(VEC v) { return KEEP(~(v <= ZERO()), v); }
+ALWAYS VEC RELU(VEC v) { return KEEP((MASK) ~(v <= ZERO()), v); }
 ALWAYS VEC ADD_WHERE(MASK m, VEC v, VEC c) { return c + KEEP(m, v); }
 ALWAYS VEC FMA_WHERE(MASK m, VEC a, VEC b, VEC c) { return FMA(KEEP(m, a), b, c); }
 #if REAL_BITS == 32
@@ -187,7 +187,7 @@ ALWAYS void SAVE_BITS(uint8_t *p, MASK m) {
     *p = (uint8_t)(m[0] | m[1]);
 }
 #endif
-ALWAYS MASK LOAD_BITS(const uint8_t *p) { return ((NAME(whole))*p & LANE_BITS) == LANE_BITS; }
+ALWAYS MASK LOAD_BITS(const uint8_t *p) { return (MASK)(((NAME(whole))*p & LANE_BITS) == LANE_BITS); }
 #endif
 
 /* One number: a * b + c, rounded as FMA does it. */
