@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,8 +28,8 @@ class Data:
     test: Pair | None
 
 
-def mean_loss(task: Literal["regression", "classification"]) -> Callable[[Weights, Pair], jax.Array]:
-    """Mean squared error, or mean cross-entropy."""
+def mean_loss(task: str) -> Callable[[Weights, Pair], jax.Array]:
+    """Mean squared error for a task of ``regression``, else mean cross-entropy."""
 
     def outputs(weights: Weights, inputs: jax.Array) -> jax.Array:
         hidden = jax.nn.relu(inputs @ weights["layers.0.weight"].T + weights["layers.0.bias"])
@@ -73,9 +73,7 @@ def adam(raw: Raw, gradient: Raw, memory: tuple[jax.Array, Raw, Raw]) -> tuple[R
     return {**raw, "lr": jnp.clip(raw["lr"], -10, 0)}, (count, first, second)
 
 
-def training(
-    task: Literal["regression", "classification"], data: Data, look_back: int | None
-) -> Callable[[Weights, Raw, jax.Array, jax.Array], Any]:
+def training(task: str, data: Data, look_back: int | None) -> Callable[[Weights, Raw, jax.Array, jax.Array], Any]:
     """One repetition's training, for `jax.vmap` and `jax.jit`.
 
     Args:

@@ -9,6 +9,7 @@ import typer
 
 app = typer.Typer(invoke_without_command=True, help="Measure speed on this machine.")
 SHORT = "hyperparameter_updates=3"
+DATASETS = ["uci_energy", "uci_kin8nm", "fashion_mnist"]
 METHODS = ("random", "ours_wd_lr_m", "diff_through_opt")
 MEMORY = {"uci_energy": 400, "uci_kin8nm": 100, "fashion_mnist": 40}  # repetitions whose memory is looked at
 UPDATES = {"uci_energy": 400, "uci_kin8nm": 100, "diabetes": 400, "fashion_mnist": 200}
@@ -24,10 +25,51 @@ def bench(
         list[str] | None, typer.Option(help="Datasets (default: uci_energy, uci_kin8nm, fashion_mnist).")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Also write the page to this Markdown file.")] = None,
+    against: Annotated[
+        str, typer.Option(help="sequential (a tight PyTorch loop), or jax (vmap, scan and jit; needs hpo-bench[jax]).")
+    ] = "sequential",
 ) -> None:
     """Engine against a tight sequential loop, side by side on one core: ratios, roofline, peak memory."""
     if ctx.invoked_subcommand is not None:
         return
+    from hpo_bench.errors import UserError
+
+    if against not in ("sequential", "jax"):
+        raise UserError(f"--against {against}: must be sequential or jax")
+    text = _against_jax(dataset, quick) if against == "jax" else _against_sequential(dataset, quick)
+    if out is not None:
+        from hpo_bench.store import atomic
+
+        with atomic(out) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    print(text)
+
+
+def _against_jax(dataset: list[str] | None, quick: bool) -> str:
+    """The page of `hpo_bench.bench.against_jax`."""
+    from hpo_bench.bench import against_jax as jax
+
+    jax.need_jax()
+    import torch
+
+    from hpo_bench.config import compose, parse
+    from hpo_bench.experiment import environment
+    from hpo_bench.progress import Shown, default_reporter
+
+    names = dataset or DATASETS
+    for name in names:
+        parse(compose([f"dataset={name}"]))  # a wrong name is told before anything is measured
+    wanted = [(name, variant, method) for name in names for variant in jax.variants() for method in jax.METHODS]
+    found = []
+    with Shown(default_reporter(), "bench", len(wanted)) as reporter:
+        for name, variant, method in wanted:
+            found.append(jax.against_jax(name, method, variant, quick=quick))
+            reporter.advance(1)
+    return jax.page(found, environment(torch.device("cpu"), 1), jax.versions())
+
+
+def _against_sequential(dataset: list[str] | None, quick: bool) -> str:
+    """The page of `hpo_bench.bench.page`."""
     import torch
 
     from hpo_bench.bench.compare import compare
@@ -38,9 +80,8 @@ def bench(
     from hpo_bench.config import compose, parse
     from hpo_bench.experiment import environment
     from hpo_bench.progress import Shown, default_reporter
-    from hpo_bench.store import atomic
 
-    names = dataset or ["uci_energy", "uci_kin8nm", "fashion_mnist"]
+    names = dataset or DATASETS
     rounds = 3 if quick else 7
     updates = {name: UPDATES.get(name, 100) // (2 if quick else 1) for name in names}
     sizes = (1, 4, 16, 64) if quick else (1, 2, 4, 8, 16, 32, 64, 128)
@@ -63,11 +104,7 @@ def bench(
             reporter.advance(1)
         machine = environment(torch.device("cpu"), 1)
         torch.set_num_threads(1)
-        text = page(comparisons, scaling, ceilings(), peak_memory(), machine, updates, together, taken)
-    if out is not None:
-        with atomic(out) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    print(text)
+        return page(comparisons, scaling, ceilings(), peak_memory(), machine, updates, together, taken)
 
 
 @app.command()
