@@ -15,19 +15,17 @@
 #if defined(LANES_AVX512) /* 25 sums, 5 units and a row fit 32 registers, */
 #define FORWARD_UNITS 5
 #define FORWARD_ROWS 5
-#define BACKWARD_UNITS 5
-#define BACKWARD_VECTORS 5
+#define BACKWARD_VECTORS 8 /* of inputs at once on the way back */
 #else /* 12 sums, 3 units and a row fit 16 */
 #define FORWARD_UNITS 3
 #define FORWARD_ROWS 4
-#define BACKWARD_UNITS 3
-#define BACKWARD_VECTORS 4
+#define BACKWARD_VECTORS 12
 #endif
 #define SMALL_UNITS 5 /* outputs of a product with a matrix of activations at once, */
 #define SMALL_VECTORS 2
 #define MOST_OTHERS 8 /* vectors that a series is multiplied by */
 #define BLOCK 80       /* rows whose inputs stay in the second cache while all units read them, */
-#define BACK_BLOCK 128 /* and of which a few columns stay in the first; multiples of SUM_LANES */
+#define BACK_BLOCK 64  /* and of which a few columns stay in the first; multiples of SUM_LANES */
 
 typedef WHOLE NAME(integers) __attribute__((vector_size(sizeof(VEC))));
 #define INTEGERS NAME(integers)
@@ -265,79 +263,6 @@ ALWAYS void NAME(take)(const enum NAME(use) use, NAME(target) t, int h, int k, i
     }
 }
 
-/* Sums over rows from..to of the batch of E (units, stride) times an input, for U units and V registers of inputs. */
-ALWAYS void NAME(outer_tile)(
-    const enum NAME(use) use, const int U, const int V, const REAL *E, long stride, const REAL *const *rows, long from,
-    long to, long B, int K, int h, int k, REAL *space, NAME(target) target, VEC *finite) {
-    VEC sums[BACKWARD_UNITS][BACKWARD_VECTORS];
-    UNROLL for (int i = 0; i < U; i++)
-        UNROLL for (int j = 0; j < V; j++) {
-            const REAL *before = space + (long)(h + i) * K + k + j * LANES;
-            sums[i][j] = from == 0 ? ZERO() : NAME(load_part)(before, V > 1 ? LANES : K - k);
-        }
-    const REAL *slopes = E + h * stride;
-    for (long b = from; b < to; b++) {
-        const REAL *row = rows[b] + k;
-        VEC slope[BACKWARD_UNITS];
-        UNROLL for (int i = 0; i < U; i++) {
-            slope[i] = SPREAD(slopes[i * stride + b]);
-            HOLD(slope[i]);
-        }
-        UNROLL for (int j = 0; j < V; j++) {
-            VEC inputs = V > 1 ? LOAD(row + j * LANES) : NAME(load_part)(row, K - k);
-            HOLD(inputs);
-            UNROLL for (int i = 0; i < U; i++) sums[i][j] = FMA(slope[i], inputs, sums[i][j]);
-        }
-    }
-    UNROLL for (int i = 0; i < U; i++)
-        UNROLL for (int j = 0; j < V; j++) {
-            int place = k + j * LANES, n = V > 1 ? LANES : K - k;
-            if (to < B) NAME(store_part)(space + (long)(h + i) * K + place, sums[i][j], n);
-            else NAME(take)(use, target, h + i, place, K, sums[i][j], n, finite);
-        }
-}
-
-#define OUTER(SIZE, U, V, USE)                                                                                         \
-    static __attribute__((noinline)) void NAME(outer_##SIZE##_##USE)(                                                  \
-        const REAL *E, long stride, const REAL *const *rows, long from, long to, long B, int K, int h, int k,          \
-        REAL *space, NAME(target) target, VEC *finite) {                                                               \
-        VEC own = *finite;                                                                                             \
-        NAME(outer_tile)(NAME(USE), U, V, E, stride, rows, from, to, B, K, h, k, space, target, &own);                 \
-        *finite = own;                                                                                                 \
-    }
-#define OUTER_OF_ALL_SIZES(USE)                                                                                        \
-    OUTER(many_many, BACKWARD_UNITS, BACKWARD_VECTORS, USE)                                                            \
-    OUTER(many_one, BACKWARD_UNITS, 1, USE)                                                                            \
-    OUTER(two_many, 2, BACKWARD_VECTORS, USE)                                                                          \
-    OUTER(two_one, 2, 1, USE)                                                                                          \
-    OUTER(one_many, 1, BACKWARD_VECTORS, USE)                                                                          \
-    OUTER(one_one, 1, 1, USE)                                                                                          \
-    /* Sums over a batch of B rows of E (M, stride) times K inputs; space (M, K) is used where B > BACK_BLOCK. */      \
-    static void NAME(outer_##USE)(                                                                                     \
-        const REAL *E, int M, long stride, const REAL *const *rows, long B, int K, REAL *space, NAME(target) target) { \
-        VEC finite = ZERO();                                                                                           \
-        for (long from = 0; from < B; from += BACK_BLOCK) {                                                            \
-            long to = from + BACK_BLOCK < B ? from + BACK_BLOCK : B;                                                   \
-            for (int k = 0; k < K;) {                                                                                  \
-                int many = K - k >= BACKWARD_VECTORS * LANES;                                                          \
-                for (int h = 0; h < M;) {                                                                              \
-                    int units = M - h >= BACKWARD_UNITS ? BACKWARD_UNITS : M - h >= 2 ? 2 : 1;                         \
-                    TILE(many, units, USE)(E, stride, rows, from, to, B, K, h, k, space, target, &finite);             \
-                    h += units;                                                                                        \
-                }                                                                                                      \
-                k += many ? BACKWARD_VECTORS * LANES : LANES;                                                          \
-            }                                                                                                          \
-        }                                                                                                              \
-        if (target.update != NULL) STORE(target.update->finite, ADD(LOAD(target.update->finite), finite));             \
-    }
-#define TILE(many, units, USE)                                                                                         \
-    (units == BACKWARD_UNITS ? (many ? NAME(outer_many_many_##USE) : NAME(outer_many_one_##USE))                       \
-     : units == 2            ? (many ? NAME(outer_two_many_##USE) : NAME(outer_two_one_##USE))                         \
-                             : (many ? NAME(outer_one_many_##USE) : NAME(outer_one_one_##USE)))
-OUTER_OF_ALL_SIZES(STORED)
-OUTER_OF_ALL_SIZES(TAKEN_BY_UPDATE)
-OUTER_OF_ALL_SIZES(TAKEN_BY_SERIES)
-
 /* out (M, stride) = bias + A In, or out += A In: A (M, K) with any steps between its numbers, In (K, stride). */
 ALWAYS void NAME(small_tile)(
     const int U, const int V, const REAL *A, long step, long inner_step, int K, const REAL *in, long stride,
@@ -395,6 +320,7 @@ typedef struct {
     long P, most;                 /* numbers of weights, and of the columns of any batch */
     const REAL **rows, **left, **right; /* pointers to rows: of a batch, and of what is multiplied */
     WHOLE *classes;               /* of a batch; -1 in the padding */
+    int *active, *counts;         /* (H, BACK_BLOCK) and (H,): rows for which a unit is on */
     REAL *hidden, *chances, *slopes;    /* kept from a forward pass: (H, columns), (C, columns), (C, columns) */
     REAL *inner, *change;         /* (H, columns) */
     REAL *scores;                 /* (C, columns) */
@@ -413,6 +339,67 @@ ALWAYS long NAME(columns)(long count) { return (count + SUM_LANES - 1) / SUM_LAN
 ALWAYS const REAL *NAME(b1)(const NAME(problem) *p, const REAL *w) { return w + (long)p->H * p->d; }
 ALWAYS const REAL *NAME(W2)(const NAME(problem) *p, const REAL *w) { return w + (long)p->H * p->d + p->H; }
 ALWAYS const REAL *NAME(b2)(const NAME(problem) *p, const REAL *w) { return w + p->P - p->C; }
+
+/* Sums over some rows of the batch of one unit's slopes times an input, for V registers of inputs from k on. `active`
+   lists the rows, all others have a slope of 0; without `first` the sums go on from those in `space`. */
+ALWAYS void NAME(outer_tile)(
+    const enum NAME(use) use, const int V, const REAL *slopes, const int *active, int count, const REAL *const *rows,
+    int h, int k, int K, int first, int last, REAL *space, NAME(target) target, VEC *finite) {
+    VEC sums[BACKWARD_VECTORS];
+    REAL *before = space + (long)h * K + k;
+    int n = V > 1 ? LANES : K - k;
+    UNROLL for (int j = 0; j < V; j++) sums[j] = first ? ZERO() : NAME(load_part)(before + j * LANES, n);
+    for (int i = 0; i < count; i++) {
+        const REAL *row = rows[active[i]] + k;
+        VEC slope = SPREAD(slopes[active[i]]);
+        UNROLL for (int j = 0; j < V; j++) sums[j] = FMA(slope, NAME(load_part)(row + j * LANES, n), sums[j]);
+    }
+    UNROLL for (int j = 0; j < V; j++) {
+        if (last) NAME(take)(use, target, h, k + j * LANES, K, sums[j], n, finite);
+        else NAME(store_part)(before + j * LANES, sums[j], n);
+    }
+}
+
+/* Which of `count` slopes are not 0. */
+static int NAME(find_active)(const REAL *slopes, long from, long to, int *active) {
+    int found = 0;
+    for (long b = from; b < to; b++) {
+        active[found] = (int)b;
+        found += slopes[b] != 0;
+    }
+    return found;
+}
+
+/* Sums over a batch of B rows of E (M, stride) times K inputs, a few columns of all rows at a time, which stay in the
+   first cache. Rows that a unit is not on for are left out: their slopes are 0, and adding 0 changes no bit. */
+#define OUTER(USE)                                                                                                     \
+    static void NAME(outer_##USE)(                                                                                     \
+        NAME(problem) *p, const REAL *E, long stride, long B, NAME(target) target) {                                   \
+        VEC finite = ZERO();                                                                                           \
+        int M = p->H, K = p->d;                                                                                        \
+        for (long from = 0; from < B; from += BACK_BLOCK) {                                                            \
+            long to = from + BACK_BLOCK < B ? from + BACK_BLOCK : B;                                                   \
+            for (int h = 0; h < M; h++)                                                                                \
+                p->counts[h] = NAME(find_active)(E + h * stride, from, to, p->active + h * BACK_BLOCK);                \
+            for (int k = 0; k < K;) {                                                                                  \
+                int many = K - k >= BACKWARD_VECTORS * LANES;                                                          \
+                for (int h = 0; h < M; h++) {                                                                          \
+                    const int *active = p->active + h * BACK_BLOCK;                                                    \
+                    if (many)                                                                                          \
+                        NAME(outer_tile)(NAME(USE), BACKWARD_VECTORS, E + h * stride, active, p->counts[h], p->rows,   \
+                                         h, k, K, from == 0, to == B, p->space, target, &finite);                      \
+                    else                                                                                               \
+                        NAME(outer_tile)(NAME(USE), 1, E + h * stride, active, p->counts[h], p->rows, h, k, K,         \
+                                         from == 0, to == B, p->space, target, &finite);                               \
+                }                                                                                                      \
+                k += many ? BACKWARD_VECTORS * LANES : LANES;                                                          \
+            }                                                                                                          \
+        }                                                                                                              \
+        if (target.update != NULL) STORE(target.update->finite, ADD(LOAD(target.update->finite), finite));             \
+    }
+OUTER(STORED)
+OUTER(TAKEN_BY_UPDATE)
+OUTER(TAKEN_BY_SERIES)
 
 static void NAME(point)(const REAL **pointers, const REAL *first, long count, long apart) {
     for (long i = 0; i < count; i++) pointers[i] = first + i * apart;
@@ -537,7 +524,7 @@ static void *NAME(prepare)(NAME(problem) *p, int H, int d, int C, long most) {
     size_t columns = (size_t)NAME(columns)(most), P = (size_t)H * d + H + (size_t)C * H + C;
     size_t rows = columns + H + C, numbers = (3 * (size_t)H + 3 * (size_t)C) * columns + 2 * P;
     char *space, *at;
-    if (posix_memalign((void **)&space, 64, rows * 3 * sizeof(REAL *) + columns * sizeof(WHOLE) +
+    if (posix_memalign((void **)&space, 64, rows * 3 * sizeof(REAL *) + columns * sizeof(WHOLE) + H * (BACK_BLOCK + 1) * sizeof(int) +
                                                 numbers * sizeof(REAL) + 20 * 64)) return NULL;
     at = space;
     p->H = H, p->d = d, p->C = C, p->P = (long)P, p->most = most;
@@ -545,6 +532,8 @@ static void *NAME(prepare)(NAME(problem) *p, int H, int d, int C, long most) {
     p->left = NAME(place)(&at, rows * sizeof(REAL *));
     p->right = NAME(place)(&at, rows * sizeof(REAL *));
     p->classes = NAME(place)(&at, columns * sizeof(WHOLE));
+    p->active = NAME(place)(&at, H * BACK_BLOCK * sizeof(int));
+    p->counts = NAME(place)(&at, H * sizeof(int));
     p->hidden = NAME(place)(&at, H * columns * sizeof(REAL));
     p->chances = NAME(place)(&at, C * columns * sizeof(REAL));
     p->slopes = NAME(place)(&at, C * columns * sizeof(REAL));
@@ -599,7 +588,7 @@ int NAME(linearise)(
         NAME(find)(&p, NAME(of)(rows, r));
         loss[r] = NAME(backward)(&p, w, rows->count);
         REAL *own = gradient + r * p.P;
-        NAME(outer_STORED)(p.change, H, columns, p.rows, rows->count, d, p.space, (NAME(target)){own, NULL, NULL});
+        NAME(outer_STORED)(&p, p.change, columns, rows->count, (NAME(target)){own, NULL, NULL});
         memcpy(own + (long)H * d, p.small, (p.P - (long)H * d) * sizeof(REAL));
         if (kept != NULL) NAME(keep_forward)(&p, kept, r, rows->count);
     }
@@ -657,7 +646,7 @@ int NAME(products)(
                     STORE(at, NAME(where)(on, ADD(LOAD(at), SPREAD(bias[h]))));
                 }
             NAME(tangent)(&p, w, NAME(W2)(&p, v), NAME(b2)(&p, v), rows->count);
-            NAME(outer_STORED)(p.change, H, columns, p.rows, rows->count, d, p.space, (NAME(target)){own, NULL, NULL});
+            NAME(outer_STORED)(&p, p.change, columns, rows->count, (NAME(target)){own, NULL, NULL});
             memcpy(own + (long)H * d, p.small, (p.P - (long)H * d) * sizeof(REAL));
         }
     }
@@ -773,7 +762,7 @@ static void NAME(sum_up)(
     NAME(end_of_series) end = {v, others, n, p->H, sum_of_alphas, m->dots, total};
     NAME(target) target = {NULL, NULL, &end};
     long seen = terms > 1 ? count : 1; /* the parts are 0 without further terms */
-    NAME(outer_TAKEN_BY_SERIES)(m->sum_of_parts, p->H, columns, p->rows, seen, p->d, p->space, target);
+    NAME(outer_TAKEN_BY_SERIES)(p, m->sum_of_parts, columns, seen, target);
     if (total != NULL) memcpy(total + head, m->sum, tail * sizeof(REAL));
     for (int other = 0; other < n; other++) {
         VEC sums[PARTS];
@@ -846,7 +835,7 @@ int NAME(updates)(
             for (int lane = 0; lane < LANES; lane++) sum += update.finite[lane];
             losses[t * R + r] = loss, finite[t * R + r] = sum;
             NAME(target) target = {NULL, &update, NULL};
-            NAME(outer_TAKEN_BY_UPDATE)(p.change, H, columns, p.rows, batch.count, d, p.space, target);
+            NAME(outer_TAKEN_BY_UPDATE)(&p, p.change, columns, batch.count, target);
             VEC check = ZERO();
             for (long i = 0; i < tail; i += LANES)
                 check = ADD(check, NAME(advance)(&update, head + i, NAME(load_part)(p.small + i, tail - i), tail - i));
