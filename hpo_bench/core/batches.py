@@ -51,7 +51,8 @@ def inputs_on(table: Table, dtype: torch.dtype, device: torch.device) -> Tensor:
     """
     values = torch.from_numpy(table.inputs)
     if table.centre is None or table.scale is None:
-        return values.to(device=device, dtype=dtype if values.is_floating_point() else values.dtype)
+        own = dtype if values.is_floating_point() else values.dtype
+        return values.to(device=device, dtype=own).contiguous()  # a table may lie in memory column by column
     centre, scale = torch.from_numpy(table.centre).to(device), torch.from_numpy(table.scale).to(device)
     result = torch.empty(values.shape, dtype=dtype, device=device)
     rows = max(1, BLOCK * len(values) // max(values.numel(), 1))

@@ -25,7 +25,7 @@ from hpo_bench.models.relu_classification import ReLUClassification
 from hpo_bench.models.relu_native import _Hyper
 
 COLUMNS = 16  # SUM_LANES of the kernel: activations are padded to whole vectors of rows
-WEIGHT_VECTORS = 12  # vectors of P numbers that a weight update holds
+WEIGHT_VECTORS = 6  # vectors of P numbers that a weight update holds
 
 
 def make(features: int, hidden: int, classes: int, dtype: torch.dtype, device: torch.device) -> ReLUClassification:
@@ -53,6 +53,7 @@ class _Rows(ctypes.Structure):
     def of(batch: Batch) -> _Rows:
         """Addresses of a batch, which must outlive this value."""
         inputs, targets, places = batch.inputs, batch.targets, batch.places
+        assert targets.dtype == torch.int64
         apart = 0 if batch.shared or places is not None else inputs.stride(0)
         targets_apart = 0 if batch.shared or places is not None else targets.stride(0)
         if places is None:
@@ -88,7 +89,8 @@ class NativeReLUClassification(ReLUClassification):
         return Batch(inputs.contiguous(), targets.contiguous(), inputs.shape[-2], shared, split, first)
 
     def batch_at(self, inputs: Tensor, targets: Tensor, places: Tensor, *, split: Split, first: bool) -> Batch:
-        """See `hpo_bench.models.base.TakesPlaces`: the rows stay where they are."""
+        """See `hpo_bench.models.base.TakesPlaces`: the rows stay where they are, if they lie one after the other."""
+        inputs, targets = inputs.contiguous(), targets.contiguous()
         return Batch(inputs, targets, places.shape[-1], False, split, first, places)
 
     def _kept(self, weights: Tensor, count: int) -> Tensor:

@@ -67,3 +67,11 @@ def test_a_batch_is_the_permutations_rows(size, in_place):
                 own = tuple(values[row if batch.places is None else batch.places[row]] for values in own)
             assert np.array_equal(own[0], table.inputs[chosen])
             assert np.array_equal(own[1], table.targets[chosen])
+
+
+def test_a_table_that_lies_column_by_column_is_turned_once():
+    table = make_table("classification")
+    columns = replace(table, inputs=np.asfortranarray(table.inputs))
+    inputs = inputs_on(columns, torch.float64, CPU)
+    assert inputs.is_contiguous()
+    assert np.array_equal(inputs, table.inputs)

@@ -128,6 +128,15 @@ def test_rows_read_in_place_are_rows_gathered_bit_by_bit():
 
 
 @needs_kernels
+def test_inputs_that_lie_column_by_column_are_read_right():
+    case = Case((41, 12, 5, 30), torch.float32)
+    expected = case.everything()
+    case.inputs = case.inputs.T.contiguous().T
+    for name, values in case.everything().items():
+        equal(values, expected[name])
+
+
+@needs_kernels
 @both_dtypes
 def test_exponentials_and_logarithms_are_exact_to_a_few_last_digits(dtype):
     model = NativeReLUClassification(1, 1, 2, dtype, LIBRARY)
