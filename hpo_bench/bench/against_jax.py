@@ -41,7 +41,7 @@ class Versus:
     """Microseconds per weight update and repetition, round by round in turns.
 
     Args:
-        variant: of our kernels; XLA may use the same instructions.
+        variant: of our kernels; what XLA compiles may use the same instructions.
         evaluated: whether the test loss is computed before every update.
         engine_rows, jax_rows: repetitions at once, where each is fastest.
     """
@@ -226,9 +226,9 @@ def page(found: Sequence[Versus], environment: Mapping[str, object], versions: M
         "written with `vmap`, `scan` and `jit` (`hpo_bench/bench/jax_program.py`; compiling is not "
         "counted), *engine* this package; each trains as many rows at once as suit it best. Where all "
         "rows make a batch both compute the test loss before every update; with minibatches neither "
-        "does. Both may use the instructions in the third column and no more: our kernels by their "
-        "variant, XLA by `--xla_cpu_max_isa`. Taken in turns, ratios formed round by round: median "
-        "(lowest to highest).",
+        "does. The third column is the variant of our kernels; what XLA compiles is held to the same "
+        "instructions by `--xla_cpu_max_isa`, the libraries in it choose for themselves. Taken in turns, "
+        "ratios formed round by round: median (lowest to highest).",
         "",
         "| dataset | method | instructions | rows: engine, jax | engine, µs | jax, µs | jax ÷ engine |",
         "|---|---|---|---|---|---|---|",
