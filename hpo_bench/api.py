@@ -25,6 +25,7 @@ from hpo_bench.hypergradients.base import Chooser, Estimator, accumulator
 from hpo_bench.hypergradients.neumann import Neumann
 from hpo_bench.models.live import LiveModules, Loss
 
+SHOWN = 80  # characters of a value in a message
 Value = float | Sequence[float] | Tensor
 
 
@@ -128,16 +129,18 @@ class OnePass:
         """The raw value of each row, (R, 1)."""
         rows = len(weights)
         try:
-            values = torch.as_tensor(value, dtype=torch.float64).detach().cpu()
-        except (TypeError, ValueError, RuntimeError):
-            raise UserError(f"{name}={value}: must be a number, or {rows} of them") from None
+            values = torch.as_tensor(_without_truth(value), dtype=torch.float64).detach().cpu()
+        except (TypeError, ValueError, RuntimeError, OverflowError):
+            raise UserError(f"{name}={str(value)[:SHOWN]}: must be a number, or {rows} of them") from None
         if values.shape not in ((), (rows,)):
             raise UserError(
                 f"{name}: has shape {tuple(values.shape)}; give one number, or one for each of {rows} modules"
             )
         _check_range(name, values, name in self._tuned)
         raw = torch.logit(values) if name == "momentum" else torch.log10(values)
-        return raw.expand(rows).unsqueeze(-1).to(weights)
+        made = raw.expand(rows).unsqueeze(-1).to(weights)
+        _check_kept(name, values, SPACES[name].natural(made))
+        return made
 
     def _widened(self, raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """(R, 1) each as (R, P) where each weight has its own value."""
@@ -344,6 +347,10 @@ class OnePass:
             }
         except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
             raise UserError(f"state_dict: is of another tuner ({type(error).__name__}: {error})") from None
+        if any(bool(value.isnan().any()) for value in raw.values()):
+            raise UserError("state_dict: holds hyperparameters that are NaN")
+        if not 0 <= count <= self._interval or updates < 0:
+            raise UserError(f"state_dict: count {count} of {self._interval} and updates {updates} cannot be")
         if tuned != self._tuned:
             raise UserError(f"state_dict: tunes {', '.join(tuned)}, this tuner {', '.join(self._tuned)}")
         self._raw, self._buffer, self._updates, self._memory = raw, buffer, updates, memory
@@ -364,6 +371,26 @@ def _check_range(name: str, values: Tensor, tuned: bool) -> None:
         low = "0 or more" if may_be_zero else "above 0" + " to be tuned" * (name != "lr")
         below = " and below 1" * (name == "momentum")
         raise UserError(f"{name}={values.tolist()}: must be {low}{below}")
+
+
+def _without_truth(value: Any) -> Any:
+    """The value; raises a TypeError for truth values, which torch takes for numbers."""
+    parts = value if isinstance(value, list | tuple) else [value]
+    if any(isinstance(part, bool) for part in parts) or getattr(value, "dtype", None) in (torch.bool, bool):
+        raise TypeError("a truth value")
+    return value
+
+
+def _check_kept(name: str, values: Tensor, natural: Tensor) -> None:
+    """Raise where a starting value is lost in the precision of the hyperparameters: at 0, at infinity, at 1."""
+    upper = 1.0 if name == "momentum" else math.inf
+    given = values.expand(len(natural)).unsqueeze(-1).to(natural.device)
+    lost = (given != 0) & ~((natural > 0) & (natural < upper))
+    if bool(lost.any()):
+        precision = str(natural.dtype).removeprefix("torch.")
+        raise UserError(
+            f"{name}={given[lost][0].item()}: would be {natural[lost][0].item():g} in {precision}; give another value"
+        )
 
 
 def _check_made(key: str, value: Any, needed: Sequence[str], example: str) -> None:

@@ -7,7 +7,7 @@ at all. Ranges are the components' own business (``__post_init__``, ``build``).
 from __future__ import annotations
 
 import importlib
-import math
+import sys
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -64,12 +64,17 @@ def fits(value: Any, wanted: Any) -> bool:
         return value in inner
     if wanted in (int, float):
         usual = (int,) if wanted is int else (int, float)
-        return isinstance(value, usual) and not isinstance(value, bool) and math.isfinite(value)
+        return isinstance(value, usual) and not isinstance(value, bool) and abs(value) < _beyond(wanted)
     if wanted in WORDS:
         return isinstance(value, str if wanted is Path else wanted)
     if origin in (tuple, *LISTS):
         return isinstance(value, list | tuple) and _parts_fit(value, origin, inner)
     return isinstance(value, Mapping) if origin in (dict, Mapping) else True
+
+
+def _beyond(wanted: type) -> float:
+    """What a number has to be below in size; NaN is below nothing."""
+    return 2.0**62 if wanted is int else sys.float_info.max
 
 
 def _parts_fit(values: Sequence[Any], origin: Any, inner: tuple[Any, ...]) -> bool:

@@ -54,9 +54,15 @@ def _is_whole(value: Any) -> bool:
 
 def number(key: str, value: Any) -> float:
     """A finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         raise _bad(key, value, "must be a number")
-    return float(value)
+    try:
+        converted = float(value)
+    except OverflowError:  # a whole number of more than 308 digits
+        raise UserError(f"{key}: is too large, must be below 1.8e308") from None
+    if not math.isfinite(converted):
+        raise _bad(key, value, "must be a number")
+    return converted
 
 
 def number_within(key: str, value: Any, low: float, high: float, *, closed: tuple[bool, bool]) -> float:
@@ -153,7 +159,10 @@ def path(key: str, value: Any) -> Path:
     """A path, whether something is there or not; a leading ``~`` stands for the home folder."""
     if "\0" in text(key, value):
         raise _bad(key, repr(value), "a path cannot hold a null character")
-    return expanded(value)
+    try:
+        return expanded(value)
+    except UserError:
+        raise _bad(key, value, "there is no home folder for the ~; give the whole path") from None
 
 
 def file(key: str, value: Any) -> Path:

@@ -64,3 +64,9 @@ def test_a_file_whose_name_is_too_long_is_not_there() -> None:
 def test_conditions_are_read_as_run_reads_them(text: str, value: object) -> None:
     key, found = checks.condition(text)
     assert (key, found, type(found)) == ("a", value, type(value))
+
+
+@pytest.mark.parametrize("value", [10**400, -(10**400), float("nan"), float("inf"), True, "1", None])
+def test_what_is_no_number_or_none_that_fits(value: object) -> None:
+    with pytest.raises(UserError, match=r"^lr"):
+        checks.number("lr", value)

@@ -42,6 +42,7 @@ class SGD:
 
     def __post_init__(self) -> None:
         checks.at_least_zero("lr", self.lr)
+        checks.flag("skip_not_finite", self.skip_not_finite)
 
     def init(self, raw: Values) -> None:
         """No memory."""
@@ -84,6 +85,7 @@ class Adam:
         checks.at_least_zero("lr", self.lr)
         checks.betas("betas", self.betas)
         checks.positive("eps", self.eps)
+        checks.flag("skip_not_finite", self.skip_not_finite)
 
     def init(self, raw: Values) -> AdamMemory:
         """Moments at zero."""

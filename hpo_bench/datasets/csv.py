@@ -35,6 +35,7 @@ Kind = Literal["numbers", "truth", "text", "categories"]
 LOADER = "csv/1"
 MINIMUM_ROWS = 10
 MOST_CLASSES = 10  # distinct whole numbers that task=auto still takes for classes
+DIGITS = 300  # of a whole number that is still looked at as one; float64 ends at 308
 SHOWN = 5  # names or labels in a message
 TASKS = ("auto", "regression", "classification")
 DECIMALS = {"auto": ".", "point": ".", "comma": ","}
@@ -42,7 +43,20 @@ MISSING = {
     "", "NA", "N/A", "n/a", "nan", "NaN", "-nan", "-NaN", "null", "NULL", "None", "<NA>", "#N/A", "#NA", "#N/A N/A",
     "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN",
 }  # fmt: skip
-NO_LABELS = {"?", "#DIV/0!", "#NAME?", "#NULL!", "#NUM!", "#REF!", "#VALUE!"}  # nor are these classes
+NO_LABELS = {
+    "?",
+    "NAN",
+    "Nan",
+    "Null",
+    "N.A.",
+    "n.a.",
+    "#DIV/0!",
+    "#NAME?",
+    "#NULL!",
+    "#NUM!",
+    "#REF!",
+    "#VALUE!",
+}  # nor are these classes
 DECIMAL_COMMA = re.compile(r"[+-]?(\d+,?\d*|,\d+)([eE][+-]?\d+)?")
 THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+")
 QUANTITY = re.compile(
@@ -229,7 +243,7 @@ def _column(name: str, cells: pd.Series, decimal: str) -> Column:
         kind: Kind = "truth" if is_bool_dtype(cells) else "numbers"
         values = cells.fillna(0) if missing.any() else cells
         return Column(name, kind, values.to_numpy(), missing)
-    text = np.array([str(cell).strip() for cell in cells], dtype=object)
+    text = np.array([clean_name(str(cell)) for cell in cells], dtype=object)
     missing = missing | np.array([cell in MISSING for cell in text])
     column = Column(name, "text", text, missing, decimal=decimal)
     number = NUMBER if decimal == "." else DECIMAL_COMMA
@@ -244,7 +258,7 @@ def _column(name: str, cells: pd.Series, decimal: str) -> Column:
 def _converted(column: Column, decimal: str) -> np.ndarray:
     """Numbers in text; whole ones stay whole, so that those too long for float64 can be told."""
     cells = [str(cell).replace(decimal, ".") for cell in column.values]
-    whole = all(cells[row].lstrip("+-").isdecimal() for row in column.words)
+    whole = all(len(cells[row]) <= DIGITS and cells[row].lstrip("+-").isdecimal() for row in column.words)
     kind: type = int if whole else float
     converted = [kind(0) if gone else kind(cell) for cell, gone in zip(cells, column.missing, strict=True)]
     return np.array(converted, dtype=object if whole else np.float64)
@@ -306,7 +320,7 @@ def _classes(path: Path, target: Column) -> tuple[np.ndarray, list[str]]:
         UserError: a missing value, or so many different ones that they cannot be classes.
     """
     if target.kind == "text":
-        target = replace(target, missing=target.missing | np.isin(target.values, list(NO_LABELS)))
+        target = replace(target, missing=target.missing | _no_labels(target.values))
     _no_missing(path, [target], "target")
     labels = target.values if target.kind == "numbers" else target.values.astype(str)
     classes, numbers = np.unique(labels, return_inverse=True)
@@ -316,6 +330,12 @@ def _classes(path: Path, target: Column) -> tuple[np.ndarray, list[str]]:
             "for classes; choose another dataset.target or dataset.task=regression"
         )
     return numbers.astype(np.int64), [str(label) for label in classes]
+
+
+def _no_labels(cells: np.ndarray) -> np.ndarray:
+    """Which cells of text are marks for missing values, (N,): known ones, and marks such as - or . among words."""
+    words = np.array([any(map(str.isalnum, cell)) for cell in cells])
+    return np.isin(cells, list(NO_LABELS)) | (~words if words.any() else np.zeros(len(cells), bool))
 
 
 def _numbers(path: Path, columns: Sequence[Column], role: Role) -> np.ndarray:

@@ -19,6 +19,7 @@ BLOCK = 1 << 21  # numbers that are converted to float64 at a time
 LARGEST = 3.4e38  # numbers from here on do not fit into float32: marks for missing values, as -1.797e308 or -3.403e38
 FARTHEST = 1e18  # standard deviations: the square of what lies farther off does not fit into float32
 MARGIN = 1e6  # by which squared errors may differ from the variance of the target
+FILLED = 1e6  # marks for missing values, as 1e20 or -99999999, are larger than this
 TINY = 1e-150  # a standard deviation below lost digits when its square was taken
 
 
@@ -210,6 +211,27 @@ def check_standardised(values: np.ndarray, cell: Callable[[int, int], str]) -> N
     )
 
 
+def check_told_apart(values: np.ndarray, standardised: np.ndarray, cell: Callable[[int, int], str]) -> None:
+    """Refuse a column in which one value is so large that the others are the same beside it, in float32.
+
+    Args:
+        values, standardised: (N, d), the rows that the columns were standardised by.
+        cell: how a message calls the cell in a row and a column.
+
+    Raises:
+        UserError: names the value that is farthest from the mean.
+    """
+    for column in np.flatnonzero(np.abs(values).max(axis=0) >= FILLED):
+        left = len(np.unique(standardised[:, column].astype(np.float32)))
+        if left > 3 or left == len(np.unique(values[:, column])):  # 3: the others, and two marks
+            continue
+        row = int(np.abs(standardised[:, column]).argmax())
+        raise UserError(
+            f"{cell(row, int(column))}: {values[row, column]:g} is so large that the other values are the same beside "
+            "it (a mark for missing values?); correct it, or leave it out"
+        )
+
+
 def check_table(table: Table, precision: str) -> None:
     """Refuse a table that would only show in mid-training, or in the results, what is wrong with it.
 
@@ -281,17 +303,26 @@ def make_table(
     training, validation, test = parts
     known = training + validation
     places = places or Places(f"dataset {name}")
-    inputs, _ = standardise(inputs, known)
-    check_standardised(inputs, partial(_cell, places, order))
+    inputs = _standardised(inputs, known, partial(_cell, places, order))[0]
     check_varies(targets[: training if training > 1 else known], places)
     if targets.dtype == np.int64:
         outputs, target_scale = int(targets.max()) + 1, 1.0
     else:
-        targets, scale = standardise(targets[:, None], known)
-        check_standardised(targets, partial(_cell, replace(places, columns=[places.target or "target"]), order))
+        of_target = replace(places, columns=[places.target or "target"])
+        targets, scale = _standardised(targets[:, None], known, partial(_cell, of_target, order))
         outputs, target_scale = 1, float(scale[0])
     task: Task = "classification" if targets.dtype == np.int64 else "regression"
     return Table(name, task, inputs, targets, training, validation, test, outputs, target_scale, fingerprint)
+
+
+def _standardised(
+    values: np.ndarray, known: int, cell: Callable[[int, int], str]
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """See `standardise`; values that are out of all proportion are refused."""
+    standardised, scale = standardise(values, known)
+    check_standardised(standardised, cell)
+    check_told_apart(values[:known], standardised[:known], cell)
+    return standardised, scale
 
 
 def _cell(places: Places, order: np.ndarray | None, row: int, column: int) -> str:

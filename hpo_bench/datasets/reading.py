@@ -263,12 +263,16 @@ def _read_parquet(path: Path, content: bytes) -> Reading:
     names = checked_names(path, table.column_names)
     index = _index_columns(table)
     kept = [number for number, name in enumerate(table.column_names) if name not in index]
-    frame = table.select(kept).to_pandas(ignore_metadata=True)
+    frame = table.select(kept).replace_schema_metadata(None).to_pandas(ignore_metadata=True)
     shown = tuple(clean_name(name) for name in index if not re.fullmatch(r"__index_level_\d+__", name))
     return Reading(frame.set_axis([names[number] for number in kept], axis="columns"), None, shown)
 
 
 def _index_columns(table: pa.Table) -> list[str]:
     """Columns that pandas would make the index of the table."""
-    metadata = table.schema.pandas_metadata or {}
-    return [name for name in metadata.get("index_columns", []) if isinstance(name, str)]
+    try:
+        metadata = table.schema.pandas_metadata
+    except ValueError:  # not JSON: nothing that pandas wrote
+        return []
+    index = metadata.get("index_columns") if isinstance(metadata, dict) else None
+    return [name for name in index if isinstance(name, str)] if isinstance(index, list) else []

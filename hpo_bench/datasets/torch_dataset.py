@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
@@ -13,9 +13,11 @@ import numpy as np
 from hpo_bench.datasets.base import Table
 from hpo_bench.datasets.preparation import (
     FARTHEST,
+    FILLED,
     LARGEST,
     Places,
     check_standardised,
+    check_told_apart,
     check_varies,
     content_of,
     fingerprint,
@@ -27,7 +29,7 @@ from hpo_bench.datasets.preparation import (
     unseen_classes,
 )
 from hpo_bench.datasets.sources import RemoteFile, Summary
-from hpo_bench.errors import UserError, nearest
+from hpo_bench.errors import UserError, described, nearest
 
 LOADER = "torch/1"
 MINIMUM_ITEMS = 10
@@ -125,6 +127,18 @@ class _Items:
             return f"dataset.source.test: item {row - self.own}"
         return f"dataset.source.training: item {self.order[row]}"
 
+    def target(self, row: int, _: int = 0) -> str:
+        """The target of an item."""
+        return f"{self.of(row)}: the target"
+
+    def entry_of(self, row: int, _: int, entry: int) -> str:
+        """An entry of an item's input, flattened."""
+        return f"{self.of(row)}: entry {entry}"
+
+    def row_of(self, entry: int, row: int, _: int) -> str:
+        """The same, the entry given first."""
+        return self.entry_of(row, 0, entry)
+
 
 def _table(
     name: str, inputs: np.ndarray, targets: np.ndarray, parts: tuple[int, int, int], digest: str, how: str,
@@ -133,34 +147,53 @@ def _table(
     known = parts[0] + parts[1]
     centre, scale = _moments(inputs, known, how)
     if inputs.dtype.kind == "f":
-        _check_inputs(inputs, centre, scale, items)
-    outputs = _classes(targets, known) if targets.dtype == np.int64 else 1
+        _check_inputs(inputs, known, centre, scale, items)
+    outputs = _classes(targets, known, items) if targets.dtype == np.int64 else 1
     check_varies(targets[: parts[0] if parts[0] > 1 else known], Places("dataset.source.training", row="item"))
     if targets.dtype == np.int64:
         return Table(name, "classification", inputs, targets, *parts, outputs, 1.0, digest, centre, scale)
     standardised, target_scale = standardise(targets[:, None], known)
-    check_standardised(standardised, lambda row, _: f"{items.of(row)}: the target")
+    check_standardised(standardised, items.target)
+    check_told_apart(targets[:known, None], standardised[:known], items.target)
     return Table(
         name, "regression", inputs, standardised, *parts, outputs, float(target_scale[0]), digest, centre, scale
     )
 
 
-def _check_inputs(inputs: np.ndarray, centre: np.ndarray | None, scale: np.ndarray | None, items: _Items) -> None:
-    """See `check_standardised`: first of the largest and the smallest of each entry, and of all only to say which."""
+def _check_inputs(
+    inputs: np.ndarray, known: int, centre: np.ndarray | None, scale: np.ndarray | None, items: _Items
+) -> None:  # fmt: skip
+    """See `check_standardised`: first of the largest and the smallest of each entry, and of all only to say which.
+
+    Then `check_told_apart`, of entries that may have marks for missing values. What is not standardised is held against
+    the same bound.
+    """
+    largest, smallest = inputs.max(axis=0), inputs.min(axis=0)
     if centre is None or scale is None:
+        _check_size(inputs, np.maximum(np.abs(largest), np.abs(smallest)), items)
         return
 
     def off(values: np.ndarray) -> np.ndarray:
         return ((values.astype(np.float64) - centre) / scale).reshape(len(values), -1)
 
-    if (np.abs(off(np.stack([inputs.max(axis=0), inputs.min(axis=0)]))) < FARTHEST).all():
+    if not (np.abs(off(np.stack([largest, smallest]))) < FARTHEST).all():
+        for row in range(len(inputs)):
+            check_standardised(off(inputs[row : row + 1]), partial(items.entry_of, row))
+    flat = inputs[:known].reshape(known, -1)
+    centres, scales = (np.broadcast_to(part, inputs.shape[1:]).reshape(-1) for part in (centre, scale))
+    for entry in np.flatnonzero(np.maximum(flat.max(axis=0), -flat.min(axis=0)) >= FILLED):
+        values = flat[:, [entry]].astype(np.float64)
+        check_told_apart(values, (values - centres[entry]) / scales[entry], partial(items.row_of, int(entry)))
+
+
+def _check_size(inputs: np.ndarray, largest: np.ndarray, items: _Items) -> None:
+    if (largest < FARTHEST).all():
         return
-    for row in range(len(inputs)):
-        check_standardised(off(inputs[row : row + 1]), partial(_entry, items.of(row)))
-
-
-def _entry(item: str, row: int, entry: int) -> str:
-    return f"{item}: entry {entry}"
+    row, *_ = (int(at) for at in np.argwhere(np.abs(inputs) >= FARTHEST)[0])
+    raise UserError(
+        f"{items.of(row)}: holds {np.abs(inputs[row]).max():g} in size (allowed: below {FARTHEST:g}, since it is not "
+        "standardised); correct it, or leave it out"
+    )
 
 
 def _notice(table: Table, how: str) -> str:
@@ -184,7 +217,7 @@ def _moments(inputs: np.ndarray, known: int, how: str) -> tuple[np.ndarray | Non
     return moments(inputs, known, tuple(range(1, inputs.ndim - 1)) if how == "channel" else ())
 
 
-def _classes(targets: np.ndarray, known: int) -> int:
+def _classes(targets: np.ndarray, known: int, items: _Items) -> int:
     """How many classes there are.
 
     Raises:
@@ -192,7 +225,7 @@ def _classes(targets: np.ndarray, known: int) -> int:
     """
     low, count = int(targets.min()), int(targets[:known].max()) + 1
     if low < 0:
-        raise UserError(f"dataset.source: class {low} is not allowed, classes count from 0")
+        raise UserError(f"{items.of(int(targets.argmin()))}: class {low} is not allowed, classes count from 0")
     if int(targets.max()) >= count:
         raise UserError(
             f"dataset.source.test: class {targets.max()} is not among those of the other items, 0 to {count - 1}"
@@ -225,8 +258,7 @@ def _read(key: str, dataset: MapStyle) -> tuple[np.ndarray, np.ndarray]:
     """All inputs (N, …) and targets (N,), int64 for classes and float64 otherwise."""
     count = _length(key, dataset)
     first_input, first_target = _pair(key, dataset, 0)
-    inputs = np.empty((count, *first_input.shape), first_input.dtype)
-    targets = np.empty(count, first_target.dtype)
+    inputs, targets = _room(key, count, first_input), _room(key, count, first_target)
     for number in range(count):
         values, target = _pair(key, dataset, number)
         for one, first, what in ((values, first_input, "input"), (target, first_target, "target")):
@@ -242,20 +274,33 @@ def _read(key: str, dataset: MapStyle) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _length(key: str, dataset: MapStyle) -> int:
+    name = type(dataset).__name__
+    if isinstance(dataset, Iterable) and not hasattr(type(dataset), "__getitem__"):
+        raise UserError(f"{key}: {name} can only be gone through; a map-style Dataset, with items by number, is needed")
     try:
         count = len(dataset)
     except (TypeError, NotImplementedError):
-        raise UserError(f"{key}: {type(dataset).__name__} has no length; a map-style Dataset is needed") from None
+        raise UserError(f"{key}: {name} has no length; a map-style Dataset is needed") from None
+    except (Exception, SystemExit) as error:  # the user's code
+        raise UserError(f"{key}: {name} has no length ({described(error)}); a map-style Dataset is needed") from None
     if count < (MINIMUM_ITEMS if key.endswith("training") else 1):
         raise UserError(f"{key} has {count} items; at least {MINIMUM_ITEMS} (for the test 1) are needed")
     return count
+
+
+def _room(key: str, count: int, like: np.ndarray) -> np.ndarray:
+    """An array for ``count`` values such as one of them, whatever number a dataset gives as its length."""
+    try:
+        return np.empty((count, *like.shape), like.dtype)
+    except (MemoryError, ValueError) as error:
+        raise UserError(f"{key}: {count} items of {like.nbytes} bytes do not fit into memory ({error})") from None
 
 
 def _pair(key: str, dataset: MapStyle, number: int) -> tuple[np.ndarray, np.ndarray]:
     """One item as an input of at least one dimension and a target without any."""
     try:
         item = dataset[number]
-    except Exception as error:  # the user's code
+    except (Exception, SystemExit) as error:  # the user's code
         raise UserError(f"{key}: item {number} cannot be read: {type(error).__name__}: {_line(error)}") from None
     if not isinstance(item, (tuple, list)) or len(item) != 2:
         raise UserError(f"{key}: item {number} is {type(item).__name__}, not a pair (input, target)")
@@ -271,6 +316,8 @@ def _numbers(key: str, number: int, what: str, value: Any, kept: Callable[[np.dt
         array = np.asarray(value)
     except Exception as error:  # tensors on a GPU or with gradients, lists of unequal length
         raise UserError(f"{key}: the {what} of item {number} is no array: {_line(error)}") from None
+    if np.ma.is_masked(value):
+        raise UserError(f"{key}: the {what} of item {number} is masked in places; fill these in")
     dtype = kept(array.dtype)
     if dtype is None or array.size == 0:
         kind = array.dtype if array.size else "empty"
@@ -307,5 +354,8 @@ def _usable(key: str, values: np.ndarray, what: str) -> None:
             )
 
 
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
+def _line(error: BaseException) -> str:
+    try:
+        return " ".join(str(error).split())
+    except Exception:  # a class whose __str__ fails
+        return "no message"

@@ -21,6 +21,7 @@ from hpo_bench.models.stateless import Stateless
 Loss = Callable[[Any, Any], Tensor]
 Kind = tuple[tuple[int, ...], torch.dtype, torch.device]
 
+WRAPPERS = (torch.jit.ScriptModule, nn.DataParallel, nn.parallel.DistributedDataParallel)
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -78,6 +79,8 @@ class LiveModules:
 
     def check(self) -> None:
         """Raise where the modules have changed in a way that cannot be followed; what is trained stays as it is."""
+        if torch.is_inference_mode_enabled():
+            raise UserError("torch.inference_mode() is on, in which nothing can be trained; call OnePass outside of it")
         if not all(seen.holds() for seen in self._seen):
             self._look()
 
@@ -130,11 +133,10 @@ class LiveModules:
             try:
                 with stateless.plain_attention():
                     losses, after = self._losses(leaf, batch)
-            except BaseException:
+            except BaseException as error:
                 self._seen[0].stateless.restore()
+                _say_if_too_few(error)
                 raise
-            if not losses.requires_grad:
-                raise UserError("loss: does not depend on the model's parameters; call the model that it is given")
             gradient = _gradient(losses.sum(), leaf, second_order)
 
         def hessian_product(vector: Tensor) -> Tensor:
@@ -144,11 +146,17 @@ class LiveModules:
         return Linearisation(losses.detach(), gradient.detach(), hessian_product, after)
 
     def look_only(self, weights: Tensor, batch: Any) -> Tensor:
-        """The gradient (R, P), with the modules left as they were."""
+        """The gradient (R, P), NaN where the loss is not finite, with the modules left as they were."""
+        seen = self._seen[0]
+        before = seen.untrained() if self.alone else {}  # several are computed from copies
         try:
-            return self.linearise(weights, batch, False).gradient
+            found = self.linearise(weights, batch, False)
         finally:
-            self._seen[0].stateless.restore()
+            seen.stateless.restore()
+            for name, (version, value) in before.items():
+                if seen.parameters[name]._version != version:  # writing would break the window's graph in vain
+                    seen.parameters[name].copy_(value)
+        return torch.where(torch.isfinite(found.loss).unsqueeze(-1), found.gradient, torch.nan)
 
     def _losses(self, weights: Tensor, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss (R,) and the state after it, (R, …) each."""
@@ -158,9 +166,10 @@ class LiveModules:
             return loss.unsqueeze(0), {place: value.unsqueeze(0) for place, value in after.items()}
         self._check_batch(batch)
         stacked = {name: torch.stack([each[name] for each in fixed]) for name in fixed[0]}
+        versions = {name: value._version for name, value in stacked.items()}
         mapped = vmap(self._loss, in_dims=(0, 0, self._batch_axis), randomness="different")
         try:
-            return mapped(self.layout.views(weights), stacked, batch)
+            losses, after = mapped(self.layout.views(weights), stacked, batch)
         except RuntimeError as error:
             text = " ".join(str(error).split())
             if "Batching rule" not in text and "vmap" not in text:
@@ -168,6 +177,8 @@ class LiveModules:
             raise UserError(
                 f"model: cannot be computed for several modules at once; give them one by one ({text[:160]})"
             ) from error
+        changed = {name: value for name, value in stacked.items() if value._version != versions[name]}
+        return losses, {**changed, **after}
 
     def _fixed(self, seen: _Seen) -> dict[str, Tensor]:
         """State, and parameters that are not trained."""
@@ -217,13 +228,23 @@ class _Seen:
         """What can change in a parameter that stays the same object."""
         return [(value.requires_grad, value.shape, value.dtype, value.device) for value in self.parameters.values()]
 
+    def untrained(self) -> dict[str, tuple[int, Tensor]]:
+        """Versions and copies of the other parameters, which a forward pass may still change (a moving average)."""
+        others = ((name, value) for name, value in self.parameters.items() if name not in self.trained)
+        return {name: (value._version, value.detach().clone()) for name, value in others}
+
+    def hooked(self) -> list[str]:
+        """Trained parameters with hooks, which are called for ``backward()`` alone."""
+        named = ((name, self.parameters[name]) for name in self.trained)
+        return [name for name, value in named if value._backward_hooks or value._post_accumulate_grad_hooks]
+
     def tensor(self, place: str) -> Tensor:
         """A parameter, or a tensor of the state."""
         return self.parameters[place] if place in self.parameters else self.stateless.state[place]
 
     def holds(self) -> bool:
         """Whether the module is still as it was, but for the values of its tensors."""
-        return self._flags == self._current() and self.stateless.holds()
+        return self._flags == self._current() and self.stateless.holds() and not self.hooked()
 
     def original(self) -> _Original:
         """What has to stay."""
@@ -268,17 +289,41 @@ def _gradient(value: Tensor, leaf: Tensor, create_graph: bool, vector: Tensor | 
     """Of a sum, or the product of a gradient's Jacobian with a vector.
 
     Raises:
-        UserError: some operation of the module has no second derivative.
+        UserError: some operation of the module has no second derivative, or the value does not depend on the leaf.
     """
+    if vector is not None and not value.requires_grad:  # the loss is linear in the parameters
+        return torch.zeros_like(leaf)
     keep = create_graph or vector is not None
     try:
-        found = torch.autograd.grad(value, leaf, vector, retain_graph=keep, create_graph=create_graph)[0]
+        found = None
+        if value.requires_grad:
+            (found,) = torch.autograd.grad(
+                value, leaf, vector, retain_graph=keep, create_graph=create_graph, allow_unused=True
+            )
     except RuntimeError as error:
         text = " ".join(str(error).split())
+        if "sparse" in text:
+            raise UserError(
+                "model: has a layer with sparse gradients; make its embeddings with sparse=False"
+            ) from error
         if "derivative for" not in text and "double backward" not in text.lower():
             raise
         raise UserError(f"model: has a layer that cannot be differentiated twice ({text[:160]})") from error
+    if found is None:
+        if vector is None:
+            raise UserError("loss: does not depend on the model's parameters; call the model that it is given")
+        return torch.zeros_like(leaf)
     return found if create_graph else found.detach()
+
+
+def _say_if_too_few(error: BaseException) -> None:
+    """Raise in one line what normalisation layers say of a batch of one row."""
+    text = " ".join(str(error).split())
+    if type(error) is ValueError and text.startswith("Expected more than 1"):
+        raise UserError(
+            f"batch: is too small for a normalisation layer in training mode ({text}); leave such a batch out "
+            "(drop_last=True of a DataLoader), or add its rows to another"
+        ) from error
 
 
 def _checked(loss: Loss) -> Loss:
@@ -308,7 +353,7 @@ def _check_given(modules: Sequence[Any], loss: Any) -> None:
     if not modules or not all(isinstance(module, nn.Module) for module in modules):
         raise UserError("model: must be a torch.nn.Module or a list of them")
     for module in modules:
-        if isinstance(module, torch.jit.ScriptModule | nn.DataParallel):
+        if isinstance(module, WRAPPERS):
             raise UserError(
                 f"model: a {type(module).__name__} cannot be called with other parameters; give what it wraps"
             )
@@ -351,12 +396,31 @@ def _check_parameters(seen: _Seen) -> None:
         if dtype not in FLOATS:
             words = "its real and imaginary parts can be trained as parameters" if dtype.is_complex else "not a float"
             raise UserError(f"model: parameter {name} is {dtype}; {words}")
+        _check_writable(name, seen.parameters[name])
+    if names := seen.hooked():
+        raise UserError(
+            f"model: parameter {names[0]} has a hook, which is for backward() and would not be called here; remove it, "
+            "or change the gradient by the module or the loss"
+        )
     if len({kind[1:] for kind in trained.values()}) > 1:
         raise UserError("model: all trained parameters must have one dtype and be on one device")
 
 
+def _check_writable(name: str, value: Tensor) -> None:
+    """Raise where a parameter has no memory of its own that could be written to."""
+    if value.is_meta:
+        raise UserError(f"model: parameter {name} is on the meta device, so it has no values; give it some first")
+    if value.is_inference():
+        raise UserError(f"model: parameter {name} was made in torch.inference_mode(), so it cannot be trained")
+    if any(step == 0 and size > 1 for step, size in zip(value.stride(), value.shape, strict=True)):
+        raise UserError(f"model: entries of parameter {name} share memory (expand); give it a copy of its own")
+
+
 def _check_sharing(seen: Sequence[_Seen]) -> None:
-    """Raise where two modules would write the same tensor: one that is trained, or a buffer in training mode."""
+    """Raise where two modules, or two parameters, would write the same memory.
+
+    What is written are trained parameters, and buffers in training mode.
+    """
     owners: dict[int, tuple[int, str]] = {}
     for number, each in enumerate(seen):
         written = {name: each.parameters[name] for name in each.trained}
@@ -364,9 +428,13 @@ def _check_sharing(seen: Sequence[_Seen]) -> None:
             if layer.training:
                 written |= {stateless.at(path, name): value for name, value in layer.named_buffers(recurse=False)}
         for name, value in written.items():
-            owner, _ = owners.setdefault(id(value), (number, name))
+            owner, first = owners.setdefault(value.data_ptr() or id(value), (number, name))
             if owner != number:
                 raise UserError(
                     f"model: modules {owner} and {number} of the list share {name}; make each of them anew, or by "
                     "copy.deepcopy"
+                )
+            if first != name and {first, name} <= set(each.trained):
+                raise UserError(
+                    f"model: parameters {first} and {name} share their memory; make them one torch.nn.Parameter"
                 )

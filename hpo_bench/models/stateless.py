@@ -11,6 +11,7 @@ import math
 import operator
 import threading
 import types
+import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,7 +22,8 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 _INTERNAL = set(nn.Module().__dict__) - {"training"}
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+DEPTH = 12  # how far into the parts of the parts of a value two modules are compared
 _PLAIN = (str, bytes, bool, complex, type, torch.dtype, torch.device, types.NoneType)
 
 
@@ -41,6 +43,7 @@ class Stateless:
         self.module = module
         self._layers = list(module.named_modules())
         self._held = {path: [(held, dict(held)) for held in _contents(layer)] for path, layer in self._layers}
+        self._hooks = [(held, dict(held)) for _, layer in self._layers for held in _hooks(layer)]
         self.state = self._read_state()
         first: dict[int, str] = {}
         self.names: dict[str, str] = {}
@@ -87,7 +90,8 @@ class Stateless:
 
     def holds(self) -> bool:
         """Whether all that the layers hold is as it was, but for the values inside tensors."""
-        return all(_same(now, then) for contents in self._held.values() for now, then in contents)
+        held = all(_same(now, then) for contents in self._held.values() for now, then in contents)
+        return held and all(_same(now, then) for now, then in self._hooks)
 
     def changes(self) -> list[tuple[str, str, Any]]:
         """Path, name and value of the attributes that are others now."""
@@ -112,6 +116,11 @@ def _contents(layer: nn.Module) -> tuple[dict[str, Any], ...]:
     return layer.__dict__, layer._parameters, layer._buffers, layer._modules
 
 
+def _hooks(layer: nn.Module) -> list[dict[Any, Any]]:
+    """The dictionaries of a layer's hooks."""
+    return [layer.__dict__[name] for name in _HOOKS]
+
+
 def _same(now: dict[str, Any], then: dict[str, Any]) -> bool:
     return len(now) == len(then) and (not now or all(map(operator.is_, now.values(), then.values())))
 
@@ -122,14 +131,16 @@ def at(path: str, name: str) -> str:
 
 
 def put(module: nn.Module, place: str, value: Tensor) -> bool:
-    """Give a place of the state another value: in place where that is possible, else assigned anew.
+    """Give a place of the state, or an untrained parameter, another value: in place if possible, else assigned anew.
 
     Returns:
         Whether it was assigned anew.
     """
     path, _, name = place.rpartition(".")
     layer = module.get_submodule(path)
-    values = layer._buffers if name in layer._buffers else layer.__dict__
+    values: dict[str, Any] = next(
+        (held for held in (layer._buffers, layer._parameters) if name in held), layer.__dict__
+    )
     old = values.get(name)
     if isinstance(old, Tensor) and old.is_contiguous() and kind(old) == kind(value):
         old.copy_(value)
@@ -192,14 +203,16 @@ def plain_attention() -> Iterator[None]:
 def difference(first: nn.Module, other: nn.Module) -> str | None:
     """What keeps two modules from being the same program with other tensors, in a few words; None if nothing does.
 
-    Tensors may differ in their values. Everything else that a layer holds has to be equal: its type, its mode
-    (training or evaluation), rates, sizes, functions, hooks, and which of its places are tied.
+    Parameters, buffers and tensors that are plain attributes may differ in their values. Everything else that a layer
+    holds has to be equal: its type, its mode (training or evaluation), rates, sizes, functions, hooks, which of its
+    places are tied, and the values of tensors that are deeper inside, as in a list of layers that is not registered.
     """
     ours, theirs = dict(first.named_modules()), dict(other.named_modules())
+    comparison = _Comparison(_addresses(first) | _addresses(other))
     for path in [*ours, *theirs]:
         if path not in ours or path not in theirs:
             return f"layer {path} is in one of them only"
-        words = _layer_difference(ours[path], theirs[path])
+        words = _layer_difference(ours[path], theirs[path], comparison)
         if words is not None:
             return f"layer {path or 'itself'}: {words}"
     if Stateless(first).names != Stateless(other).names:
@@ -207,16 +220,20 @@ def difference(first: nn.Module, other: nn.Module) -> str | None:
     return None
 
 
-def _layer_difference(first: nn.Module, other: nn.Module) -> str | None:
+def _layer_difference(first: nn.Module, other: nn.Module, comparison: _Comparison) -> str | None:
     if _program(first) is not _program(other):
         return f"{_program(first).__name__} and {_program(other).__name__}"
     ours, theirs = _held(first), _held(other)
     for name in [*ours, *theirs]:
         if name not in ours or name not in theirs:
             return f"{name} is in one of them only"
-        if not _alike(ours[name], theirs[name]):
-            return f"{name} is {_words(ours[name])} and {_words(theirs[name])}"
+        if not comparison.alike(ours[name], theirs[name]):
+            return _in_words(name, _words(ours[name]), _words(theirs[name]))
     return None
+
+
+def _in_words(name: str, ours: str, theirs: str) -> str:
+    return f"{name} is {ours} and {theirs if ours != theirs else 'another'}"
 
 
 def _program(layer: nn.Module) -> type:
@@ -227,8 +244,13 @@ def _program(layer: nn.Module) -> type:
 def _held(layer: nn.Module) -> dict[str, Any]:
     """What a layer holds besides its sublayers, hooks as lists."""
     values = {name: value for name, value in layer.__dict__.items() if name not in _INTERNAL}
-    values |= {name: list(layer.__dict__[name].values()) for name in _HOOKS}
+    values |= {name: list(held.values()) for name, held in zip(_HOOKS, _hooks(layer), strict=True)}
     return values | {**layer._parameters, **layer._buffers}
+
+
+def _addresses(module: nn.Module) -> set[int]:
+    """Where the values of a module's parameters and state are; other objects may be views of them."""
+    return {value.data_ptr() for value in (*module.parameters(), *Stateless(module).state.values())}
 
 
 def _words(value: object) -> str:
@@ -238,31 +260,54 @@ def _words(value: object) -> str:
     return text if len(text) <= 40 else f"{text[:37]}…"
 
 
-def _alike(first: Any, other: Any, depth: int = 6) -> bool:
-    """Whether two values do the same: equal, tensors of one kind, or made of such values."""
-    if first is other or depth == 0 or isinstance(first, weakref.ref):
-        return True
-    if _is_number(first) and _is_number(other):
-        return bool(first == other) or (math.isnan(first) and math.isnan(other))
-    if type(first) is not type(other):
-        return isinstance(first, Tensor) and isinstance(other, Tensor) and kind(first) == kind(other)
-    if isinstance(first, Tensor):
-        return kind(first) == kind(other) and first.requires_grad == other.requires_grad
-    if isinstance(first, _PLAIN) or (callable(first) and not hasattr(first, "__dict__")):
-        return bool(first == other)
-    return _parts_alike(_parts(first), _parts(other), depth - 1)
+class _Comparison:
+    """Whether values of two modules do the same.
+
+    Args:
+        own: `_addresses` of the modules, whose values may differ.
+    """
+
+    def __init__(self, own: set[int]) -> None:
+        self._own = own
+        self._begun: dict[tuple[int, int], tuple[Any, Any]] = {}  # holds them, so that no number is used again
+
+    def alike(self, first: Any, other: Any, depth: int = DEPTH) -> bool:
+        """Whether two values are equal, tensors of one kind, or made of such values."""
+        if first is other or depth == 0 or isinstance(first, weakref.ref):
+            return True
+        if _is_number(first) and _is_number(other):
+            return bool(first == other) or (math.isnan(first) and math.isnan(other))
+        if isinstance(first, Tensor) and isinstance(other, Tensor):
+            return self._tensors_alike(first, other, depth)
+        if type(first) is not type(other):
+            return False
+        if isinstance(first, _PLAIN) or (callable(first) and not hasattr(first, "__dict__")):
+            return bool(first == other)
+        pair = id(first), id(other)
+        if pair in self._begun:
+            return True
+        self._begun[pair] = first, other
+        ours, theirs = _parts(first), _parts(other)
+        return list(ours) == list(theirs) and all(self.alike(ours[key], theirs[key], depth - 1) for key in ours)
+
+    def _tensors_alike(self, first: Tensor, other: Tensor, depth: int) -> bool:
+        if kind(first) != kind(other):
+            return False
+        if type(first) is type(other) and first.requires_grad != other.requires_grad:
+            return False
+        if depth == DEPTH or first.is_meta or first.data_ptr() in self._own:
+            return True
+        return torch.equal(first, other)
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _parts_alike(ours: Mapping[Any, Any], theirs: Mapping[Any, Any], depth: int) -> bool:
-    return list(ours) == list(theirs) and all(_alike(ours[key], theirs[key], depth) for key in ours)
-
-
 def _parts(value: Any) -> Mapping[Any, Any]:
     """What a value is made of; nothing for one that cannot be looked into."""
+    if isinstance(value, nn.Module):
+        return _held(value) | value._modules
     if isinstance(value, Mapping):
         return value
     if isinstance(value, set | frozenset):
@@ -277,5 +322,16 @@ def _parts(value: Any) -> Mapping[Any, Any]:
     if isinstance(value, Sequence):
         return dict(enumerate(value))
     if hasattr(value, "tobytes"):  # an array of numpy's
-        return {"bytes": value.tobytes()}
-    return getattr(value, "__dict__", {})
+        return {"bytes": value.tobytes(), "shape": getattr(value, "shape", ()), "dtype": getattr(value, "dtype", None)}
+    return _reduced(value)
+
+
+def _reduced(value: Any) -> Mapping[Any, Any]:
+    """What a copy of an object would be made from, which also tells the state of generators, counters and slots."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            reduced = value.__reduce_ex__(2)
+    except Exception:  # of classes that cannot be copied
+        return getattr(value, "__dict__", {})
+    return dict(enumerate(reduced)) if isinstance(reduced, tuple) else {}

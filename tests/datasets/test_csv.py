@@ -405,7 +405,7 @@ def test_words_with_a_few_numbers_are_refused(load: Load) -> None:
     complains(load, table, about="data row 5 of 'y' is '7'")
 
 
-@pytest.mark.parametrize("odd", ["?", "#DIV/0!", "NA", "None"])
+@pytest.mark.parametrize("odd", ["?", "#DIV/0!", "NA", "None", "Nan", "-", ".", "--"])
 def test_marks_for_missing_values_are_no_class(load: Load, odd: str) -> None:
     table = text_rows(wave, lambda row: odd if row == 4 else "uv"[row % 2], header="a,y")
     complains(load, table, about=rf"missing value \({re.escape(odd)}\) in column 'y', data row 5")
@@ -413,6 +413,13 @@ def test_marks_for_missing_values_are_no_class(load: Load, odd: str) -> None:
 
 def test_blanks_around_labels_make_no_other_class(load: Load) -> None:
     assert load(text_rows(wave, lambda row: ["yes", " yes", "no "][row % 3], header="a,y")).outputs == 2
+
+
+def test_labels_that_look_alike_are_one_class_in_one_line(load: Load) -> None:
+    loaded = load(text_rows(wave, lambda row: ['"é\r\nb"', "e\u0301 b", "é  b", "no"][row % 4], header="a,y"))
+    assert loaded.outputs == 2
+    assert loaded.notice is not None
+    assert "(no=0, é b=1)" in loaded.notice
 
 
 def test_the_fingerprint_follows_the_labels(load: Load) -> None:
@@ -446,6 +453,35 @@ def test_marks_for_missing_values_in_numbers_are_located(load: Load, value: str)
     assert "dataset.drop=[b]" in text
     table = text_rows(wave, wave, lambda row: value if row in (3, 9, 20) else wave(row), header="a,b,y")
     complains(load, table, about="column 'y', data row 4: .* is too large")
+
+
+@pytest.mark.parametrize("value", ["9.96921e36", "-1e20", "1e30"])
+@pytest.mark.parametrize("column", ["a", "y"])
+def test_a_mark_beside_which_the_other_values_are_the_same_is_located(load: Load, value: str, column: str) -> None:
+    at = int(fixed_order("csv", ROWS)[0])
+    table = frame()
+    table.loc[at, column] = float(value)
+    complains(load, table, about=rf"column '{column}', data row {at + 1}: .* the other values are the same beside it")
+
+
+def test_large_numbers_that_can_be_told_apart_are_read(load: Load) -> None:
+    load(frame(a=10.0 ** np.linspace(-8, 8, ROWS), b=1.7e18 + 1e9 * np.arange(ROWS)))
+
+
+@pytest.mark.parametrize("digits", [309, 5000])
+def test_whole_numbers_of_any_length_are_located(load: Load, digits: int) -> None:
+    long = text_rows(lambda row: "9" * digits if row == 6 else row, wave, header="a,y")
+    complains(load, long, about=r"infinite value in column 'a', data row 7 \(1 ")
+
+
+@pytest.mark.parametrize("metadata", ["{nonsense", "null", '{"index_columns": 3}'])
+def test_parquet_with_odd_metadata_is_read(load: Load, tmp_path: Path, metadata: str) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.Table.from_pandas(frame()).replace_schema_metadata({"pandas": metadata})
+    pq.write_table(table, tmp_path / "odd.parquet")
+    assert CSV("csv", str(tmp_path / "odd.parquet"), "y").load(0.2).inputs.shape == (ROWS, 2)
 
 
 def test_a_test_row_out_of_all_proportion_is_located(load: Load) -> None:

@@ -136,6 +136,24 @@ def unlike(value: Any, at: int = 7) -> Items:
     return Items(lambda index: value if index == at else (np.array([index, 1.0]), index % 2))
 
 
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise ValueError
+
+
+def mute(index: int) -> Any:
+    raise Mute
+
+
+class Long(Items):
+    def __init__(self, length: int) -> None:
+        super().__init__(lambda index: (np.array([index, 1.0]), index % 2))
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+
 TRAINING = r"^dataset\.source\.training: "
 WRONG: dict[str, tuple[Any, str]] = {
     "a stream": (Stream(), f"{TRAINING}Stream has no length; a map-style Dataset"),
@@ -172,9 +190,19 @@ WRONG: dict[str, tuple[Any, str]] = {
         Items(lambda index: (torch.zeros(2, requires_grad=True), 1)), f"{TRAINING}the input of item 0 is no array: ",
     ),
     "several targets": (Items(lambda index: ([1.0], [1, 2])), f"{TRAINING}the target of item 0 is of shape (2,); one"),
-    "negative": (Items(lambda index: ([1.0], index % 2 - 1)), r"^dataset\.source: class -1 is not allowed"),
+    "negative": (Items(lambda index: ([1.0], index % 2 - 1)), TRAINING + "item [0-9]*: class -1 is not allowed"),
     "one class": (Items(lambda index: ([1.0], 0)), f"{TRAINING}1 classes in 27 items"),
     "no classes": (Items(lambda index: ([1.0], index)), f"{TRAINING}30 classes in 27 items; whole targets are class"),
+    "ends the process": (Items(lambda index: sys.exit(3)), f"{TRAINING}item 0 cannot be read: SystemExit: 3"),
+    "an error without text": (Items(mute), f"{TRAINING}item 0 cannot be read: Mute: no message"),
+    "a length below zero": (Long(-1), f"{TRAINING}Long has no length (ValueError"),
+    "a length of no number": (Long(2**70), f"{TRAINING}Long has no length (OverflowError"),
+    "a length that cannot be": (Long(10**15), f"{TRAINING}1000000000000000 items of 16 bytes do not fit into memory"),
+    "masked": (
+        Items(lambda index: (np.ma.masked_array([1.0, 2.0], [True, False]), 1)),
+        f"{TRAINING}the input of item 0 is masked in places",
+    ),
+    "a mark": (unlike((np.array([1e20, 1.0]), 1)), f"{TRAINING}item 7: entry 0: 1e.20 is so large that the other val"),
     "constant": (Items(lambda index: ([1.0], 0.5)), f"{TRAINING}the target is the same in every item"),
 }  # fmt: skip
 
@@ -185,6 +213,14 @@ def test_what_is_wrong_is_one_clear_line(case: str) -> None:
     with pytest.raises(UserError, match=complaint.replace("(", r"\(").replace(")", r"\)")) as error:
         FromTorch("mine", dataset).load(0.2)
     assert "\n" not in str(error.value)
+
+
+def test_marks_in_what_is_not_standardised_and_in_targets_are_located() -> None:
+    with pytest.raises(UserError, match=r"training: item 7: holds 1e\+20 in size"):
+        FromTorch("mine", unlike((np.array([1e20, 1.0]), 1)), standardise="none").load(0.2)
+    odd = Items(lambda index: (np.array([index, 1.0]), 1e20 if index == 7 else index / 3))
+    with pytest.raises(UserError, match=r"training: item 7: the target: 1e\+20 is so large"):
+        FromTorch("mine", odd).load(0.2)
 
 
 def test_test_items_have_to_be_like_the_others() -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+import itertools
+import random
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -176,6 +179,39 @@ def with_layer(layer: nn.Module) -> nn.Module:
 SHARED = nn.Linear(4, 3)
 
 
+class Slotted:
+    __slots__ = ("rate",)
+
+    def __init__(self, rate: float) -> None:
+        self.rate = rate
+
+
+class Holds(nn.Module):
+    """Keeps something that is neither a parameter nor a buffer."""
+
+    def __init__(self, held: Any) -> None:
+        super().__init__()
+        self.layer, self.held = nn.Linear(4, 1), held
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.layer(inputs)
+
+
+def hooked() -> nn.Sequential:
+    module = net()
+    module[0].register_full_backward_hook(lambda layer, inward, outward: None)
+    return module
+
+
+def in_one_memory(weight: Tensor) -> nn.Module:
+    module = net()
+    module[0].weight.data = weight
+    return module
+
+
+MEMORY = torch.ones(3, 4)
+
+
 @pytest.mark.parametrize(
     ("first", "second", "message"),
     [
@@ -192,11 +228,38 @@ SHARED = nn.Linear(4, 3)
         (lambda: Centred("buffer", 1.0), lambda: Centred("buffer", 2.0), "scale is 1.0 and 2.0"),
         (lambda: with_layer(SHARED), lambda: with_layer(SHARED), "share 1.weight"),
         (net, lambda: net().append(nn.Tanh()), "layer 3 is in one of them only"),
+        (lambda: Holds(Slotted(0.1)), lambda: Holds(Slotted(0.2)), "held is"),
+        (lambda: Holds([nn.Linear(4, 4)]), lambda: Holds([nn.Linear(4, 4)]), "held is"),
+        (lambda: Holds(itertools.count(1)), lambda: Holds(itertools.count(2)), r"held is count\(1\) and count\(2\)"),
+        (lambda: Holds(random.Random(1)), lambda: Holds(random.Random(2)), "held is"),
+        (lambda: Holds(np.random.default_rng(1)), lambda: Holds(np.random.default_rng(2)), "held is"),
+        (lambda: Holds(np.zeros((2, 3))), lambda: Holds(np.zeros((3, 2))), "held is"),
+        (net, hooked, "layer 0: _backward_hooks is"),
+        (lambda: in_one_memory(MEMORY), lambda: in_one_memory(MEMORY), "share 0.weight"),
     ],
 )
 def test_modules_that_are_not_one_program_are_not_run_as_the_first(first: Any, second: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
         OnePass([first(), second()], mean_squared)
+
+
+def test_equal_things_that_modules_hold_are_no_difference() -> None:
+    def closing(module: nn.Sequential) -> nn.Sequential:
+        module[0].register_forward_hook(lambda layer, inputs, output, whole=[module]: None)
+        return module
+
+    OnePass([closing(net()), closing(net())], mean_squared).step(BATCH)
+    one = Holds([nn.Linear(4, 4), Slotted(1.0), random.Random(3), {"a": torch.ones(2)}])
+    OnePass([one, copy.deepcopy(one)], mean_squared).step(BATCH)
+
+
+def test_a_hook_that_comes_later_is_a_difference() -> None:
+    modules = [net(), net()]
+    tuner = OnePass(modules, mean_squared)
+    tuner.step(BATCH)
+    modules[1].register_forward_hook(lambda layer, inputs, output: 0 * output)
+    with pytest.raises(UserError, match="_forward_hooks is"):
+        tuner.step(BATCH)
 
 
 def test_the_same_module_twice_is_an_error() -> None:
@@ -300,3 +363,104 @@ def test_what_cannot_be_trained_is_one_line(make: Callable[[], nn.Module], messa
     for model in (make(), [make(), make()]):
         with pytest.raises(UserError, match=message):
             OnePass(model, mean_squared)
+
+
+# --- what would be lost or wrong without a word ---
+
+
+class Following(nn.Module):
+    """Keeps a moving average of its own weights in parameters that are not trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 1)
+        self.average = copy.deepcopy(self.layer).requires_grad_(False)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        with torch.no_grad():
+            self.average.weight.lerp_(self.layer.weight, 0.5)
+        return self.layer(inputs)
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@pytest.mark.parametrize("together", [False, True])
+def test_parameters_that_forward_changes_are_kept_by_step_and_left_by_tune(together: bool) -> None:
+    one = Following()
+    modules = [one, copy.deepcopy(one)]
+    plain = copy.deepcopy(one)
+    tuner = OnePass(modules if together else one, mean_squared, every=1)
+    plain(INPUTS)
+    tuner.step(BATCH)
+    for module in modules if together else [one]:
+        torch.testing.assert_close(module.average.weight, plain.average.weight)
+    kept = one.average.weight.clone()
+    tuner.tune(BATCH)
+    assert torch.equal(one.average.weight, kept)
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("register", ["register_hook", "register_post_accumulate_grad_hook"])
+def test_hooks_of_parameters_which_would_not_be_called_are_refused(late: bool, register: str) -> None:
+    module = net()
+    tuner = OnePass(module, mean_squared)
+    getattr(module[0].weight, register)(lambda value: None)
+    with pytest.raises(UserError, match=r"parameter 0\.weight has a hook"):
+        tuner.step(BATCH) if late else OnePass(module, mean_squared)
+
+
+def test_memory_that_cannot_be_written_to_is_told() -> None:
+    def with_weight(value: Tensor) -> nn.Module:
+        module = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 1))
+        module[0].weight = nn.Parameter(value)
+        return module
+
+    with torch.inference_mode():
+        inference = net()
+    twice = with_weight(torch.ones(4, 4))
+    twice[1].weight.data = twice[0].weight.data
+    for module, message in (
+        (with_weight(torch.ones(1, 4).expand(4, 4)), "share memory"),
+        (inference, "inference_mode"),
+        (net().to("meta"), "meta device"),
+        (twice, r"0\.weight and 1\.weight share their memory"),
+    ):
+        with pytest.raises(UserError, match=message):
+            OnePass(module, mean_squared)
+    with pytest.raises(UserError, match="inference_mode"), torch.inference_mode():
+        OnePass(net(), mean_squared).step(BATCH)
+
+
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("call", ["step", "tune"])
+def test_a_batch_of_one_row_for_batch_normalisation_is_one_line(together: bool, call: str) -> None:
+    modules = [with_layer(nn.BatchNorm1d(3)) for _ in range(2)]
+    tuner = OnePass(modules if together else modules[0], mean_squared, every=1)
+    tuner.step(BATCH)
+    with pytest.raises(UserError, match="batch: is too small for a normalisation layer") as caught:
+        getattr(tuner, call)((INPUTS[:1], INPUTS[:1, :1]))
+    assert "\n" not in str(caught.value)
+    tuner.step(BATCH)
+
+
+def test_losses_that_do_not_depend_on_the_parameters_are_told_and_linear_ones_train() -> None:
+    constant, outer = torch.tensor(1.0, requires_grad=True), net()
+    for loss in (lambda model, batch: constant * 1, lambda model, batch: mean_squared(outer, batch)):
+        with pytest.raises(UserError, match="does not depend on the model's parameters"):
+            OnePass([net(), net()], loss).step(BATCH)
+    train(OnePass(nn.Linear(4, 1), lambda model, batch: (model(batch[0]) * batch[1]).mean()))
+
+
+def test_sparse_gradients_are_told() -> None:
+    words = nn.Sequential(nn.Embedding(5, 3, sparse=True), nn.Flatten(), nn.Linear(3, 1))
+    tuner = OnePass(words, lambda model, batch: model(batch).mean())
+    with pytest.raises(UserError, match="sparse=False"):
+        tuner.step(torch.zeros(2, 1, dtype=torch.int64))
+
+
+def test_a_validation_batch_without_a_finite_loss_changes_nothing() -> None:
+    tuner = OnePass(net(), mean_squared, every=1)
+    tuner.step(BATCH)
+    before = tuner.hyperparameters
+    with pytest.warns(RuntimeWarning, match="not finite"):
+        tuner.tune((INPUTS[:0], INPUTS[:0, :1]))  # its loss is NaN, its gradient 0
+    assert (tuner.hyperparameters, tuner.skipped) == (before, 1)
