@@ -63,6 +63,9 @@ def parsed_run(text: str) -> dict[str, Any]:
     if content["status"] == "complete":
         for key, (wanted, fits) in OF_COMPLETE.items():
             _check(content, key, wanted, fits)
+        seeds = content["seeds"]
+        if not seeds or len(set(seeds)) < len(seeds):
+            raise ValueError("seeds must name each repetition once, and at least one")
     for key, (wanted, fits) in OPTIONAL.items():
         found = _found(content, key, ABSENT)
         if found is not ABSENT and not (found is None and key in NULLABLE):

@@ -47,6 +47,12 @@ def described(error: BaseException) -> str:
     return text if enough else f"{name}: {text}"
 
 
+def of_the_system(error: OSError) -> str:
+    """Say in one line what the operating system refused: the files concerned, and why, as far as the error knows."""
+    files = [str(name) for name in (error.filename, error.filename2) if name is not None]
+    return ": ".join([*([" -> ".join(files)] if files else []), error.strerror or described(error)])
+
+
 def sendable(error: BaseException) -> UserError | RunError:
     """The error as one of the two classes that every process knows, for what is sent to another process."""
     return UserError(described(error)) if isinstance(error, UserError) else RunError(described(error))

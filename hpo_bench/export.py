@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hpo_bench import notices
+from hpo_bench import index, notices
 from hpo_bench.errors import StoreError, UserError, nearest
 from hpo_bench.inherited import expanded
 from hpo_bench.store import (
@@ -44,7 +44,7 @@ def choose(results_dir: Path, names: Sequence[str]) -> list[Run]:
 
 def _named(results_dir: Path, name: str) -> Run:
     folder = runs_folder(results_dir)
-    known = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    known = index.folders(folder)
     fitting = [name] if name in known else [each for each in known if name and each.startswith(name)]
     if len(fitting) > 1:
         raise UserError(f"{name}: fits {len(fitting)} runs; say more of the name: {', '.join(fitting[:3])}, …")

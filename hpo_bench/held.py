@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hpo_bench import index
+from hpo_bench import index, notices
 from hpo_bench.errors import StoreError
 from hpo_bench.index import Listing, consecutive, spans
 from hpo_bench.store import TABLES, Block, Run, Writer, read_arrow, read_run, runs_folder
@@ -98,7 +98,8 @@ def runs_with(results_dir: Path, wanted: Wanted) -> list[Run]:
 
     Each has the seeds that it is to give, and is marked as a part where it holds more; none where some are missing.
     """
-    own = read_run(runs_folder(results_dir) / wanted.run_id)
+    folder = runs_folder(results_dir) / wanted.run_id
+    own = read_run(folder) if not notices.is_left_out(folder) else None
     if own is not None and own.status == "complete":
         return [own]
     for config_hash in wanted.hashes:
@@ -171,7 +172,9 @@ def _blocks(run: Run) -> Iterator[Block]:
     Raises:
         StoreError: a table is damaged.
     """
-    whole = replace(run, part=False)
+    whole = read_run(run.path)
+    if whole is None:
+        raise StoreError(f"{run.path} is gone")
     tables = {name: read_arrow(whole, name) for name in TABLES if (run.path / f"{name}.parquet").exists()}
     places = {seed: place for place, seed in enumerate(tables["final"]["seed"].to_pylist())}
     weights = _weights(run.path / "final_weights.npz")

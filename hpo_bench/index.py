@@ -114,13 +114,16 @@ def read(runs: Path) -> Listing:
     fresh: list[str] = []
     unfinished, damaged = [], {}
     base = str(runs)
-    for name in _folders(runs):
+    for name in folders(runs):
         folder = f"{base}/{name}"
         file = f"{folder}/run.json"
         try:
             stamp = _stamp(folder)
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             unfinished.append(name)
+            continue
+        except OSError as error:
+            damaged[name] = f"cannot read {file}: {error.strerror or error}"
             continue
         cached = known.get(name)
         if cached is not None and cached[0] == stamp:
@@ -131,9 +134,11 @@ def read(runs: Path) -> Listing:
         except documents.Newer as error:
             damaged[name] = f"{file} is {error}"
             continue
-        except (OSError, ValueError) as error:
-            reason = (error.strerror if isinstance(error, OSError) else None) or error
-            damaged[name] = f"{file} is damaged ({reason}); {documents.again(runs / name)}"
+        except OSError as error:
+            damaged[name] = f"cannot read {file}: {error.strerror or error}"
+            continue
+        except ValueError as error:
+            damaged[name] = f"{file} is damaged ({error}); {documents.again(runs / name)}"
             continue
         try:
             if found.status == "complete":
@@ -191,7 +196,8 @@ def repetitions(entries: Iterable[Entry]) -> dict[str, set[int]]:
     return held
 
 
-def _folders(runs: Path) -> list[str]:
+def folders(runs: Path) -> list[str]:
+    """Names of all folders in a folder, sorted; none where it is not there."""
     try:
         with os.scandir(runs) as found:
             return sorted(item.name for item in found if item.is_dir())

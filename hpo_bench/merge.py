@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from hpo_bench import index
 from hpo_bench.errors import StoreError, UserError
 from hpo_bench.store import Run, Writer, atomic, read_run, read_table, runs_folder, scan, told_apart
 
@@ -103,7 +104,7 @@ def _check(sources: Sequence[Path], results_dir: Path) -> None:
 
 def _folders(results_dir: Path) -> Iterator[Path]:
     folder = runs_folder(results_dir)
-    return (path for path in sorted(folder.iterdir()) if path.is_dir()) if folder.is_dir() else iter(())
+    return (folder / name for name in index.folders(folder))
 
 
 def _is_damaged(path: Path) -> bool:

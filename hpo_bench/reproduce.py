@@ -496,18 +496,32 @@ def draw(chosen: Experiment, runs: Sequence[Run], results_dir: Path, out: Path) 
 
 
 def _guarded(what: str, make: Callable[[], Iterable[tuple[bool, str]]]) -> Iterator[tuple[bool | None, str]]:
+    lines: list[tuple[bool, str]] = []
+
+    def made() -> None:
+        lines.clear()
+        for line in make():
+            lines.append(line)
+
     try:
-        yield from make()
+        notices.started_again(made)
+        yield from lines
     except OSError as error:
+        yield from lines
         yield None, f"{what}: not made ({error.strerror or error})"
     except Exception as error:  # a figure that fails must not take the results of hours with it
+        yield from lines
         yield False, f"{what}: not made ({' '.join(str(error).split()) or type(error).__name__})"
+
+
+def _readable(runs: Sequence[Run]) -> list[Run]:
+    return [run for run in runs if not notices.is_left_out(run.path)]
 
 
 def _figure(name: str, runs: Sequence[Run], results_dir: Path, out: Path) -> Iterator[tuple[bool, str]]:
     from hpo_bench.figures.common.make import Request, make
 
-    for made in make([name], Request(str(results_dir), runs, out)):
+    for made in make([name], Request(str(results_dir), _readable(runs), out)):
         if made.files:
             yield True, f"{made.name}: {made.drawn} -> {made.files[0]}"
         else:
@@ -519,7 +533,7 @@ def _made_table(name: str, runs: Sequence[Run], results_dir: Path, out: Path) ->
     from hpo_bench.analysis.render import FORMATS
     from hpo_bench.store import atomic
 
-    kind = tables.TABLES.get(name)
+    runs, kind = _readable(runs), tables.TABLES.get(name)
     stored = {run.dataset for run in runs}
     datasets = [dataset for dataset in (kind.datasets if kind else ()) if dataset in stored] or sorted(stored)
     made = tables.build(name, results_dir, datasets=datasets, where=_common(runs))

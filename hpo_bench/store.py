@@ -16,6 +16,7 @@ import errno
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,6 +26,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from hpo_bench import documents, identity, index, locks, notices, signals
@@ -42,6 +44,7 @@ CURVE_COLUMNS = (
 )  # fmt: skip
 TABLES = ("final", "curves", "hypergradients", "trials")
 KEYS = ("seed", "step")
+OF = b"hpo_bench.config_hash"  # in a table's schema: of which configuration its rows are
 UNREADABLE = (pa.ArrowException, OSError, ValueError)
 TRANSIENT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EACCES, errno.EPERM, errno.ESTALE)
 
@@ -161,8 +164,7 @@ def scan(results_dir: str | Path, on_error: Callable[[StoreError], None] | None 
     (`notices.leaving_out`) so are those that cannot be read, and complete ones whose tables are missing or cut off.
     """
     folder = runs_folder(results_dir)
-    names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir()) if folder.is_dir() else []
-    for name in names:
+    for name in index.folders(folder):
         if notices.is_left_out(folder / name):
             continue
         try:
@@ -227,13 +229,15 @@ def read_arrow(run: Run, table: str, columns: Sequence[str] | None = None) -> pa
     try:
         with pq.ParquetFile(file) as content:
             found = _columns(content, columns)
-            if run.part:
-                seeds = _columns(content, ["seed"])["seed"].to_numpy()
-                found = found.filter(np.isin(seeds, run.seeds))
+            seeds = found if "seed" in found.column_names else _columns(content, ["seed"])
+            of = (content.schema_arrow.metadata or {}).get(OF)
     except FileNotFoundError:
         raise StoreError(f"{file} is missing; {again(run.path)}") from None
     except UNREADABLE as error:
         raise StoreError(f"{file} is damaged ({_first_line(error)}); {again(run.path)}") from None
+    _check_owner(run, file, of, seeds)
+    if run.part:
+        found = found.filter(np.isin(seeds["seed"].to_numpy(), run.seeds))
     required = columns if columns is not None else {"final": FINAL_COLUMNS, "curves": CURVE_COLUMNS}.get(table, ())
     missing = [column for column in required if column not in found.column_names]
     if missing:
@@ -246,6 +250,34 @@ def read_arrow(run: Run, table: str, columns: Sequence[str] | None = None) -> pa
     if "status" in found.column_names and found.schema.field("status").type != pa.string():
         found = found.set_column(found.column_names.index("status"), "status", found["status"].cast(pa.string()))
     return found.replace_schema_metadata(None)
+
+
+def _check_owner(run: Run, file: Path, of: bytes | None, table: pa.Table) -> None:
+    """Make sure that a table is the run's own, and not that of another run that was put in its place.
+
+    Args:
+        of: what its schema says of its configuration; None where another program, or an earlier version, wrote it.
+        table: with its column of seeds, if it has one.
+
+    Raises:
+        StoreError: it is of another configuration, or of other repetitions than ``run.json`` names.
+    """
+    if of is not None and of.decode(errors="replace") != run.config_hash:
+        raise StoreError(
+            f"{file} is damaged (of configuration {of.decode(errors='replace')}, run.json is of {run.config_hash}); "
+            f"{again(run.path)}"
+        )
+    if "seed" not in table.column_names or not pa.types.is_integer(table["seed"].type):
+        return  # told of below
+    held, wanted = set(pc.unique(table["seed"]).to_pylist()), set(run.seeds)
+    strange = sorted(seed for seed in held if seed is not None and seed not in wanted)
+    if strange and not run.part:
+        raise StoreError(f"{file} is damaged (holds seed {strange[0]}, run.json does not); {again(run.path)}")
+    lacking = sorted(wanted.difference(held)) if file.stem in ("final", "curves") else []
+    if lacking:
+        raise StoreError(f"{file} is damaged (lacks seed {lacking[0]} of run.json); {again(run.path)}")
+    if file.stem == "final" and table.num_rows != len(held):
+        raise StoreError(f"{file} is damaged (holds a seed twice); {again(run.path)}")
 
 
 def _columns(content: pq.ParquetFile, columns: Sequence[str] | None) -> pa.Table:
@@ -277,7 +309,11 @@ def atomic(path: Path) -> Iterator[Path]:
 
     The name is always the same, so that the next to write ``path`` takes up what a killed process left of it; who
     writes holds a lock on it. Where it is taken, or there are no locks, another name is made up.
+
+    Raises:
+        OSError: it cannot be written, or something is there that must not be replaced: a device, a pipe.
     """
+    _refuse_special(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary, descriptor = _temporary(path)
     try:
@@ -290,6 +326,20 @@ def atomic(path: Path) -> Iterator[Path]:
         raise
     finally:
         os.close(descriptor)
+
+
+def _refuse_special(path: Path) -> None:
+    """Refuse what is no file: who may write to ``/dev`` would put a file in the place of ``/dev/null``.
+
+    Raises:
+        OSError: see above.
+    """
+    folder = Path(os.path.realpath(path.parent))
+    among_devices = folder == Path("/dev") or Path("/proc") in (folder, *folder.parents)
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        kind = path.stat().st_mode
+        if among_devices or not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
 
 
 def _temporary(path: Path) -> tuple[Path, int]:
@@ -494,7 +544,7 @@ class Writer:
                 for kind in ("train", "evaluate", "total")
             }
             (self.path / "run.json").unlink(missing_ok=True)  # of a failed run, or of one that is computed again
-            self._commit_tables(blocks, order)
+            self._commit_tables(blocks, order, str(document.get("config_hash", "")))
             taken = [dict(block.taken_from) for block, _ in blocks if block.taken_from]
             content = {"format": FORMAT, "status": "complete", **document, "seconds": seconds, "seeds": order}
             self._write_document({**content, "taken_from": taken} if taken else content)
@@ -503,14 +553,17 @@ class Writer:
         assert run is not None
         return run
 
-    def _commit_tables(self, blocks: Sequence[tuple[_Stored, Sequence[int]]], order: Sequence[int]) -> None:
+    def _commit_tables(
+        self, blocks: Sequence[tuple[_Stored, Sequence[int]]], order: Sequence[int], config_hash: str
+    ) -> None:
         position = {seed: index for index, seed in enumerate(order)}
         first = blocks[0][0].folder
         for name in TABLES:
             if not (first / f"{name}.parquet").exists():
                 continue
             parts = [_rows_of(block, own, name) for block, own in blocks]
-            write_table(self.path / f"{name}.parquet", _in_seed_order(pa.concat_tables(parts), position))
+            joined = _in_seed_order(pa.concat_tables(parts), position)
+            write_table(self.path / f"{name}.parquet", joined.replace_schema_metadata({OF: config_hash}))
         if (first / "final_weights.npz").exists():
             self._commit_weights(blocks, position)
 

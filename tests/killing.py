@@ -2,6 +2,8 @@
 
     python -m tests.killing [--all] [SCENARIO]      # in a process of its own: forks of one that has trained would hang
 
+    --all: at every place, with every error; otherwise at those that differ (`disturbances`)
+
 Prints a line for each place after which the same command did not end as an undisturbed one, and then how many were
 tried. `tests/test_killing.py` wants no line but the last.
 """
@@ -12,12 +14,14 @@ import errno
 import gc
 import hashlib
 import os
+import re
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -30,6 +34,7 @@ from hpo_bench.errors import RunError, UserError
 from hpo_bench.experiment import code_version, environment, execute
 from hpo_bench.plan import Experiment, Part
 from hpo_bench.search.asha import ASHA
+from hpo_bench.search.bayesopt import BayesianOptimisation
 from hpo_bench.search.pbt import PopulationBasedTraining
 from tests import places
 from tests.make_store import make_run
@@ -51,12 +56,20 @@ def again(root: Path, force: bool = True) -> None:
     execute(make_settings(root, force=force, workers=1, hyperparameter_updates=1, repetitions=2))
 
 
-def search(root: Path) -> None:
-    """A search that halves, and one of a population."""
-    for kind in (ASHA(trials=2, batch=2, grace=10), PopulationBasedTraining(population=2, interval=10)):
+def held(root: Path) -> None:
+    """A run of which another holds two repetitions."""
+    execute(make_settings(root, workers=1, hyperparameter_updates=1, repetitions=3))
+
+
+def search(kind: Any) -> Act:
+    """A search with a checkpoint at each of its decisions."""
+
+    def act(root: Path) -> None:
         method = replace(make_method("random_validation"), name=type(kind).__name__.lower(), search=kind)
         changes = {"hyperparameter_updates": 2, "repetitions": 1, "workers": 1}
         execute(make_settings(root, method, checkpoint_every=0.0, **changes))
+
+    return act
 
 
 def joined(root: Path) -> None:
@@ -128,7 +141,7 @@ def prepare(name: str, root: Path) -> None:
     elif name == "fetched":
         (root.parent / "mirror" / "set").mkdir(parents=True)
         (root.parent / "mirror" / "set" / "file.bin").write_bytes(b"content" * 1000)
-    elif name == "again":
+    elif name in ("again", "held"):
         places.undisturbed(root, lambda: again(root, force=False), root.parent / "said")
 
 
@@ -162,11 +175,32 @@ def expected(act: Act) -> Act:
     return guarded
 
 
-def tried(name: str, act: Act, every: bool) -> Iterator[str]:
-    """Kill the scenario, and let it fail, at every place; a line for whatever goes wrong, then how many there are.
+def disturbances(found: Sequence[str], every: bool) -> Iterator[tuple[int, int | None]]:
+    """Which places to try (from 1 up), each with an error, or None for a kill.
+
+    A kill is tried once for each state of the disk, so not between two places that leave it as it is. An error is tried
+    at the first place of each kind: the same event on the same file, of whichever run and block it is.
 
     Args:
-        every: let each place fail with each of the errors; with one of them in turn otherwise.
+        every: kill, and try each of the errors, at each place.
+    """
+    kinds: set[str] = set()
+    above = ""
+    for at, place in enumerate(found, 1):
+        above = above if place.endswith(places.UNCHANGED) else place  # a lock is that of the file before it
+        kind = re.sub(r"[0-9a-f]{12}|\d+", "#", re.sub(r"runs/[^/]*", "runs/#", f"{above}; {place}"))
+        if every or at == 1 or not found[at - 2].endswith(places.UNCHANGED):
+            yield at, None
+        if every or kind not in kinds:
+            yield from ((at, error) for error in (ERRORS if every else (ERRORS[at % len(ERRORS)],)))
+        kinds.add(kind)
+
+
+def tried(name: str, act: Act, every: bool) -> Iterator[str]:
+    """Kill the scenario, and let it fail; a line for whatever goes wrong, then how many places and trials there are.
+
+    Args:
+        every: see `disturbances`.
     """
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # where fsync costs nothing
     with tempfile.TemporaryDirectory(prefix="hpo-bench-", dir=memory) as folder:
@@ -178,14 +212,15 @@ def tried(name: str, act: Act, every: bool) -> Iterator[str]:
         prepare(name, root)
         found = places.recorded(root, command, said)
         whole = content(root)
-        for at, place in enumerate(found, 1):
-            for error in (None, *ERRORS) if every else (None, ERRORS[at % len(ERRORS)]):
-                prepare(name, root)
-                for text in _disturbed(root, command, at, error, said):
-                    yield f"{name}: {'killed' if error is None else errno.errorcode[error]} at {place} ({at}): {text}"
-                for text in _goes_on(root, command, whole, said):
-                    yield f"{name}: {'killed' if error is None else errno.errorcode[error]} at {place} ({at}): {text}"
-        yield f"{name}: {len(found)} places"
+        chosen = list(disturbances(found, every))
+        for at, error in chosen:
+            what = f"{name}: {'killed' if error is None else errno.errorcode[error]} at {found[at - 1]} ({at})"
+            prepare(name, root)
+            for text in _disturbed(root, command, at, error, said):
+                yield f"{what}: {text}"
+            for text in _goes_on(root, command, whole, said):
+                yield f"{what}: {text}"
+        yield f"{name}: {len(found)} places, {len(chosen)} trials"
 
 
 def _disturbed(root: Path, command: Callable[[], None], at: int, error: int | None, said: Path) -> list[str]:
@@ -207,9 +242,17 @@ def _goes_on(root: Path, command: Callable[[], None], whole: dict[str, object], 
 
 
 SCENARIOS: dict[str, Act] = {
-    "run": run, "again": again, "search": search, "joined": joined, "listed": listed, "fetched": fetched,
+    "run": run,
+    "again": again,
+    "held": held,
+    "halving": search(ASHA(trials=2, batch=2, grace=10)),
+    "population": search(PopulationBasedTraining(population=2, interval=10)),
+    "bayesian": search(BayesianOptimisation(trials=2, random=2)),  # the process itself touches no disk
+    "joined": joined,
+    "listed": listed,
+    "fetched": fetched,
     "reproduced": reproduced,
-}  # fmt: skip
+}
 
 
 def main(names: Sequence[str]) -> None:

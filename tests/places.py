@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+UNCHANGED = " -"  # ends the name of a place that leaves the disk as it is
 EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "shutil.rmtree", "fcntl.flock")
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
@@ -45,9 +46,18 @@ def _seen(event: str, arguments: tuple[object, ...]) -> None:
     _own.busy = True  # what it does itself is no place
     try:
         assert _act is not None
-        _act(number, f"{event} {Path(str(name)).name}")
+        _act(number, _named(event, Path(str(name))))
     finally:
         _own.busy = False
+
+
+def _named(event: str, path: Path) -> str:
+    """A place by its event and its path below the root; locks and fsync have none, they are of the file before."""
+    if event in ("fcntl.flock", "fsync"):
+        return f"{event}{UNCHANGED}"
+    made = event == "os.mkdir" and path.exists()
+    gone = event in ("os.remove", "os.rmdir", "shutil.rmtree") and not path.exists()
+    return f"{event} {path.relative_to(_root) if _root else path}{UNCHANGED if made or gone else ''}"
 
 
 _fsync = os.fsync
@@ -89,7 +99,7 @@ def _in_a_fork(root: Path, command: Callable[[], None], act: Act, report: Path) 
 
 
 def recorded(root: Path, command: Callable[[], None], report: Path) -> list[str]:
-    """The places that an undisturbed command comes to."""
+    """The places that an undisturbed command comes to, in order; those that change nothing end in `UNCHANGED`."""
     log = report.with_suffix(".places")
 
     def write(number: int, place: str) -> None:

@@ -110,8 +110,78 @@ def test_damage_inside_a_table_is_found_where_it_is_read(results: Path, capsys: 
     with pytest.raises(UserError, match=r"final\.parquet is damaged"):
         load.finals(runs)
     with notices.leaving_out():
-        assert set(load.finals(runs)["method"]) == {"random", "ours_wd_lr_m"}
+        found = notices.started_again(lambda: load.finals(load.find(results)))
+    assert set(found["method"]) == {"random", "ours_wd_lr_m"}
     assert capsys.readouterr().err.count("left out") == 1
+
+
+def swap(one: Path, other: Path) -> None:
+    content = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(content)
+
+
+def with_table(folder: Path, name: str, change: Any) -> None:
+    file = folder / f"{name}.parquet"
+    pq.write_table(change(pq.read_table(file, partitioning=None)), file)
+
+
+OF_OTHERS = {
+    "swapped": lambda folder: swap(folder / "final.parquet", next(folder.parent.glob("*-random-*/final.parquet"))),
+    "other seeds": lambda folder: edit(folder, seeds=[0, 1, 7]),
+    "fewer seeds": lambda folder: edit(folder, seeds=[0, 1]),
+    "a seed twice": lambda folder: with_table(
+        folder, "final", lambda table: pa.concat_tables([table, table.slice(0, 1)])
+    ),
+    "no rows": lambda folder: with_table(folder, "final", lambda table: table.slice(0, 0)),
+    "no curves": lambda folder: with_table(folder, "curves", lambda table: table.slice(0, 0)),
+}
+
+
+@pytest.mark.parametrize("change", OF_OTHERS)
+def test_a_table_that_is_not_the_runs_own_is_damage(results: Path, change: str) -> None:
+    OF_OTHERS[change](bad(results))
+    run = read_run(bad(results))
+    assert run is not None
+    with pytest.raises(StoreError, match=r"damaged \((of configuration|holds|lacks)"):
+        read_table(run, "curves" if change == "no curves" else "final", ["test_metric"])
+
+
+@pytest.mark.parametrize("change", ["other seeds", "no rows"])
+def test_what_is_found_late_is_left_out_of_everything(
+    results: Path, change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(results.parent)
+    OF_OTHERS[change](bad(results))
+    for arguments in (["table", "summary"], ["report"], ["plot", "fig09", "--dataset", ENERGY, "--format", "png"]):
+        done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+        assert done.exit_code == 2, (arguments, done.output)
+        assert done.stderr.count("left out") == 1
+        assert done.stdout.strip()
+    other = next(path.name for path in (results / "runs").glob("*-random-*"))
+    with pytest.raises(StoreError, match="damaged"):
+        CliRunner().invoke(app, ["compare", other, bad(results).name], catch_exceptions=False)
+
+
+def test_a_run_that_names_a_seed_twice_or_none_is_damage(results: Path) -> None:
+    for seeds in ([0, 0, 1], []):
+        edit(bad(results), seeds=seeds)
+        with pytest.raises(StoreError, match="seeds must name each repetition once"):
+            read_run(bad(results))
+
+
+def test_a_table_that_another_program_wrote_says_no_configuration(results: Path) -> None:
+    with_table(bad(results), "final", lambda table: table.replace_schema_metadata(None))
+    assert len(load.finals(load.find(results))) == 9
+
+
+def test_what_cannot_be_read_is_not_unfinished(results: Path) -> None:
+    file = bad(results) / "run.json"
+    file.unlink()
+    file.symlink_to(file.name)
+    listing = index.read(results / "runs")
+    assert listing.unfinished == ()
+    assert "cannot read" in listing.damaged[bad(results).name]
 
 
 # --- what other programs make of the files ---

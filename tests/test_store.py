@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -64,7 +65,7 @@ def test_a_truncated_table_is_named(run, keep):
 
 
 def test_a_missing_table_and_a_missing_column_are_named(run):
-    store.write_table(run.path / "final.parquet", pa.table({"seed": [1]}))
+    store.write_table(run.path / "final.parquet", pa.table({"seed": [0, 1, 2]}))
     with pytest.raises(StoreError, match="lacks the column status"):
         store.read_table(run, "final")
     with pytest.raises(StoreError, match=r"(?s)lacks|damaged|column"):
@@ -89,6 +90,18 @@ def test_an_atomic_file_is_whole_or_absent(tmp_path):
     write(fail=False)
     assert target.read_text() == "new"
     assert [p.name for p in target.parent.iterdir()] == ["file.txt"]
+
+
+def test_what_is_no_file_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "null").symlink_to(os.devnull)
+    for path in (tmp_path / "pipe", tmp_path / "null"):
+        with pytest.raises(OSError, match="not a regular file"), store.atomic(path):
+            pass
+    for path in (Path(os.devnull), Path("/dev/stdout")):
+        with pytest.raises(OSError, match="not a regular file"):
+            store._refuse_special(path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["null", "pipe"]
 
 
 def test_json_that_no_parser_would_read_is_refused(tmp_path):

@@ -324,17 +324,19 @@ def failure_aware(frame: pd.DataFrame, column: str = "test_metric") -> NDArray[n
 
 
 def _readable(runs: Runs, tables: Iterable[pa.Table | StoreError]) -> tuple[list[Run], list[pa.Table]]:
-    """Runs whose table could be read, and their tables; the others are left out, where that may be.
+    """Runs and their tables, if all could be read.
 
     Raises:
-        StoreError: it may not.
+        StoreError, FoundLate: see `hpo_bench.notices.leave_out_late`.
     """
     kept: list[tuple[Run, pa.Table]] = []
+    damaged: dict[Path, StoreError] = {}
     for run, table in zip(runs, tables, strict=True):
         if isinstance(table, StoreError):
-            notices.leave_out(run.path, table)
+            damaged[run.path] = table
         else:
             kept.append((run, table))
+    notices.leave_out_late(damaged)
     return [run for run, _ in kept], [table for _, table in kept]
 
 

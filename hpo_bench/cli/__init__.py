@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from hpo_bench import __version__, notices, signals
-from hpo_bench.errors import RunError, UserError, nearest
+from hpo_bench.errors import RunError, UserError, nearest, of_the_system
 from hpo_bench.inherited import (
     Careful,
     careful_streams,
@@ -64,12 +65,16 @@ class _Commands(TyperGroup):
         found = getattr(import_module(f"hpo_bench.cli.{module}"), attribute)
         command = typer.main.get_command(found if isinstance(found, typer.Typer) else _single(found))
         command.name = cmd_name
-        _expand_paths(command)
+        _prepare(command)
         return command
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        with _usage_in_one_line():
+            return list(super().parse_args(ctx, args))
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            with signals.handled(), notices.leaving_out() as left_out:
+            with _usage_in_one_line(), signals.handled(), notices.leaving_out() as left_out:
                 result = super().invoke(ctx)
             if left_out.folders:
                 raise typer.Exit(2)
@@ -82,18 +87,37 @@ class _Commands(TyperGroup):
             raise typer.Exit(130) from None
 
 
-def _expand_paths(command: Any) -> None:
-    """Let every option and argument of a command that is a path know the home folder by ``~``."""
+@contextlib.contextmanager
+def _usage_in_one_line() -> Iterator[None]:
+    """Context: options and arguments that a command does not take are a `UserError`, not four lines."""
+    try:
+        yield
+    except Exception as error:  # Typer carries a Click of its own, or uses another: its classes have no fixed place
+        names = [kind.__name__ for kind in type(error).__mro__]
+        if "UsageError" not in names or "NoArgsIsHelpError" in names:
+            raise
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context is not None else "hpo-bench"
+        message = str(getattr(error, "format_message", error.__str__)()).rstrip(".")
+        raise UserError(f"{message}; see {command} --help") from None
+
+
+def _prepare(command: Any) -> None:
+    """Let every option and argument of a command that is a path know the home folder by ``~``.
+
+    A command that finds a damaged run late is called again without it.
+    """
     for below in getattr(command, "commands", {}).values():
-        _expand_paths(below)
+        _prepare(below)
     if command.callback is not None:
-        command.callback = _with_expanded_paths(command.callback)
+        command.callback = _prepared(command.callback)
 
 
-def _with_expanded_paths(function: Callable[..., Any]) -> Callable[..., Any]:
+def _prepared(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def called(**values: Any) -> Any:
-        return function(**{name: _expanded(value) for name, value in values.items()})
+        given = {name: _expanded(value) for name, value in values.items()}
+        return notices.started_again(lambda: function(**given))
 
     return called
 
@@ -185,7 +209,9 @@ def print_error(error: Exception) -> int:
         The exit code: 2 for a mistake of the user, 1 for a failure.
     """
     text = " ".join(str(error).split())
-    if not isinstance(error, EXPECTED):
+    if isinstance(error, OSError):  # a disk that is full, a folder of somebody else's, no file descriptor left
+        text = " ".join(of_the_system(error).split())
+    elif not isinstance(error, EXPECTED):
         text = f"internal error: {type(error).__name__}: {text} (set HPO_BENCH_DEBUG=1 to see where)"
     red, plain = ("\033[31m", "\033[0m") if is_terminal(sys.stderr) and variable("NO_COLOR") is None else ("", "")
     tell(f"{red}error: {text}{plain}")

@@ -23,11 +23,13 @@ def compare(
     from hpo_bench import compare as comparing
     from hpo_bench.errors import UserError, nearest
     from hpo_bench.export import choose
+    from hpo_bench.notices import leaving_out_nothing
 
     if format_ not in FORMATS:
         raise UserError(f"--format {format_}: {nearest(format_, FORMATS)}")
-    runs = choose(results, [a, b])
-    found = comparing.compare(runs[0], runs[1], seed)
+    with leaving_out_nothing():
+        runs = choose(results, [a, b])
+        found = comparing.compare(runs[0], runs[1], seed)
     if format_ == "json":
         typer.echo(json.dumps(comparing.plain(found), indent=2, ensure_ascii=False, allow_nan=False))
     else:

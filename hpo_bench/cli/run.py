@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hpo_bench import checks
-from hpo_bench.errors import Failed, RunError, UserError, described, nearest, sendable
+from hpo_bench.errors import Failed, RunError, UserError, described, nearest, of_the_system, sendable
 from hpo_bench.inherited import careful_streams, expanded, tell
 
 if TYPE_CHECKING:
@@ -192,8 +192,9 @@ def call_hydra(line: CommandLine) -> list[Exception]:
         failures += several.failures
     except EXPLAINED as error:
         raise explain(error, line.config_dir, line.overrides) from None
-    except OSError as error:
-        raise UserError(f"cannot write to {error.filename}: {error.strerror or error}") from None
+    except OSError as error:  # of the folder that Hydra makes for a multirun; a full disk does not name it
+        what = "" if error.filename else "the configuration of this multirun (hydra.sweep.dir): "
+        raise UserError(f"cannot write to {what}{of_the_system(error)}") from None
     except Exception as error:
         if type(error) is RuntimeError and "srun" in str(error):
             raise UserError(

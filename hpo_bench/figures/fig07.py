@@ -16,8 +16,10 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter
 
+from hpo_bench import notices
 from hpo_bench.analysis import load
 from hpo_bench.analysis.load import Runs
+from hpo_bench.errors import StoreError
 from hpo_bench.figures.common import paper, style
 from hpo_bench.figures.common import points as common
 from hpo_bench.figures.common.base import Options, Plotted, Points
@@ -75,8 +77,16 @@ def _by_cell(runs: Runs, method: str) -> dict[tuple[int, int], Runs]:
 
 def _first_update(runs: Runs) -> pd.DataFrame:
     """Hypergradients and steps of the first hyperparameter update, by seed."""
-    frame = pd.concat([read_table(run, "hypergradients") for run in runs])
+    frame = pd.concat([_hypergradients(run) for run in runs])
     return frame[frame["hyper_step"] == 0].drop_duplicates("seed").set_index("seed")
+
+
+def _hypergradients(run: Run) -> pd.DataFrame:
+    try:
+        return read_table(run, "hypergradients")
+    except StoreError as error:
+        notices.leave_out_late({run.path: error})
+        raise
 
 
 def _errors(cell: tuple[int, int], approximate: Runs, exact: Runs, options: Options) -> list[dict[str, Any]]:

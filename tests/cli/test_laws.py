@@ -162,12 +162,12 @@ def test_a_failure_is_shown_as_it_was_written(call: Call, tmp_path: Path) -> Non
 def test_every_path_of_a_command_knows_the_home_folder(words: tuple[str, ...]) -> None:
     """What a command calls is given expanded paths, so that an option added later is no exception."""
     function = dict(commands())[words].callback
-    assert function is None or function.__code__ is cli._with_expanded_paths(print).__code__
+    assert function is None or function.__code__ is cli._prepared(print).__code__
 
 
 def test_values_that_are_paths_are_expanded_also_in_lists(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
-    called = cli._with_expanded_paths(lambda **values: values)
+    called = cli._prepared(lambda **values: values)
     assert called(one=Path("~/a"), many=[Path("~/b"), Path("c")], text="~/d", nothing=None) == {
         "one": Path("/home/me/a"), "many": [Path("/home/me/b"), Path("c")], "text": "~/d", "nothing": None,
     }  # fmt: skip

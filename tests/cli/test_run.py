@@ -161,6 +161,9 @@ def test_a_mistake_is_one_line_and_exit_code_2(call: Call, arguments: tuple[str,
 @pytest.mark.parametrize(("error", "code", "text"), [
     (UserError("a mistake"), 2, "error: a mistake"),
     (RunError("went wrong\nin two lines"), 1, "error: went wrong in two lines"),
+    (OSError(28, "No space left on device", "a/file"), 1, "error: a/file: No space left on device"),
+    (PermissionError(13, "Permission denied", "a", None, "b"), 1, "error: a -> b: Permission denied"),
+    (OSError("of a library"), 1, "error: OSError: of a library"),
     (KeyError("x"), 1, "error: internal error: KeyError: 'x' (set HPO_BENCH_DEBUG=1 to see where)"),
 ])  # fmt: skip
 def test_what_a_run_raises_decides_the_exit_code(
@@ -171,6 +174,16 @@ def test_what_a_run_raises_decides_the_exit_code(
 
     monkeypatch.setattr(hpo_bench.experiment, "execute", execute)
     assert call("run", "seed=1") == (code, "", text + "\n")
+
+
+@pytest.mark.parametrize("words", [
+    ["--foo"], ["compare"], ["compare", "a", "b", "--foo"], ["table", "--seed=a", "x"], ["data", "x"], ["merge"],
+])  # fmt: skip
+def test_what_a_command_does_not_take_is_one_line(call: Call, words: list[str]) -> None:
+    code, out, error = call(*words)
+    assert (code, out, error.count("\n")) == (2, "", 1)
+    assert error.startswith("error: ")
+    assert error.rstrip().endswith("--help")
 
 
 def test_an_internal_error_keeps_its_traceback_when_asked(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
