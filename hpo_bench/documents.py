@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -36,7 +38,20 @@ def read(path: Path) -> dict[str, Any]:
         OSError: it cannot be read.
         ValueError: it holds something else; `Newer` where it is of a later format.
     """
-    return parsed(path.read_text(encoding="utf-8-sig"))
+    return parsed(text_of(path))
+
+
+def text_of(path: Path) -> str:
+    """The text of a file; a pipe is refused, as nobody may ever write to it.
+
+    Raises:
+        OSError: it cannot be read.
+        UnicodeDecodeError: it is no UTF-8.
+    """
+    kind = path.stat().st_mode
+    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return path.read_text(encoding="utf-8-sig")
 
 
 def parsed(text: str) -> dict[str, Any]:

@@ -130,7 +130,7 @@ def read(runs: Path) -> Listing:
             entries[name] = cached[1]
             continue
         try:
-            found = entry(name, documents.parsed_run(Path(file).read_text(encoding="utf-8-sig")))
+            found = entry(name, documents.parsed_run(documents.text_of(Path(file))))
         except documents.Newer as error:
             damaged[name] = f"{file} is {error}"
             continue
@@ -197,10 +197,10 @@ def repetitions(entries: Iterable[Entry]) -> dict[str, set[int]]:
 
 
 def folders(runs: Path) -> list[str]:
-    """Names of all folders in a folder, sorted; none where it is not there."""
+    """Names of the folders in a folder, sorted; without those that begin with a dot, none where it is not there."""
     try:
         with os.scandir(runs) as found:
-            return sorted(item.name for item in found if item.is_dir())
+            return sorted(item.name for item in found if not item.name.startswith(".") and item.is_dir())
     except (FileNotFoundError, NotADirectoryError):
         return []
 
@@ -229,6 +229,8 @@ def _known(runs: Path, containing: str = "") -> tuple[dict[str, tuple[Stamp, Ent
         containing: text that a line must have.
     """
     try:
+        text = documents.text_of(runs / FILE)
+    except UnicodeDecodeError:
         text = (runs / FILE).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return {}, 0

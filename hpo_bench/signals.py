@@ -8,10 +8,12 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType
 from typing import NoReturn
 
+PATIENCE = 4.0  # seconds for workers: batch systems kill after 30 or less
 EXIT_CODE = 128 + int(signal.SIGTERM)
 
 
@@ -29,6 +31,22 @@ def leave() -> NoReturn:
     os._exit(EXIT_CODE)
 
 
+def _ask_workers() -> None:
+    """Ask the processes that compute for this one (joblib's) to end too, and wait while they write their checkpoints.
+
+    Before anything else: a pool kills its workers where what waits for them is interrupted.
+    """
+    if "multiprocessing" not in sys.modules:
+        return
+    workers = sys.modules["multiprocessing"].active_children()
+    for worker in workers:
+        with contextlib.suppress(ProcessLookupError, TypeError):
+            os.kill(worker.pid, signal.SIGTERM)
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end and any(worker.is_alive() for worker in workers):
+        time.sleep(0.02)
+
+
 class _State:
     """What the handler knows: how many sections must not be interrupted now, and whether the signal has come."""
 
@@ -39,6 +57,8 @@ class _State:
 
     def ask(self, number: int, frame: FrameType | None) -> None:
         """The handler: raise once, and not in the middle of a section; checkpoints take their time afterwards."""
+        if not self.come:
+            _ask_workers()
         self.come = True
         self.raise_if_due()
 

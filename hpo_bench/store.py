@@ -126,7 +126,7 @@ def read_run(path: Path) -> Run | None:
     """
     file = path / "run.json"
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        text = documents.text_of(file)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except UnicodeDecodeError as error:
@@ -526,7 +526,8 @@ class Writer:
             if block.weights:
                 with atomic(folder / "final_weights.npz") as temporary, temporary.open("wb") as file:
                     np.savez(file, **block.weights)  # type: ignore[arg-type]
-            content = {"format": FORMAT, "seeds": list(block.seeds), "seconds": block.seconds}
+            seconds, seeds = dict(block.seconds), list(block.seeds)
+            content = {"format": FORMAT, "run_id": self.path.name, "seeds": seeds, "seconds": seconds}
             if block.taken_from:
                 content["taken_from"] = dict(block.taken_from)
             write_json(folder / "block.json", content)
@@ -613,10 +614,13 @@ def _read_block(folder: Path) -> _Stored:
     """A finished block, its tables read to the end.
 
     Raises:
-        FileNotFoundError: it is not finished, or not there any more.
+        FileNotFoundError: it is not finished, not there any more, or of another run.
         OSError, ValueError, pyarrow.ArrowException: it cannot be read.
     """
     content = documents.read(folder / "block.json")
+    own = folder.parent.parent.name
+    if content.get("run_id", own) != own:
+        raise FileNotFoundError(f"{folder} is of {content['run_id']}")
     seeds, seconds = content.get("seeds"), content.get("seconds", {})
     if not isinstance(seeds, list) or not seeds or not all(type(seed) is int for seed in seeds):
         raise ValueError("block.json must name its seeds")

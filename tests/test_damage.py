@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -331,3 +332,27 @@ def test_merging_keeps_finished_blocks_until_the_run_is_copied(results: Path, tm
     assert sorted(path.name for path in (tmp_path / "all" / "runs" / run.run_id).iterdir()) == [
         "curves.parquet", "final.parquet", "run.json",
     ]  # fmt: skip
+
+
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(results: Path) -> None:
+    runs = results / "runs"
+    for file in (bad(results) / "run.json", runs / index.FILE):
+        file.unlink()
+        os.mkfifo(file)
+    (runs / ".ipynb_checkpoints").mkdir()
+    listing = index.read(runs)
+    assert (len(listing.entries), listing.unfinished) == (2, ())
+    assert "not a regular file" in listing.damaged[bad(results).name]
+    with pytest.raises(StoreError, match="not a regular file"):
+        read_run(bad(results))
+
+
+def test_a_block_of_another_run_is_no_block_of_this_one(results: Path, tmp_path: Path) -> None:
+    runs = load.find(results)
+    tables = {name: store.read_arrow(runs[0], name) for name in ("final", "curves")}
+    with store.Writer(tmp_path, "one") as writer:
+        writer.write_block(store.Block((0, 1, 2), tables))
+        assert writer.finished_seeds() == {0, 1, 2}
+    shutil.copytree(tmp_path / "runs" / "one", tmp_path / "runs" / "other")
+    with store.Writer(tmp_path, "other") as writer:
+        assert writer.finished_seeds() == set()

@@ -128,3 +128,22 @@ def test_the_same_command_twice_at_once_is_computed_once(tmp_path: Path) -> None
     assert sum("repetitions on" in line for text in said for line in text.splitlines()) == 2
     assert any("is computing it; waiting" in text for text in said)
     assert any("stored by the other process" in text for text in said)
+
+
+@pytest.mark.slow
+def test_workers_of_joblib_write_their_checkpoints_first(tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    arguments = ["run", "-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "method=ours_wd_lr_m,baydin"]
+    lasting = ["dataset=diabetes", "repetitions=1", "hyperparameter_updates=100000", "record_every=1000"]
+    command = [sys.executable, "-m", "hpo_bench", *arguments, *lasting, "results_dir=results"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    begun = [process.stderr.readline() for _ in range(2)]
+    assert all("repetition on" in line for line in begun), begun
+    time.sleep(1)
+    process.terminate()
+    *_, last = process.stderr.read().splitlines()
+    assert process.wait() == 143
+    assert last == "terminated; run the same command again to go on"
+    assert len(list(tmp_path.rglob("checkpoint-*.npz"))) == 2
+    assert not list(tmp_path.rglob(".lock"))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpo_bench import checks
+from hpo_bench import checks, signals
 from hpo_bench.errors import Failed, RunError, UserError, described, nearest, of_the_system, sendable
 from hpo_bench.inherited import careful_streams, expanded, tell
 
@@ -220,8 +220,12 @@ def _task(force: bool, on: str | None, failures: list[Exception]) -> Callable[[D
 
     def task(cfg: DictConfig) -> None:
         try:
-            with careful_streams():  # of whatever process the job was sent to
+            with careful_streams(), signals.handled():  # of whatever process the job was sent to
                 execute(cfg, force, on)
+        except signals.Terminated:
+            if os.getpid() != process:
+                signals.leave()
+            raise
         except (Exception, SystemExit) as error:
             if os.getpid() != process:
                 raise sendable(error) from None
