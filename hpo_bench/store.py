@@ -273,9 +273,9 @@ def _check_owner(run: Run, file: Path, of: bytes | None, table: pa.Table) -> Non
     strange = sorted(seed for seed in held if seed is not None and seed not in wanted)
     if strange and not run.part:
         raise StoreError(f"{file} is damaged (holds seed {strange[0]}, run.json does not); {again(run.path)}")
-    # a repetition that diverged before its first row has no curve
-    lacking = sorted(wanted.difference(held)) if file.stem == "final" else []
-    if lacking:
+    lacking = sorted(wanted.difference(held)) if file.stem in ("final", "curves") else []
+    may_lack_some = file.stem == "curves" and held  # a repetition that diverged before its first row has no curve
+    if lacking and not may_lack_some:
         raise StoreError(f"{file} is damaged (lacks seed {lacking[0]} of run.json); {again(run.path)}")
     if file.stem == "final" and table.num_rows != len(held):
         raise StoreError(f"{file} is damaged (holds a seed twice); {again(run.path)}")
