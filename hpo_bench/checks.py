@@ -60,6 +60,8 @@ def number(key: str, value: Any) -> float:
         converted = float(value)
     except OverflowError:  # a whole number of more than 308 digits
         raise UserError(f"{key}: is too large, must be below 1.8e308") from None
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise _bad(key, value, f"is too long for a whole number; write it as {converted:g}")
     if not math.isfinite(converted):
         raise _bad(key, value, "must be a number")
     return converted

@@ -536,10 +536,10 @@ class Trainer:
         return trainer
 
     def check_batches(self) -> None:
-        """Refuse what would leave a batch of one row to a model that cannot take it.
+        """Refuse what would leave a batch of one row, or minibatches, to a model that cannot take it.
 
         Raises:
-            UserError: names a batch size that works.
+            UserError: names a batch size that works, or what is in the way.
         """
         second, evaluated = self._second(), ["test"]
         streams = {"training": self._training}
@@ -548,6 +548,9 @@ class Trainer:
         if self.settings.method.full_validation or self.settings.method.search is not None:
             evaluated.append("validation")
         batch_of_one.check(self.model, streams, self.settings.batch_size)
+        check_minibatches = getattr(self.model, "check_minibatches", None)
+        if check_minibatches is not None and self.settings.batch_size is not None:
+            check_minibatches()
         for name in evaluated:
             batch_of_one.check_evaluated(self.model, self.rows[name], name)
 

@@ -66,7 +66,7 @@ def test_conditions_are_read_as_run_reads_them(text: str, value: object) -> None
     assert (key, found, type(found)) == ("a", value, type(value))
 
 
-@pytest.mark.parametrize("value", [10**400, -(10**400), float("nan"), float("inf"), True, "1", None])
+@pytest.mark.parametrize("value", [10**400, -(10**400), 10**20, float("nan"), float("inf"), True, "1", None])
 def test_what_is_no_number_or_none_that_fits(value: object) -> None:
     with pytest.raises(UserError, match=r"^lr"):
         checks.number("lr", value)

@@ -26,7 +26,9 @@ from torch.utils._pytree import tree_leaves, tree_map
 from hpo_bench.core.layout import Layout
 from hpo_bench.core.update import Linearisation
 from hpo_bench.datasets.base import Task
+from hpo_bench.errors import UserError, described
 from hpo_bench.models.base import Batch, Split, mean_of_parts
+from hpo_bench.models.derivatives import gradient_of
 from hpo_bench.models.stateless import Stateless, at, plain_attention
 
 SETTLING = 50  # forward passes after which a moving average with momentum 0.1 has forgotten all but half a percent
@@ -95,7 +97,11 @@ NUMPY_SEEDS = 2**32
 
 
 def built(make: Callable[[], nn.Module], seed: int = 0) -> nn.Module:
-    """``make()`` on the CPU with the global generators of torch, NumPy and Python seeded, and put back afterwards."""
+    """``make()`` on the CPU with the global generators of torch, NumPy and Python seeded, and put back afterwards.
+
+    Raises:
+        UserError: it does not fit into memory.
+    """
     with _GLOBAL_GENERATORS, torch.random.fork_rng(devices=[]), torch.device("cpu"):
         numpys, pythons = np.random.get_state(), python_random.getstate()  # noqa: NPY002
         try:
@@ -103,6 +109,10 @@ def built(make: Callable[[], nn.Module], seed: int = 0) -> nn.Module:
             np.random.seed(seed % NUMPY_SEEDS)  # noqa: NPY002
             python_random.seed(seed)
             return make()
+        except RuntimeError as error:
+            if "allocate memory" not in str(error):
+                raise
+            raise UserError(f"model: does not fit into memory ({described(error)}); make it smaller") from error
         finally:
             np.random.set_state(numpys)  # noqa: NPY002
             python_random.setstate(pythons)
@@ -177,6 +187,8 @@ class AutogradModel:
         alone_unmapped: whether a single repetition is computed without ``vmap``, whose rules for convolutions and
             batch norm cost a GPU more launches than the layers' own kernels. The numbers are the same to rounding; on
             a CPU they have to be the same to the last bit, so that a repetition alone is a row of a batch.
+        check_minibatches: raises a UserError if the module cannot be trained with rows of each repetition's own; None
+            where it is known that it can.
     """
 
     def __init__(
@@ -188,6 +200,7 @@ class AutogradModel:
         self.head, self.dtype, self.device, self.activations = head, dtype, device, activations
         self.alone_unmapped = device.type == "cuda"
         self.remarks = tuple(remarks)
+        self.check_minibatches: Callable[[], None] | None = None
         self._initial_weights = initial_weights or partial(default_initial_weights, self.module)
         self._copies = _Copies(self.module)
         self._buffers = {name: value.detach().clone() for name, value in self.module.named_buffers()}
@@ -248,11 +261,11 @@ class AutogradModel:
         with torch.enable_grad():
             leaf = weights.detach().requires_grad_(True)
             loss, after = self._mapped(self._loss, leaf, carried, batch)
-            (gradient,) = torch.autograd.grad(loss.sum(), leaf, create_graph=second_order)
+            gradient = gradient_of(loss.sum(), leaf, second_order)
 
         def hessian_product(vector: Tensor) -> Tensor:
             with torch.enable_grad():
-                return torch.autograd.grad(gradient, leaf, vector, retain_graph=True)[0].detach()
+                return gradient_of(gradient, leaf, False, vector)
 
         return Linearisation(loss.detach(), gradient.detach(), hessian_product, after)
 

@@ -6,6 +6,7 @@ import copy
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from hpo_bench.datasets.base import Table
 from hpo_bench.errors import UserError, described
 from hpo_bench.models import stateless
 from hpo_bench.models.autograd import AutogradModel, Head, built, count_activations
-from hpo_bench.models.base import Model
+from hpo_bench.models.base import Batch, Model
 from hpo_bench.models.stateless import Stateless, plain_attention
 
 TRIED = 4  # rows of the dataset that a module is tried with before anything is trained
@@ -68,6 +69,7 @@ class Custom:
             model = AutogradModel(module, self._head(table), dtype, device, activations, self._initial_weights, remarks)
             _try_training(model, inputs, targets)
             _try_twice(module, inputs)
+            model.check_minibatches = partial(_try_minibatches, model, inputs, targets)
         except UserError:
             raise
         except (Exception, SystemExit) as error:  # whatever the user's code raises
@@ -147,12 +149,21 @@ def _check(module: nn.Module) -> None:
     for name, value in parameters.items():
         if not value.requires_grad:
             raise UserError(f"model.module: parameter {name} is frozen; register what is not trained as a buffer")
+        if stateless.is_hooked(value):
+            raise UserError(
+                f"model.module: parameter {name} has a hook, which is for backward() and would not be called here; "
+                "change the gradient by the module or the loss"
+            )
     tensors: list[tuple[str, Tensor]] = [*parameters.items(), *module.named_buffers()]
     for name, tensor in tensors:
         if nn.parameter.is_lazy(tensor):
             raise UserError(f"model.module: {name} has no shape yet; give lazy layers their input widths")
         if tensor.is_complex():
             raise UserError(f"model.module: {name} holds complex numbers; train real and imaginary parts apart")
+        if tensor.is_meta:
+            raise UserError(f"model.module: {name} is on the meta device, so it has no values to start from")
+        if name in parameters and not torch.isfinite(tensor).all():  # buffers may hold -inf, as masks do
+            raise UserError(f"model.module: parameter {name} does not start from finite numbers")
 
 
 def _tried(module: nn.Module, inputs: Tensor, outputs: int) -> int:
@@ -193,19 +204,43 @@ def _try_twice(module: nn.Module, inputs: Tensor) -> None:
             f"model.module: keeps {changed[0]} from one forward pass to the next, which repetitions would share; "
             "register it as a buffer"
         )
-    raise UserError("model.module: draws random numbers in its forward pass, which hypergradients would not survive")
+    raise UserError(
+        "model.module: does not put out the same twice, which hypergradients would not survive: it draws random "
+        "numbers in its forward pass, or keeps something besides its buffers from one to the next"
+    )
 
 
 def _try_training(model: AutogradModel, inputs: Tensor, targets: Tensor) -> None:
     """Two repetitions' losses, gradients and second derivatives on a few rows."""
-    weights = torch.zeros(2, model.layout.count, dtype=model.dtype, device=inputs.device)
     batch = model.batch(inputs, targets, shared=True, split="training")
-    carried = model.initial_carried(2)
-    linearisation = model.linearise(weights, batch, carried, True)
+    _try_batch(model, batch)
+    model.evaluate(_zeros(model, inputs), batch, model.initial_carried(2))
+
+
+def _try_minibatches(model: AutogradModel, inputs: Tensor, targets: Tensor) -> None:
+    """The same with rows of each repetition's own, which a module may not ask for a number (``item()``).
+
+    Raises:
+        UserError: it cannot be trained with them.
+    """
+    inputs, targets = torch.stack([inputs] * 2), torch.stack([targets] * 2)
+    try:
+        _try_batch(model, model.batch(inputs, targets, shared=False, split="training"))
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:  # whatever the user's code raises
+        raise _unfit(error) from error
+
+
+def _try_batch(model: AutogradModel, batch: Batch) -> None:
+    linearisation = model.linearise(_zeros(model, batch.inputs), batch, model.initial_carried(2), True)
     if linearisation.loss.shape != (2,):
         raise UserError("model.loss: must give one number, the mean over the rows")
-    linearisation.hessian_product(torch.ones_like(weights))
-    model.evaluate(weights, batch, carried)
+    linearisation.hessian_product(torch.ones_like(linearisation.gradient))
+
+
+def _zeros(model: AutogradModel, inputs: Tensor) -> Tensor:
+    return torch.zeros(2, model.layout.count, dtype=model.dtype, device=inputs.device)
 
 
 def _unfit(error: BaseException) -> UserError:
@@ -214,6 +249,8 @@ def _unfit(error: BaseException) -> UserError:
     text = described(error).removeprefix(f"{name}: ")
     if "randomness" in text:
         text = "draws random numbers in its forward pass, which hypergradients would not survive"
+    elif "vmap" in text or "Batching rule" in text:
+        text = f"cannot be computed for several repetitions at once ({text.removeprefix('vmap: ').partition('. ')[0]})"
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if not LIBRARIES & set(Path(frame.filename).parts)]
     where = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""

@@ -16,6 +16,7 @@ from hpo_bench.core.layout import Layout
 from hpo_bench.core.update import Linearisation
 from hpo_bench.errors import UserError
 from hpo_bench.models import stateless
+from hpo_bench.models.derivatives import gradient_of
 from hpo_bench.models.stateless import Stateless
 
 Loss = Callable[[Any, Any], Tensor]
@@ -137,11 +138,11 @@ class LiveModules:
                 self._seen[0].stateless.restore()
                 _say_if_too_few(error)
                 raise
-            gradient = _gradient(losses.sum(), leaf, second_order)
+            gradient = gradient_of(losses.sum(), leaf, second_order)
 
         def hessian_product(vector: Tensor) -> Tensor:
             with torch.enable_grad():
-                return _gradient(gradient, leaf, False, vector)
+                return gradient_of(gradient, leaf, False, vector)
 
         return Linearisation(losses.detach(), gradient.detach(), hessian_product, after)
 
@@ -235,8 +236,7 @@ class _Seen:
 
     def hooked(self) -> list[str]:
         """Trained parameters with hooks, which are called for ``backward()`` alone."""
-        named = ((name, self.parameters[name]) for name in self.trained)
-        return [name for name, value in named if value._backward_hooks or value._post_accumulate_grad_hooks]
+        return [name for name in self.trained if stateless.is_hooked(self.parameters[name])]
 
     def tensor(self, place: str) -> Tensor:
         """A parameter, or a tensor of the state."""
@@ -283,37 +283,6 @@ class _Original:
 
     parameters: dict[str, tuple[Any, ...]]
     layers: dict[str, nn.Module]
-
-
-def _gradient(value: Tensor, leaf: Tensor, create_graph: bool, vector: Tensor | None = None) -> Tensor:
-    """Of a sum, or the product of a gradient's Jacobian with a vector.
-
-    Raises:
-        UserError: some operation of the module has no second derivative, or the value does not depend on the leaf.
-    """
-    if vector is not None and not value.requires_grad:  # the loss is linear in the parameters
-        return torch.zeros_like(leaf)
-    keep = create_graph or vector is not None
-    try:
-        found = None
-        if value.requires_grad:
-            (found,) = torch.autograd.grad(
-                value, leaf, vector, retain_graph=keep, create_graph=create_graph, allow_unused=True
-            )
-    except RuntimeError as error:
-        text = " ".join(str(error).split())
-        if "sparse" in text:
-            raise UserError(
-                "model: has a layer with sparse gradients; make its embeddings with sparse=False"
-            ) from error
-        if "derivative for" not in text and "double backward" not in text.lower():
-            raise
-        raise UserError(f"model: has a layer that cannot be differentiated twice ({text[:160]})") from error
-    if found is None:
-        if vector is None:
-            raise UserError("loss: does not depend on the model's parameters; call the model that it is given")
-        return torch.zeros_like(leaf)
-    return found if create_graph else found.detach()
 
 
 def _say_if_too_few(error: BaseException) -> None:

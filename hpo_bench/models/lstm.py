@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hpo_bench import checks
 from hpo_bench.core.layout import Layout
 from hpo_bench.core.update import Linearisation
 from hpo_bench.datasets.base import Table
@@ -59,9 +60,8 @@ class LSTM:
         if table.inputs.ndim != 2 or table.task != "language":
             raise UserError(f"model=lstm: does not fit dataset {table.name}, whose rows are not words")
         for key in ("embedding", "hidden", "layers"):
-            size = getattr(self, key)
-            if not isinstance(size, int) or size < 1:
-                raise UserError(f"model.{key}={size}: must be a whole number, at least 1")
+            checks.whole(f"model.{key}", getattr(self, key), 1)
+        checks.whole_or("model.evaluation_steps", self.evaluation_steps, None)
         return LanguageModel(self, table.outputs, table.inputs.shape[1], dtype, device)
 
 

@@ -154,6 +154,11 @@ def kind(value: Tensor) -> tuple[tuple[int, ...], torch.dtype, torch.device]:
     return tuple(value.shape), value.dtype, value.device
 
 
+def is_hooked(value: Tensor) -> bool:
+    """Whether a parameter has hooks, which ``backward()`` would call and nothing here does."""
+    return bool(value._backward_hooks or getattr(value, "_post_accumulate_grad_hooks", None))
+
+
 # --- attention ---
 
 

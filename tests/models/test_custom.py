@@ -1,5 +1,6 @@
 """A user's own module, from a folder of yamls and a package that this one knows nothing about."""
 
+import json
 import random
 import sys
 import time
@@ -430,3 +431,108 @@ def test_weights_may_sit_anywhere(make, least, tmp_path):
     curves = [read_table(execute(make_settings(tmp_path / f"{c}", chunk=c, **changes)).run, "curves") for c in (1, 2)]
     assert np.isfinite(curves[0].test_loss).all()
     np.testing.assert_allclose(curves[0].test_loss, curves[1].test_loss, rtol=1e-9)
+
+
+# --- what is found before training, or fails in the middle of it ---
+
+
+class Plain(nn.Module):
+    """Linear, with something added to it."""
+
+    def __init__(self, change=lambda module: None, forward=lambda module, inputs: module.layer(inputs)):
+        super().__init__()
+        self.layer, self.inner = nn.Linear(4, 3), forward
+        change(self)
+
+    def forward(self, inputs):
+        return self.inner(self, inputs)
+
+
+def hooked(module):
+    module.layer.weight.register_hook(lambda gradient: 0 * gradient)
+
+
+COUNTED = [0]
+
+
+def counting(module, inputs):
+    COUNTED[0] += 1
+    return module.layer(inputs) * COUNTED[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((hooked,), r"parameter layer\.weight has a hook"),
+        ((lambda module: module.to("meta"),), "is on the meta device"),
+        ((lambda module: module.layer.weight.data.fill_(torch.nan),), "does not start from finite numbers"),
+        ((lambda module: None, lambda module, inputs: module.layer(inputs).detach()), "does not depend on the model's"),
+        ((lambda module: None, counting), "does not put out the same twice"),
+    ],
+)
+def test_what_would_train_something_else_is_one_line(arguments, message):
+    with pytest.raises(UserError, match=message) as caught:
+        Custom(partial(Plain, *arguments)).build(make_table("classification"), torch.float32, CPU)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_loss_that_is_linear_in_the_parameters_has_no_curvature():
+    def lean(outputs, targets):
+        return (outputs * targets).mean()
+
+    model = Custom(partial(nn.Linear, 4, 1), lean).build(make_table("regression"), torch.float32, CPU)
+    inputs = torch.ones(2, 4)
+    batch = model.batch(inputs, torch.ones(2, 1), shared=True, split="training")
+    linearisation = model.linearise(torch.zeros(3, model.layout.count), batch, {}, True)
+    torch.testing.assert_close(linearisation.gradient, torch.ones(3, model.layout.count))
+    assert not linearisation.hessian_product(torch.ones(3, model.layout.count)).any()
+
+
+def test_a_module_that_asks_for_a_number_is_trained_by_all_rows_and_refused_for_minibatches(tmp_path):
+    def asking(module, inputs):
+        return module.layer(inputs) * (1 + inputs.abs().max().item())
+
+    table, component = make_table("classification"), Custom(partial(Plain, lambda module: None, asking))
+    Trainer.of(make_settings(tmp_path, table=table, model=component), table, CPU).check_batches()
+    with pytest.raises(UserError, match="cannot be computed for several repetitions at once"):
+        Trainer.of(make_settings(tmp_path, table=table, model=component, batch_size=20), table, CPU).check_batches()
+
+
+def test_a_model_that_is_too_large_to_make_is_one_line():
+    with pytest.raises(UserError, match="model: does not fit into memory"):
+        MLP(hidden=[10**13], batch_norm=True).build(make_table("classification"), torch.float32, CPU)
+
+
+class Late(nn.Linear):
+    """Raises after some forward passes."""
+
+    passes = 0
+
+    def forward(self, inputs):
+        Late.passes += 1
+        if Late.passes > 40:
+            raise KeyError("odd\nerror")
+        return super().forward(inputs)
+
+
+def test_a_module_that_raises_in_the_middle_leaves_a_failed_run_with_one_line(own, monkeypatch, capsys):
+    Late.passes = 0
+    sys.modules["late_package"] = sys.modules[__name__]
+    (own / "model" / "late.yaml").write_text(
+        "# @package _global_\nmodel:\n  _target_: hpo_bench.models.custom.Custom\n"
+        "  module: {_target_: late_package.Late, in_features: 64, out_features: 10}\n"
+    )
+    results = own.parent / "results"
+    line = ["hpo-bench", "run", "--config-dir", str(own), *SMALL, "model=late", f"results_dir={results}"]
+    monkeypatch.setattr(sys, "argv", [*line, "hyperparameter_updates=10"])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    del sys.modules["late_package"]
+    assert caught.value.code == 1
+    (run,) = (results / "runs").glob("*/run.json")
+    record = json.loads(run.read_text())
+    assert record["status"] == "failed"
+    assert "KeyError" in record["error"]
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert "KeyError: 'odd\\nerror'" in last

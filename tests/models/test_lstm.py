@@ -334,3 +334,10 @@ def test_the_estimate_of_memory_grows_with_what_is_kept():
     model = make_model()
     assert model.row_bytes(70, 5) > model.row_bytes(70, 1) > model.row_bytes(6, 1)
     assert model.evaluation_bytes(10_000) == model.evaluation_bytes(6)
+
+
+@pytest.mark.parametrize("key", ["embedding", "hidden", "layers", "evaluation_steps"])
+@pytest.mark.parametrize("value", [0, -1, 2.5, True])
+def test_sizes_that_leave_nothing_are_one_line(key, value):
+    with pytest.raises(UserError, match=rf"^model\.{key}="):
+        replace(SHAPE, **{key: value}).build(make_words(), torch.float32, torch.device("cpu"))
