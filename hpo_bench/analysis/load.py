@@ -181,9 +181,8 @@ def _apart(runs: Runs) -> list[str]:
     notes = []
     for name, group in by_name.items():
         labels = dict.fromkeys(f"{run.dataset_label}, dataset {run.dataset}" for run in group)
-        notes.append(
-            f"{name}: runs on {len(labels)} different data, shown apart and never compared: {'; '.join(labels)}"
-        )
+        count = len({run.dataset for run in group})  # one file may lie under several names
+        notes.append(f"{name}: runs on {count} different data, shown apart and never compared: {'; '.join(labels)}")
     if any(run.variant.startswith(identity.UNKNOWN) for run in runs):
         notes.append(
             "data unknown: runs on one's own table that an earlier version stored do not say what was in it; they are "
