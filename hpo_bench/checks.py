@@ -11,7 +11,7 @@ from typing import Any
 
 from hpo_bench.errors import UserError, nearest
 from hpo_bench.inherited import expanded
-from hpo_bench.quoting import override
+from hpo_bench.quoting import in_one_line, override
 
 NOT_IN_NAMES = '/\\:*?"<>|'
 NAME_BYTES = 80  # a run's folder joins two names, seeds and a hash; files in it add to that, and 255 is the most
@@ -155,6 +155,24 @@ def text(key: str, value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
         raise _bad(key, value, "must be text that is not empty")
     return value
+
+
+def label(key: str, value: Any) -> str:
+    """What something is called in figures and tables: one line of text."""
+    if text(key, value) != in_one_line(value):
+        raise UserError(f"{key}={in_one_line(value)}: must be one line, without control characters")
+    return str(value)
+
+
+def storable(key: str, value: Any) -> None:
+    """Make sure that a value can be written to a file in UTF-8, as every run's settings are."""
+    try:
+        str(value).encode("utf-8")
+    except UnicodeEncodeError as error:
+        wrong = in_one_line(value[error.start : error.end])
+        raise UserError(
+            f"{key}={in_one_line(value)}: is not UTF-8 text ({wrong}); rename the file, or write the setting in UTF-8"
+        ) from None
 
 
 def path(key: str, value: Any) -> Path:

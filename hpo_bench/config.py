@@ -9,7 +9,6 @@ import codecs
 import contextlib
 import math
 import re
-import shlex
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
@@ -31,8 +30,8 @@ from hpo_bench import arguments, checks, identity
 from hpo_bench.datasets.catalogue import configs_folder, read_text, read_yaml
 from hpo_bench.errors import UserError, nearest
 from hpo_bench.inherited import expanded
+from hpo_bench.quoting import literal, quoted
 from hpo_bench.quoting import override as pasteable
-from hpo_bench.quoting import quoted
 from hpo_bench.settings import HYPERPARAMETERS, TRACKERS, DataForWeights, Method, Settings, Start
 
 VERSION_BASE = "1.3" if hydra.__version__.startswith("1.3") else None
@@ -50,6 +49,7 @@ METHOD = (
     "name", "label", "colour", "line_style", "order", "estimator", "optimiser", "per_weight", "data_for_weights",
     "rule", "search", *METHOD_FLAGS,
 )  # fmt: skip
+RECORDED = 100_000_000  # rows of a repetition's curves, which are listed before the training begins
 DATA_FOR_WEIGHTS = ("train", "train_and_validation")
 Value = TypeVar("Value")
 _COMPOSING = threading.Lock()  # Hydra has one state for the whole process
@@ -174,7 +174,8 @@ def parse(cfg: DictConfig, *, force: bool = False) -> Settings:
     checks.number_within("hyper.lr", hyper["lr"], 0, math.inf, closed=(True, False))
     checks.betas("hyper.betas", hyper["betas"])
     dataset = checks.section("dataset", config["dataset"], needed=("name", "source"))
-    checks.text("dataset.label", dataset.get("label", dataset["name"]))
+    checks.label("dataset.label", dataset.get("label", dataset["name"]))
+    checks.label("dataset.metric_label", dataset.get("metric_label", "Test metric"))
     return Settings(
         **_numbers(config),
         **_choices(config),
@@ -212,18 +213,29 @@ def _plain(cfg: DictConfig) -> dict[str, Any]:
         if name in cfg and not OmegaConf.is_dict(cfg.get(name)):
             checks.section(name, cfg.get(name))
     try:
-        return cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
+        config = cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
     except MissingMandatoryValue as error:
         raise UserError(f"{error.full_key}: must be given, as {error.full_key}=…") from None
     except OmegaConfBaseException as error:
         raise UserError(f"{error.full_key}: {_one_line(error)}") from None
+    for key, value in identity.flat(config):
+        checks.storable(key, value)
+    return config
 
 
 def _numbers(config: Mapping[str, Any]) -> dict[str, Any]:
-    counts = ("repetitions", "update_interval", "look_back", "hyperparameter_updates", "record_every")
+    names = ("repetitions", "update_interval", "look_back", "hyperparameter_updates", "record_every")
+    counts = {key: checks.whole(key, config[key], 1) for key in names}
+    updates = counts["update_interval"] * counts["hyperparameter_updates"]
+    if updates // counts["record_every"] > RECORDED:
+        raise UserError(
+            f"record_every={counts['record_every']}: {updates} weight updates (update_interval × "
+            f"hyperparameter_updates) would leave more than {RECORDED} rows a repetition; make it larger, or the "
+            "training shorter"
+        )
     return {
         "seed": checks.whole("seed", config["seed"], 0),
-        **{key: checks.whole(key, config[key], 1) for key in counts},
+        **counts,
         **{key: checks.whole_or(key, config[key], "auto") for key in ("chunk", "workers")},
         "batch_size": checks.whole_or("batch_size", config["batch_size"], None),
         "validation_share": checks.number_within(
@@ -268,7 +280,7 @@ def _start(section: Mapping[str, Any]) -> Start:
 def _method(config: Mapping[str, Any]) -> Method:
     section = checks.section("method", config["method"], METHOD, needed=("name", "label", "estimator", "optimiser"))
     name = checks.name("method.name", section["name"])
-    checks.text("method.label", section["label"])
+    checks.label("method.label", section["label"])
     if (section["estimator"] is None) != (section["optimiser"] is None):
         raise UserError(f"method={name}: give both method.estimator and method.optimiser, or neither (null)")
     if section.get("rule") is not None and section["estimator"] is not None:
@@ -310,13 +322,22 @@ def _component(key: str, node: Any, above: Iterable[str] = ()) -> Any:
     passed_on = {name: value for name, value in node.items() if name in above}
     arguments.check(key.rpartition(".")[0], {**passed_on, "_target_": node["_target_"]})
     try:
-        return hydra.utils.instantiate(node, _convert_="all")
+        return hydra.utils.instantiate(_literal(_literal(node)), _convert_="all")  # Hydra resolves it twice
     except InstantiationException as error:
         causes = list(_causes(error))
         for cause in causes:
             if isinstance(cause, UserError):
                 raise _in_section(key, node, cause) from None
         raise UserError(f"{key}._target_={node['_target_']}: {_one_line(causes[-1])}") from None
+
+
+def _literal(node: Any) -> Any:
+    """Resolved settings that stay what they are when they are resolved again: a file may be called ``${x}``."""
+    if isinstance(node, Mapping):
+        return {key: _literal(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_literal(value) for value in node]
+    return literal(node) if isinstance(node, str) else node
 
 
 def _in_section(key: str, node: Mapping[str, Any], error: UserError) -> UserError:
@@ -369,8 +390,8 @@ def explain(error: BaseException, config_dir: Path | None = None, overrides: Seq
     return UserError("; ".join(filter(None, (_one_line(cause) for cause in _causes(error)))))
 
 
-# A list without its end, or a function of the grammar with something wrong in it: not meant as text.
-_UNFINISHED = re.compile(r"\[.*[^\]]$|\[$|\{|(range|choice|interval|glob|sort|shuffle|tag|int|float|str|bool)\(")
+# A function of the grammar, or a mapping, with something wrong in it: not meant as text.
+_UNFINISHED = re.compile(r"\{.*\}$|(range|choice|interval|glob|sort|shuffle|tag|int|float|str|bool)\(", re.DOTALL)
 
 
 def _ungrammatical(error: OverrideParseException) -> UserError:
@@ -378,10 +399,18 @@ def _ungrammatical(error: OverrideParseException) -> UserError:
     key, equals, value = error.override.partition("=")
     said = f"cannot read {error.override!r} as key=value"
     meant = pasteable(key, _as_meant(value))
-    if equals and key.strip() and not _UNFINISHED.match(value) and _parses(*shlex.split(meant)):
+    unfinished = _UNFINISHED.match(value) or (value[:1] in ("[", "{") and not _is_balanced(value))
+    if re.search(r"^,|,,|,$", value) and _parses(f"{key}={re.sub(',+', ',', value).strip(',') or 0}"):
+        return UserError(f"{said}: a value is missing before or after a comma")
+    if equals and key.strip() and not unfinished and _parses(f"{key}={quoted(_as_meant(value))}"):
         return UserError(f"{said}: a value with such characters needs quotation marks: {meant}")
     reason = error.message.splitlines()[0]
     return UserError(said + f": {reason}" * ("override" not in reason))
+
+
+def _is_balanced(value: str) -> bool:
+    """Whether as many brackets close as open."""
+    return value.count("[") == value.count("]") and value.count("{") == value.count("}")
 
 
 def _as_meant(value: str) -> Any:

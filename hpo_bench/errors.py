@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 
+from hpo_bench.quoting import in_one_line
+
 
 class UserError(ValueError):
     """A mistake in what was asked for or in a file that was given. The CLI prints it and exits with code 2."""
@@ -40,7 +42,7 @@ def described(error: BaseException) -> str:
         lines = str(error).strip().splitlines()
     except Exception:  # a class whose __str__ fails is still an error to tell of
         lines = []
-    text, name = lines[0].strip() if lines else "", type(error).__name__
+    text, name = in_one_line(lines[0].strip()) if lines else "", type(error).__name__
     if not text:
         return name
     enough = isinstance(error, UserError | RunError) or type(error) is RuntimeError

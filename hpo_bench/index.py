@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hpo_bench import documents, identity, locks
+from hpo_bench.errors import UserError
+from hpo_bench.quoting import in_one_line
 
 FILE = ".index.jsonl"
 FORMAT = 4  # first of each line; lines of another are passed over
@@ -71,6 +73,19 @@ class Listing:
     entries: dict[str, Entry]
     unfinished: tuple[str, ...]
     damaged: dict[str, str]
+
+
+def runs_folder(results_dir: str | Path) -> Path:
+    """Folder that holds the run folders, whether it is there yet or not.
+
+    Raises:
+        UserError: what is called ``results_dir`` is no folder.
+    """
+    folder = Path(results_dir)
+    if not folder.is_dir() and os.path.lexists(folder):
+        why = "a link that leads nowhere" if folder.is_symlink() and not folder.exists() else "a file"
+        raise UserError(f"results_dir={in_one_line(str(folder))}: is {why}, not a folder")
+    return folder / "runs"
 
 
 def entry(run_id: str, document: Mapping[str, Any]) -> Entry:

@@ -18,7 +18,8 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ import pyarrow.parquet as pq
 from hpo_bench import documents, identity, index, locks, notices, signals
 from hpo_bench.documents import FORMAT, again
 from hpo_bench.errors import RunError, StoreError
+from hpo_bench.quoting import in_one_line
 
 FINAL_COLUMNS = (
     "seed", "status", "diverged_at", "initial_lr", "initial_weight_decay", "initial_momentum", "lr", "weight_decay",
@@ -46,6 +48,7 @@ TABLES = ("final", "curves", "hypergradients", "trials")
 KEYS = ("seed", "step")
 OF = b"hpo_bench.config_hash"  # in a table's schema: of which configuration its rows are
 UNREADABLE = (pa.ArrowException, OSError, ValueError)
+runs_folder = index.runs_folder
 TRANSIENT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.EACCES, errno.EPERM, errno.ESTALE)
 
 
@@ -60,6 +63,7 @@ class Run:
         part: whether ``seeds`` names some of its repetitions only, which alone are read.
         variant: which of the data that go by its dataset's name it was trained on; empty where there is one (see
             `told_apart`).
+        namesakes: what other runs beside it have that goes by the same label as its own: ``dataset``, ``method``.
     """
 
     path: Path
@@ -78,6 +82,7 @@ class Run:
     thinned: bool = False
     part: bool = False
     variant: str = ""
+    namesakes: frozenset[str] = frozenset()
 
     @property
     def run_id(self) -> str:
@@ -100,7 +105,8 @@ class Run:
         label = str(self.config["dataset"].get("label", self.dataset_name))
         if label == "Own table" and self.config["dataset"].get("path"):  # as earlier versions stored it
             label = f"{Path(self.config['dataset']['path']).name}: {self.config['dataset'].get('target')}"
-        return f"{label} ({self.variant})" if self.variant else label
+        told_apart_by = self.dataset if "dataset" in self.namesakes else self.variant
+        return in_one_line(f"{label} ({told_apart_by})" if told_apart_by else label)
 
     @property
     def data_key(self) -> str:
@@ -112,10 +118,11 @@ class Run:
         """Id of the method."""
         return str(self.config["method"]["name"])
 
-
-def runs_folder(results_dir: str | Path) -> Path:
-    """Folder that holds the run folders."""
-    return Path(results_dir) / "runs"
+    @property
+    def method_label(self) -> str:
+        """How the method is called in figures and tables."""
+        label = str(self.config["method"].get("label", self.method))
+        return in_one_line(f"{label} ({self.method})" if "method" in self.namesakes else label)
 
 
 def read_run(path: Path) -> Run | None:
@@ -194,10 +201,32 @@ def check_tables(run: Run) -> None:
 
 
 def told_apart(runs: Iterable[Run]) -> list[Run]:
-    """The runs, those on different data that go by one name under a dataset's id of their own each."""
+    """The runs such that ids and labels tell them apart.
+
+    Those on different data that go by one name get a dataset's id of their own each. Datasets, or methods, that go by
+    one label are called by their ids, too: what shares a heading or a row would be taken for one.
+    """
     known = [(run, (run.dataset_name, run.data_key)) for run in runs]
     variants = identity.variants(key for _, key in known)
-    return [run if run.variant == variants[key] else replace(run, variant=variants[key]) for run, key in known]
+    by_id = [replace(run, variant=variants[key], namesakes=frozenset()) for run, key in known]
+    shared = {
+        "dataset": _shared((run.dataset_label, run.dataset) for run in by_id),
+        "method": _shared((run.method_label, run.method) for run in by_id),
+    }
+    return [_among(run, shared) for run in by_id]
+
+
+def _shared(called: Iterable[tuple[str, str]]) -> set[str]:
+    """Labels that several ids have."""
+    ids: dict[str, set[str]] = defaultdict(set)
+    for label, own in called:
+        ids[label].add(own)
+    return {label for label, own in ids.items() if len(own) > 1}
+
+
+def _among(run: Run, shared: Mapping[str, Collection[str]]) -> Run:
+    labels = {"dataset": run.dataset_label, "method": run.method_label}
+    return replace(run, namesakes=frozenset(kind for kind, label in labels.items() if label in shared[kind]))
 
 
 def complete_runs(results_dir: str | Path) -> list[Run]:

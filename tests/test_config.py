@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections import Counter
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from hpo_bench.config import HYPER, INIT, METHOD, SETTINGS, compose, parse, valu
 from hpo_bench.datasets.catalogue import configs_folder, dataset_names, read_yaml
 from hpo_bench.errors import UserError
 from hpo_bench.experiment import identify
+from hpo_bench.quoting import quoted
 
 METHODS = sorted(path.stem for path in (configs_folder() / "method").glob("*.yaml"))
 UCI = ("boston", "concrete", "energy", "kin8nm", "naval", "power", "wine", "yacht")
@@ -410,6 +412,9 @@ def test_what_is_not_finite_can_be_skipped_and_is_part_of_the_run_only_then() ->
         ("dataset.path=it's.csv", """'dataset.path="it'"'"'s.csv"'"""),
         ("dataset.path='it's.csv'", """'dataset.path="it'"'"'s.csv"'"""),
         ("dataset.drop=[city, state,when (UTC)]", """'dataset.drop=[city,state,"when (UTC)"]'"""),
+        ("dataset.path=[x].csv", """'dataset.path="[x].csv"'"""),
+        ("dataset.path={x}.csv", """'dataset.path="{x}.csv"'"""),
+        ("dataset.path=[link=x]y.csv", """'dataset.path="[link=x]y.csv"'"""),
     ],
 )
 def test_a_value_that_needs_quotation_marks_is_shown_with_them(override: str, hint: str) -> None:
@@ -420,7 +425,7 @@ def test_a_value_that_needs_quotation_marks_is_shown_with_them(override: str, hi
     compose(["dataset=csv", word])
 
 
-@pytest.mark.parametrize("override", ["tuned=[lr", "tuned=[", "seed=range(0,3", "hyper={lr:1"])
+@pytest.mark.parametrize("override", ["tuned=[lr", "tuned=[", "seed=range(0,3", "hyper={lr:1", "hyper={lr:(1}"])
 def test_what_has_no_end_is_not_taken_for_text(override: str) -> None:
     with pytest.raises(UserError, match="cannot read") as caught:
         compose([override])
@@ -563,3 +568,41 @@ def test_compose_in_threads() -> None:
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda seed: compose([f"seed={seed}"]).seed, range(8)))
     assert found == list(range(8))
+
+
+@pytest.mark.parametrize("override", ["seed=1,", "seed=,1", "seed=1,,2", "seed=,"])
+def test_a_comma_without_a_value_is_not_taken_for_text(override: str) -> None:
+    with pytest.raises(UserError, match="a value is missing before or after a comma"):
+        compose([override])
+
+
+def test_a_line_end_in_a_hint_stays_one() -> None:
+    with pytest.raises(UserError, match=re.escape(r"""$'dataset.path="a\x0ab.csv"'""")):
+        compose(["dataset.path=a\nb.csv"])
+
+
+def test_text_that_looks_like_an_interpolation_reaches_a_component_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "${x}.csv"
+    file.write_text("a,y\n" + "1,2\n2,1\n3,5\n" * 8)
+    settings = parse(compose(["dataset=csv", "dataset.target=y", f"dataset.path={quoted(str(file))}"]))
+    assert str(settings.source.path) == str(file)
+
+
+@pytest.mark.parametrize("key", ["dataset.label", "method.label", "dataset.metric_label"])
+@pytest.mark.parametrize("value", ["two\nlines", "\x1b[31mred", "nul\x00"])
+def test_a_label_is_one_line(key: str, value: str) -> None:
+    with pytest.raises(UserError, match=f"{key}=.*one line") as caught:
+        parse(compose([f"{key}={quoted(value)}"]))
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("key", ["dataset.label", "results_dir", "init.file"])
+def test_text_that_no_file_can_hold_is_refused(key: str) -> None:
+    with pytest.raises(UserError, match=rf"{key}=.*\\udce9.*UTF-8"):
+        parse(compose([f'{key}="caf\udce9"']))
+
+
+@pytest.mark.parametrize("override", ["update_interval=4611686018427387903", "hyperparameter_updates=400000000000"])
+def test_a_training_whose_record_no_memory_holds_is_refused(override: str) -> None:
+    with pytest.raises(UserError, match=r"record_every=1: .* weight updates"):
+        parse(compose([override]))

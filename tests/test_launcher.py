@@ -174,3 +174,29 @@ def test_the_command_works_inside_a_program_of_hydras(
     program()
     assert codes == [0]
     assert len(stored("results")) == 1
+
+
+# --- sweeps that cannot be listed ---
+
+
+@pytest.mark.parametrize(
+    ("sweep", "words"),
+    [
+        ("seed=range(3,0)", "names no value"),
+        ("seed=glob(*)", "names no value"),
+        ("method=glob(nothing*)", "names no value"),
+        ("seed=range(0,100000000)", "more than 1000000 jobs"),
+        ("seed=range(0,5,0)", "more than 1000000 jobs"),
+        ("seed=range(0,1e9,0.1)", "more than 1000000 jobs"),
+    ],
+)
+def test_a_sweep_of_no_job_or_of_too_many_is_one_line(call: Call, sweep: str, words: str) -> None:
+    code, error = call(*TINY, sweep)
+    (line,) = error.splitlines()
+    assert code == 2
+    assert line.startswith(f"error: {sweep}: {words}")
+
+
+def test_of_a_sweep_given_twice_the_last_counts(call: Call) -> None:
+    code, error = call(*TINY, "method=random", "seed=range(3,0)", "seed=0,1")
+    assert code == 0, error

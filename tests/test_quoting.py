@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shlex
+import shutil
+import subprocess
 from typing import Any
 
 import pytest
@@ -11,16 +13,31 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from hpo_bench.quoting import override, quoted
+from hpo_bench.quoting import in_one_line, override, quoted
 
 SIGNS = st.sampled_from(list("\\'\"${}[](),:= ~ab1.\n\t;eE_-+#é"))
-TEXT = st.text(alphabet=st.one_of(SIGNS, st.characters(exclude_categories=["Cs"])), max_size=12)
+OTHERS = st.characters(exclude_categories=["Cs"], exclude_characters="\0")  # an argument cannot hold a null
+TEXT = st.text(alphabet=st.one_of(SIGNS, OTHERS), max_size=12)
 SINGLE = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), TEXT)
+
+
+def word_of(words: str) -> str:
+    """The one word that a shell makes of what is pasted."""
+    if not words.startswith("$'"):
+        (word,) = shlex.split(words)
+        return word
+    shell = shutil.which("bash")
+    if shell is None:
+        pytest.skip("needs bash")
+    pasted = subprocess.run(
+        [shell, "-c", f"printf %s {words}"], capture_output=True, check=True, env={"LC_ALL": "C.UTF-8"}
+    )
+    return pasted.stdout.decode()
 
 
 def read(words: str) -> Any:
     """The value of ``key`` as a run would see it."""
-    (word,) = shlex.split(words)
+    word = word_of(words)
     config = OmegaConf.create({"key": None})
     OmegaConf.update(config, "key", OverridesParser.create().parse_override(word).value())
     return OmegaConf.to_container(config, resolve=True)["key"]  # type: ignore[index]
@@ -29,7 +46,9 @@ def read(words: str) -> Any:
 @given(st.one_of(SINGLE, st.lists(SINGLE, max_size=3)))
 @settings(max_examples=300, deadline=None)
 def test_every_value_comes_back_from_the_shell_and_from_hydra(value: Any) -> None:
-    found = read(override("key", value))
+    shown = override("key", value)
+    assert len(shown.splitlines()) == 1
+    found = read(shown)
     assert found == value
     assert type(found) is type(value)
 
@@ -64,3 +83,16 @@ def test_plain_words_need_no_quotation_marks(value: str) -> None:
 
 def test_mappings() -> None:
     assert read(override("key", {"a": [1, "x,y"], "c": None})) == {"a": [1, "x,y"], "c": None}
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("a\nb\tc", "a\\x0ab\\x09c"),
+        ("\x1b[31mred\x00", "\\x1b[31mred\\x00"),
+        ("caf\udce9\u2028\x85", "caf\\udce9\\u2028\\u0085"),
+        ("👩\u200d👧 \u200fעברית $x^2$", "👩\u200d👧 \u200fעברית $x^2$"),
+    ],
+)
+def test_what_would_tear_a_line_is_escaped_and_all_else_is_left_alone(text: str, line: str) -> None:
+    assert in_one_line(text) == line

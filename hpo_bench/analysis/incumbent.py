@@ -174,6 +174,5 @@ def scaled_down(runs: Runs) -> str:
             if own.get(key) != published
         ]
         if differences:
-            label = str(run.config["method"].get("label", run.method))
-            told.setdefault(", ".join(differences), []).append(label)
+            told.setdefault(", ".join(differences), []).append(run.method_label)
     return "; ".join(f"{', '.join(dict.fromkeys(labels))}: {said}" for said, labels in told.items())

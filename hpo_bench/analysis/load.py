@@ -364,7 +364,7 @@ def _description(run: Run) -> dict[str, Any]:
         "metric_label": dataset.get("metric_label", "Test metric"),
         "metric_scale": float(dataset.get("metric_scale") or 1.0),
         "method": run.method,
-        "label": method.get("label", run.method),
+        "label": run.method_label,
         "colour": method.get("colour", "#000000"),
         "line_style": method.get("line_style", "-"),
         "order": method.get("order", 0),

@@ -21,7 +21,6 @@ from hpo_bench.analysis.statistics import Comparison, Interval, Statistics
 from hpo_bench.analysis.summary import GROUP_SOURCE, Measure, Summary, by, measures, paper_keeps, summarise
 from hpo_bench.errors import UserError, nearest
 from hpo_bench.quoting import override
-from hpo_bench.store import Run
 
 # Methods of the paper's tables; Random (3-batched) is made of random_validation.
 ONE_PASS = (
@@ -358,7 +357,7 @@ def _multi_pass(runs: Runs, mode: Statistics, seed: int) -> Parts:
     for group in by(runs, "dataset").values():
         measure, units = measures(group)[-1], _units(group)
         for method in by(group, "method").values():
-            order[_label(method[0])] = method[0].config["method"].get("order", 0)
+            order[method[0].method_label] = method[0].config["method"].get("order", 0)
             rows += _at_budgets(method, measure, units, seed)
     data = pd.DataFrame(rows)
     if data.empty:
@@ -384,10 +383,6 @@ def _multi_pass(runs: Runs, mode: Statistics, seed: int) -> Parts:
         "column" + f"; scaled down from the paper: {less}" * bool(less)
     )
     return body, bold, data.assign(statistics=mode, seed=seed), label
-
-
-def _label(run: Run) -> str:
-    return str(run.config["method"].get("label", run.method))
 
 
 def _place(key: tuple[str, str, str], order: Mapping[str, float]) -> tuple[Any, ...]:

@@ -27,6 +27,7 @@ from hpo_bench.inherited import (
     variable,
     working_directory_is_gone,
 )
+from hpo_bench.quoting import in_one_line
 
 # Command: where its Typer app or its function is. These modules import nothing heavy before their command runs.
 COMMANDS = {
@@ -177,17 +178,28 @@ def _code() -> int | str | None:
     try:
         if len(sys.argv) > 1 and sys.argv[1] in COMMANDS and working_directory_is_gone():
             raise UserError("the working directory has been deleted; change to one that there is")
-        app(prog_name="hpo-bench")
+        return app(prog_name="hpo-bench", standalone_mode=False) or 0
     except SystemExit as end:
         if end.code == signals.EXIT_CODE:
             signals.leave()
         return end.code or 0
     except Exception as error:
+        if hasattr(error, "format_message"):  # Typer's: a word of the command line that it cannot use
+            return _print_usage_error(error)
         unexpected = not isinstance(error, EXPECTED) or error.__cause__ is not None
         if os.environ.get("HPO_BENCH_DEBUG") == "1" and unexpected:
             raise
         return print_error(error)
-    return 0
+
+
+def _print_usage_error(error: Any) -> int:
+    """Print what Typer says of a command line: one line, or the help where nothing was given at all."""
+    text = str(error.format_message())
+    if type(error).__name__ == "NoArgsIsHelpError":
+        tell(text)
+        return 2
+    command = getattr(error.ctx, "command_path", "hpo-bench")
+    return print_error(UserError(f"{text.rstrip('.')}; {command} --help tells what there is"))
 
 
 def _stores(arguments: list[str]) -> bool:
@@ -208,9 +220,9 @@ def print_error(error: Exception) -> int:
     Returns:
         The exit code: 2 for a mistake of the user, 1 for a failure.
     """
-    text = " ".join(str(error).split())
+    text = in_one_line(" ".join(str(error).split()))
     if isinstance(error, OSError):  # a disk that is full, a folder of somebody else's, no file descriptor left
-        text = " ".join(of_the_system(error).split())
+        text = in_one_line(" ".join(of_the_system(error).split()))
     elif not isinstance(error, EXPECTED):
         text = f"internal error: {type(error).__name__}: {text} (set HPO_BENCH_DEBUG=1 to see where)"
     red, plain = ("\033[31m", "\033[0m") if is_terminal(sys.stderr) and variable("NO_COLOR") is None else ("", "")

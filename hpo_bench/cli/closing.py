@@ -12,7 +12,7 @@ from hpo_bench.store import Run, read_table
 
 def print_closing(run: Run) -> None:
     """Print median, mean, best and how many repetitions did not diverge; then where the results are."""
-    dataset, method = run.config["dataset"], run.config["method"]
+    dataset = run.config["dataset"]
     final = read_table(run, "final", ("status", "test_metric"))
     table = Table(
         "method",
@@ -25,7 +25,7 @@ def print_closing(run: Run) -> None:
         pad_edge=False,
     )
     numbers = closing_numbers(final, float(dataset.get("metric_scale") or 1.0))
-    table.add_row(str(method["label"]), run.dataset_label, *numbers)
+    table.add_row(run.method_label, run.dataset_label, *numbers)
     screen = console()
     screen.print(table, soft_wrap=True)
     screen.print(str(run.path), soft_wrap=True)

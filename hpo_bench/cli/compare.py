@@ -15,7 +15,7 @@ def compare(
     b: Annotated[str, typer.Argument(metavar="RUN", help="The other one.")],
     results: Annotated[Path, typer.Option("--results", metavar="DIR", help="Folder of the results.")] = Path("results"),
     format_: Annotated[str, typer.Option("--format", metavar="text|json", help="How to print it.")] = "text",
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the bootstrap.")] = 0,
 ) -> None:
     """Print what differs between two runs, and the comparison of their final values on shared seeds."""
     import json

@@ -126,7 +126,7 @@ def _folders(results: Path) -> Iterator[Check]:
 
 def _writable(what: str, folder: Path, fix: str) -> Check:
     """Whether ``folder`` can be written, or made where it is not there yet (it is not made here)."""
-    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    existing = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
     try:
         with tempfile.TemporaryFile(dir=existing):
             pass

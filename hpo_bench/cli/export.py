@@ -21,7 +21,9 @@ def export(
     ] = False,
     seed: Annotated[
         list[int] | None,
-        typer.Option("--seed", help="Of one repetition, instead of medians (schedule) or beside them (tensorboard)."),
+        typer.Option(
+            "--seed", min=0, help="Of one repetition, instead of medians (schedule) or beside them (tensorboard)."
+        ),
     ] = None,
 ) -> None:
     """Write runs as CSV (final values and curves), as TensorBoard event files, or as a schedule to replay."""

@@ -38,7 +38,7 @@ def plot(
     stats: Annotated[
         str, typer.Option("--stats", help="default: diverged runs count as +inf; paper: as in the paper.")
     ] = "default",
-    seed: Annotated[int, typer.Option("--seed", help="Seed of bootstraps.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of bootstraps.")] = 0,
     from_: Annotated[
         Path | None, typer.Option("--from", metavar="MANIFEST", help="Draw again from a figure's .json and .csv alone.")
     ] = None,

@@ -16,7 +16,7 @@ def report(
     stats: Annotated[
         str, typer.Option("--stats", help="default: diverged runs count as +inf; paper: as in the paper.")
     ] = "default",
-    seed: Annotated[int, typer.Option("--seed", help="Seed of bootstraps.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of bootstraps.")] = 0,
 ) -> None:
     """Write one HTML page about all stored runs: verdicts on the paper's claims, figures, tables, provenance.
 

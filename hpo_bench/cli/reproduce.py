@@ -40,7 +40,7 @@ def reproduce(
 
     May be started several times on one folder, to share the work, and again after any interruption.
     """
-    from hpo_bench import plan
+    from hpo_bench import index, plan
 
     words = list(overrides or [])
     if force and retry_failed:
@@ -50,6 +50,7 @@ def reproduce(
     for word in [word for word in words if word.startswith("results_dir=")]:
         results = checks.path("results_dir", _one_value(word))
         words.remove(word)
+    index.runs_folder(results)  # a mistake in it is told before anything is fetched
     chosen = plan.narrow(plan.read(experiment, scale), words)
     _run(chosen, words, results, dry_run, retry_failed, force, on, config_dir)
 

@@ -32,7 +32,7 @@ def status(
     from hpo_bench import index
     from hpo_bench.progress import console
 
-    folder = results / "runs"
+    folder = index.runs_folder(results)
     listing = index.read(folder)
     screen = console()
     if experiment is not None:

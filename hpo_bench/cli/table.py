@@ -27,7 +27,7 @@ def table(
         list[str] | None,
         typer.Option("--where", metavar="KEY=VALUE", help="Only runs with this setting; may be repeated."),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the bootstrap.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the bootstrap.")] = 0,
     out: Annotated[Path | None, typer.Option("--out", help="File to write instead of printing.")] = None,
 ) -> None:
     """Print a table made from stored runs, as LaTeX (booktabs), Markdown or CSV."""

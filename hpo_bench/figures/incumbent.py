@@ -80,7 +80,7 @@ def _statistics(runs: Runs) -> tuple[str, ...]:
 
 def _styles(runs: Runs) -> list[dict[str, Any]]:
     """Styles; here the runs that elsewhere feed Random (3-batched) are Random, chosen by validation."""
-    plain = {run.run_id: run.config["method"].get("label", run.method) for run in runs if run.method == GROUP_SOURCE}
+    plain = {run.run_id: run.method_label for run in runs if run.method == GROUP_SOURCE}
     return [
         {**method, "name": GROUP_SOURCE, "label": next(iter(plain.values()))}
         if method["name"] == common.shown_name(GROUP_SOURCE) else method

@@ -298,3 +298,24 @@ def test_latex_compiles_with_booktabs_alone(results, tmp_path, name):
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "table.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout[-2000:]
+
+
+@pytest.mark.parametrize("name", ["summary", "pairs", "divergence"])
+def test_what_goes_by_one_label_has_a_place_of_its_own(tmp_path, name):
+    config = {"dataset.label": "House"}
+    for dataset, level in (("north", 1.0), ("south", 50.0)):
+        make_run(tmp_path, "random", dataset, level * VALUES, config=config)
+        make_run(tmp_path, "baydin", dataset, 2 * level * VALUES, config={**config, "method.label": "Random"})
+    make_run(tmp_path, "lorraine", "uci_energy", VALUES)
+    text = render.markdown(tables.build(name, tmp_path))
+    assert {label for label in ("House (north)", "House (south)", "Random (random)", "Random (baydin)")
+            if label in text} == {"House (north)", "House (south)", "Random (random)", "Random (baydin)"}  # fmt: skip
+    assert "UCI Energy (" not in text
+    assert "Lorraine (" not in text
+
+
+def test_labels_of_earlier_versions_do_not_tear_a_table(tmp_path):
+    make_run(tmp_path, "random", "north", VALUES, config={"dataset.label": "two\n\nlines", "method.label": "\x1b[1mR"})
+    table = tables.build("summary", tmp_path)
+    assert "two\\x0a\\x0alines" in render.markdown(table)
+    assert "\x1b" not in render.latex(table) + render.markdown(table) + render.csv(table)

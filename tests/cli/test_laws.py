@@ -243,3 +243,64 @@ def test_a_byte_order_mark_that_an_editor_left_is_no_damage(call: Call, store: P
     assert (code, err) == (0, "")
     assert call("export", f"--results={store}", "--out=made")[0] == 0
     assert "uci_energy" in out
+
+
+# --- command lines ---
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (("table", "summary", "--seed", "1e3"), "--seed"),
+        (("table", "summary", "--seed", "-1"), "--seed"),
+        (("plot", "--seed", "-1"), "--seed"),
+        (("report", "--seed", "-1"), "--seed"),
+        (("compare", "a", "b", "--seed", "-1"), "--seed"),
+        (("export", "--seed", "-1"), "--seed"),
+        (("compare", "a"), "RUN"),
+        (("doctor", "results_dir=x"), "results_dir=x"),
+        (("status", "--result", "x"), "--result"),
+        (("data", "lisst"), "lisst"),
+        (("--verson",), "--verson"),
+        (("merge",), "Missing"),
+    ],
+    ids=str,
+)
+def test_words_that_a_command_cannot_use_are_one_line(words: tuple[str, ...], names: str) -> None:
+    out, error = Stream("utf-8"), Stream("utf-8")
+    assert call_with((out, error), *words) == 2
+    (line,) = error.text.splitlines()
+    assert line.startswith("error: ")
+    assert names in line
+
+
+STORES = [
+    ("status", "--results", "R"),
+    ("table", "summary", "--results", "R"),
+    ("report", "--results", "R", "--out", "page.html"),
+    ("plot", "--results", "R"),
+    ("compare", "a", "b", "--results", "R"),
+    ("export", "--results", "R", "--out", "x"),
+    ("merge", "R", "--results", "made"),
+    ("reproduce", "uci_main", "--scale", "smoke", "--results", "R"),
+    ("run", "results_dir=R", "hyperparameter_updates=1"),
+    ("run", "-m", "results_dir=R", "hyperparameter_updates=1"),
+]
+
+
+@pytest.mark.parametrize("words", STORES, ids=" ".join)
+@pytest.mark.parametrize("kind", ["file", "loop", "nowhere"])
+def test_a_store_that_is_no_folder_is_one_line(
+    words: tuple[str, ...], kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = Path("R")
+    if kind == "file":
+        store.write_text("")
+    else:
+        store.symlink_to("R" if kind == "loop" else "gone")
+    error = Stream("utf-8")
+    assert call_with((Stream("utf-8"), error), *words) == 2
+    (line,) = error.text.splitlines()
+    assert line.startswith("error: ")
+    assert "R" in line

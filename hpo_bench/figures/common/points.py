@@ -53,12 +53,12 @@ def shared_seeds(groups: Sequence[Runs]) -> set[int]:
 
 def styles(runs: Runs) -> list[dict[str, Any]]:
     """Name, label, colour and line style of the methods of some runs, in the legend's order."""
-    found = {run.method: run.config["method"] for run in runs}
+    found = {run.method: {**run.config["method"], "label": run.method_label} for run in runs}
     ordered = sorted(found.items(), key=lambda item: (item[1].get("order", 0), item[0]))
     return [
         {
             "name": shown_name(name),
-            "label": GROUPED[1] if name == GROUP_SOURCE else str(method.get("label", name)),
+            "label": GROUPED[1] if name == GROUP_SOURCE else method["label"],
             "colour": method.get("colour", "#000000"),
             "line_style": method.get("line_style", "-"),
         }
@@ -73,7 +73,7 @@ def shown_name(method: str) -> str:
 
 def method_label(run: Run) -> str:
     """Label of a run's method."""
-    return str(run.config["method"].get("label", run.method))
+    return run.method_label
 
 
 def label(runs: Runs) -> str:
