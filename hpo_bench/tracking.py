@@ -5,10 +5,15 @@ Nothing of a tracker is imported unless it is asked for.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import json
+import logging
+import math
 import os
 import queue
 import shutil
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -32,6 +37,8 @@ BATCH = 1000  # metrics that MLflow takes at once
 PARAMETERS = 100  # likewise
 QUEUED = 100  # messages that may wait for a tracker
 START_SECONDS = 10.0  # for a tracker's first answer
+FORGET_SECONDS = 300.0  # that the other runs of a sweep do not wait again for one that gave none
+DATABASE_SECONDS = 60.0  # likewise, for one that makes a database on this machine first, which takes MLflow about ten
 CLOSE_SECONDS = 10.0  # for an answer to each message, once the run itself has ended
 AT_MOST_SECONDS = 60.0  # for all that is still to be told then
 SERVERS = {"mlflow": "MLFLOW_TRACKING_URI", "wandb": "WANDB_BASE_URL"}  # variables that name a tracker's server
@@ -178,6 +185,7 @@ class Tracked:
         self._started, self._ended, self._guard = threading.Event(), threading.Event(), threading.Lock()
         self._refusal: str | None = None
         self._over = self._left = self._slow = False
+        self._ended.set()  # nothing is waited for that has not begun
         self._moved = time.monotonic()
 
     def start(self) -> None:
@@ -187,11 +195,13 @@ class Tracked:
             UserError: the tracker cannot be started, or does not answer in time.
         """
         check(self._name)
+        seconds = _first_answer(self._name)
         self._finals += _stored_finals(self._blocks)
+        self._ended.clear()
         threading.Thread(target=self._serve, name=f"tracker of {self._run_id}", daemon=True).start()
-        if not self._started.wait(START_SECONDS):
-            server = os.environ.get(SERVERS.get(self._name, ""))
-            self._refusal = f"no answer{f' from {server}' if server else ''} within {START_SECONDS:.0f} s"
+        if not self._started.wait(seconds):
+            _SILENT_SINCE[_address(self._name)] = time.monotonic()
+            self._refusal = _no_answer(self._name, seconds)
         if self._refusal is not None:
             self._over = self._left = True
             raise UserError(f"tracker={self._name}: cannot be started ({self._refusal})")
@@ -312,6 +322,52 @@ def check(name: str | None) -> None:
         raise UserError(f"tracker={name}: {TRACKERS[name]} is not installed; pip install 'hpo-bench[{name}]'")
 
 
+_SILENT_SINCE: dict[tuple[str, str | None], float] = {}  # trackers that did not answer, and when that was found out
+
+
+def _address(name: str) -> tuple[str, str | None]:
+    return name, variable(SERVERS.get(name, "-"))
+
+
+def _no_answer(name: str, seconds: float) -> str:
+    server = _address(name)[1]
+    return f"no answer{f' from {server}' if server else ''} within {seconds:.0f} s"
+
+
+def _first_answer(name: str) -> float:
+    """Seconds that a tracker has for its first answer, once it is imported, which may take as long on its own.
+
+    Raises:
+        UserError: it cannot be imported, its database cannot be opened (MLflow would try for minutes), or another run
+            has waited for it in vain a moment ago.
+    """
+    silent = time.monotonic() - _SILENT_SINCE.get(_address(name), -math.inf)
+    if silent < FORGET_SECONDS:
+        raise UserError(f"tracker={name}: cannot be started ({_no_answer(name, START_SECONDS)}, {silent:.0f} s ago)")
+    try:
+        importlib.import_module(TRACKERS[name])
+    except Exception as error:  # whatever a broken installation may raise
+        raise UserError(f"tracker={name}: {TRACKERS[name]} cannot be imported ({_short(error)})") from None
+    database = _database() if name == "mlflow" else None
+    if database is None:
+        return START_SECONDS
+    try:
+        database.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.closing(sqlite3.connect(database, timeout=START_SECONDS / 2)) as opened:
+            opened.execute("BEGIN IMMEDIATE")
+    except (OSError, sqlite3.Error) as error:
+        uri = variable(SERVERS["mlflow"])
+        raise UserError(f"tracker=mlflow: cannot be started ({SERVERS['mlflow']}={uri}: {_short(error)})") from None
+    return DATABASE_SECONDS
+
+
+def _database() -> Path | None:
+    """The file of the database that MLflow is told to use, if it is told to use one on this machine."""
+    scheme, _, path = (variable(SERVERS["mlflow"]) or "").partition(":///")
+    file = path.partition("?")[0]
+    return Path(file) if scheme == "sqlite" and file not in ("", ":memory:") else None
+
+
 class TensorBoard:
     """Event files in ``<folder>/tensorboard/<run_id>``, made anew by each call: what was finished is told again."""
 
@@ -390,6 +446,8 @@ class MLflow:
     def __init__(self, results_dir: Path, run_id: str, config: Mapping[str, Any], known: str | None) -> None:
         for name, value in PATIENCE_OF_MLFLOW.items():
             os.environ.setdefault(name, value)
+        for name in ("mlflow", "alembic"):  # which tell of every table that they make, and of every try
+            logging.getLogger(name).setLevel(logging.ERROR)
         from mlflow.entities import Param
         from mlflow.tracking import MlflowClient
 
@@ -460,6 +518,7 @@ class WandB:
     def __init__(self, results_dir: Path, run_id: str, config: Mapping[str, Any], known: str | None) -> None:
         import wandb
 
+        os.environ.setdefault("WANDB_SILENT", "true")
         results_dir.mkdir(parents=True, exist_ok=True)
         mode = cast("Any", variable("WANDB_MODE") or "offline")
         if known is not None and mode == "offline":

@@ -209,7 +209,8 @@ class Mute(Noting):
 
 @pytest.fixture
 def impatient(monkeypatch):
-    """Seconds become tenths."""
+    """Seconds become tenths, and a tracker that was silent in another test is asked again."""
+    monkeypatch.setattr(tracking, "_SILENT_SINCE", {})
     monkeypatch.setattr(tracking, "START_SECONDS", 1.0)
     monkeypatch.setattr(tracking, "CLOSE_SECONDS", 1.0)
 
@@ -221,6 +222,23 @@ def test_a_tracker_that_does_not_answer_at_the_start_is_one_line_soon(tmp_path, 
     with pytest.raises(UserError, match=r"tracker=tensorboard: cannot be started \(no answer within 1 s\)"):
         execute(make_settings(tmp_path, tracker="tensorboard"))
     assert time.monotonic() - begin < 20
+
+
+def test_many_runs_wait_once_for_a_tracker_that_does_not_answer(tmp_path, noting, impatient, monkeypatch):
+    monkeypatch.setitem(tracking.BACKENDS, "tensorboard", Mute)
+    monkeypatch.setattr(Mute, "hangs", "start")
+    begin = time.monotonic()
+    for number in range(3):  # each of several runs that are computed together, of which the first alone is begun
+        runs = [
+            (make_settings(tmp_path, tracker="tensorboard"), f"run-{number}-{each}", tmp_path / f"{number}-{each}")
+            for each in range(4)
+        ]
+        with (
+            pytest.raises(UserError, match=r"cannot be started \(no answer within 1 s"),
+            tracking.Trackers(runs, Saying()),
+        ):
+            pass
+    assert time.monotonic() - begin < 3
 
 
 @pytest.mark.parametrize("hangs", ["finished", "curves", "close"])
@@ -336,6 +354,19 @@ def test_an_mlflow_server_that_accepts_and_never_answers_is_one_line(tmp_path, m
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
         with pytest.raises(UserError, match=rf"tracker=mlflow: cannot be started \(no answer from {address} within"):
             execute(make_settings(tmp_path, tracker="mlflow"))
+
+
+@pytest.mark.parametrize("content", [None, b"no database" * 100], ids=["folder", "text"])
+def test_an_mlflow_database_that_cannot_be_opened_is_one_line(tmp_path, monkeypatch, capfd, content):
+    pytest.importorskip("mlflow", reason="mlflow is not installed (pip install 'hpo-bench[mlflow]')")
+    database = tmp_path / "mlflow.db"
+    database.mkdir() if content is None else database.write_bytes(content)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{database}")
+    begin = time.monotonic()
+    with pytest.raises(UserError, match=rf"cannot be started \(MLFLOW_TRACKING_URI=sqlite:///{database}: "):
+        execute(make_settings(tmp_path, tracker="mlflow"))
+    assert time.monotonic() - begin < 30
+    assert capfd.readouterr().err == ""
 
 
 def test_event_files_that_cannot_be_written_cost_no_run(tmp_path, monkeypatch):
