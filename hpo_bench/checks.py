@@ -164,6 +164,19 @@ def label(key: str, value: Any) -> str:
     return str(value)
 
 
+def colour(key: str, value: Any) -> str:
+    """A colour that Matplotlib knows, such as ``#56B4E9``; only for others than these is it asked."""
+    if isinstance(value, str) and not re.fullmatch(r"#[0-9a-fA-F]{6}", value):
+        from matplotlib.colors import is_color_like
+
+        known = is_color_like(value)
+    else:
+        known = isinstance(value, str)
+    if not known:
+        raise _bad(key, value, "must be a colour such as '#56B4E9'")
+    return str(value)
+
+
 def storable(key: str, value: Any) -> None:
     """Make sure that a value can be written to a file in UTF-8, as every run's settings are."""
     try:

@@ -50,6 +50,14 @@ METHOD = (
     "rule", "search", *METHOD_FLAGS,
 )  # fmt: skip
 RECORDED = 100_000_000  # rows of a repetition's curves, which are listed before the training begins
+LINE_STYLES = ("-", "--", "-.", ":")
+PARTS = {  # what each kind of component has
+    "method.estimator": ("every_update", "second_batch", "tunes", "window"),
+    "method.optimiser": ("init", "update"),
+    "method.rule": ("init", "advance", "evaluated", "in_force"),
+    "method.search": ("check", "block"),
+    "dataset.source": ("load",),
+}
 DATA_FOR_WEIGHTS = ("train", "train_and_validation")
 Value = TypeVar("Value")
 _COMPOSING = threading.Lock()  # Hydra has one state for the whole process
@@ -281,6 +289,9 @@ def _method(config: Mapping[str, Any]) -> Method:
     section = checks.section("method", config["method"], METHOD, needed=("name", "label", "estimator", "optimiser"))
     name = checks.name("method.name", section["name"])
     checks.label("method.label", section["label"])
+    checks.colour("method.colour", section.get("colour", "#000000"))
+    checks.choice("method.line_style", section.get("line_style", "-"), LINE_STYLES)
+    checks.number("method.order", section.get("order", 0))
     if (section["estimator"] is None) != (section["optimiser"] is None):
         raise UserError(f"method={name}: give both method.estimator and method.optimiser, or neither (null)")
     if section.get("rule") is not None and section["estimator"] is not None:
@@ -322,13 +333,18 @@ def _component(key: str, node: Any, above: Iterable[str] = ()) -> Any:
     passed_on = {name: value for name, value in node.items() if name in above}
     arguments.check(key.rpartition(".")[0], {**passed_on, "_target_": node["_target_"]})
     try:
-        return hydra.utils.instantiate(_literal(_literal(node)), _convert_="all")  # Hydra resolves it twice
+        made = hydra.utils.instantiate(_literal(_literal(node)), _convert_="all")  # Hydra resolves it twice
     except InstantiationException as error:
         causes = list(_causes(error))
         for cause in causes:
             if isinstance(cause, UserError):
                 raise _in_section(key, node, cause) from None
         raise UserError(f"{key}._target_={node['_target_']}: {_one_line(causes[-1])}") from None
+    lacking = [name for name in PARTS.get(key, ()) if not hasattr(made, name)]
+    if lacking:
+        kind = f"{'an' if key.endswith(('estimator', 'optimiser')) else 'a'} {key.rpartition('.')[2]}"
+        raise UserError(f"{key}._target_={node['_target_']}: is not {kind}, it has no {lacking[0]}")
+    return made
 
 
 def _literal(node: Any) -> Any:

@@ -606,3 +606,24 @@ def test_text_that_no_file_can_hold_is_refused(key: str) -> None:
 def test_a_training_whose_record_no_memory_holds_is_refused(override: str) -> None:
     with pytest.raises(UserError, match=r"record_every=1: .* weight updates"):
         parse(compose([override]))
+
+
+@pytest.mark.parametrize(
+    ("key", "part"),
+    [
+        ("method.estimator", "is not an estimator, it has no every_update"),
+        ("method.optimiser", "is not an optimiser, it has no init"),
+        ("dataset.source", "is not a source, it has no load"),
+    ],
+)
+def test_a_component_of_another_kind_is_one_line(key: str, part: str) -> None:
+    config = compose()
+    OmegaConf.update(config, key, {"_target_": "collections.OrderedDict"}, merge=False)
+    with pytest.raises(UserError, match=rf"{key}._target_=collections.OrderedDict: {part}"):
+        parse(config)
+
+
+@pytest.mark.parametrize("override", ["method.colour=reddish", "method.line_style=zigzag", "method.order=first"])
+def test_what_a_figure_could_not_draw_is_refused_before_anything_is_computed(override: str) -> None:
+    with pytest.raises(UserError, match=override):
+        parse(compose([override]))

@@ -178,28 +178,17 @@ def _code() -> int | str | None:
     try:
         if len(sys.argv) > 1 and sys.argv[1] in COMMANDS and working_directory_is_gone():
             raise UserError("the working directory has been deleted; change to one that there is")
-        return app(prog_name="hpo-bench", standalone_mode=False) or 0
+        app(prog_name="hpo-bench")
     except SystemExit as end:
         if end.code == signals.EXIT_CODE:
             signals.leave()
         return end.code or 0
     except Exception as error:
-        if hasattr(error, "format_message"):  # Typer's: a word of the command line that it cannot use
-            return _print_usage_error(error)
         unexpected = not isinstance(error, EXPECTED) or error.__cause__ is not None
         if os.environ.get("HPO_BENCH_DEBUG") == "1" and unexpected:
             raise
         return print_error(error)
-
-
-def _print_usage_error(error: Any) -> int:
-    """Print what Typer says of a command line: one line, or the help where nothing was given at all."""
-    text = str(error.format_message())
-    if type(error).__name__ == "NoArgsIsHelpError":
-        tell(text)
-        return 2
-    command = getattr(error.ctx, "command_path", "hpo-bench")
-    return print_error(UserError(f"{text.rstrip('.')}; {command} --help tells what there is"))
+    return 0
 
 
 def _stores(arguments: list[str]) -> bool:

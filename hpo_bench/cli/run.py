@@ -89,6 +89,8 @@ def split(arguments: Sequence[str]) -> CommandLine:
             if not equals and not rest:
                 raise UserError(f"{name}: needs a value")
             line.flags[name] = value if equals else rest.pop(0)
+            if not line.flags[name]:
+                raise UserError(f"{name}: needs a value")
         else:
             raise UserError(f"{argument}: no such flag; {nearest(name, (*SWITCHES, *WITH_VALUE, '--info'))}")
     _check(line)
