@@ -54,6 +54,8 @@ def interrupted(trainer: Trainer, seeds: Sequence[int], after: int, folder: Path
     reports = []
 
     def until(updates: int) -> None:
+        if updates == 0:
+            return  # it only asks whether to go on
         reports.append(updates)
         if len(reports) == after:
             raise Enough
