@@ -228,8 +228,8 @@ def advance(training: Training, now: Snapshot, end: int, hyper: Hyperparameters)
             assert accumulator is not None
             assert second is not None
             after = Snapshot(number + 1, state, raw, memory)
-            tuned = tune(training, after, accumulator, window, second)
-            state, raw, memory, hyper = tuned.state, tuned.raw, tuned.memory, Hyperparameters.of(tuned.raw)
+            now = tune(training, after, accumulator, window, second)
+            state, raw, memory, hyper = now.state, now.raw, now.memory, Hyperparameters.of(now.raw)
             window = accumulator.begin(plan.tuned)
         elif training.start.log10_multiplier is not None and (number + 1) % plan.update_interval == 0:
             raw = move(raw, {"lr": training.start.log10_multiplier}, RANDOM_LR_BOUNDS)
@@ -244,15 +244,22 @@ def tune(training: Training, now: Snapshot, accumulator: Accumulator, window: An
         window: what the accumulator took up of the weight updates.
         second: the batch of that number.
     """
+    state = now.state
+    gradient = training.problem.model.linearise(state.weights, second, state.carried, False)
+    return tuned(training, now, accumulator.finish(window, gradient.gradient), gradient.carried)
+
+
+def tuned(
+    training: Training, now: Snapshot, hypergradients: Mapping[str, Tensor], carried: Mapping[str, Any]
+) -> Snapshot:
+    """Make the hyperparameter update that follows weight update ``now.number - 1`` with these hypergradients."""
     plan, state = training.plan, now.state
     assert plan.optimiser is not None
-    gradient = training.problem.model.linearise(state.weights, second, state.carried, False)
-    hypergradients = accumulator.finish(window, gradient.gradient)
     changes, memory = plan.optimiser.update(hypergradients, now.memory)
     moved = move(now.raw, changes, plan.clip_log10_lr)
     training.recorder.hyper_update((now.number - 1) // plan.interval, hypergradients, now.raw, moved)
     weights = training.start.weights if plan.resets_after(now.number - 1) else state.weights
-    return Snapshot(now.number, State(weights, state.buffer, gradient.carried), moved, memory)
+    return Snapshot(now.number, State(weights, state.buffer, carried), moved, memory)
 
 
 def observe(

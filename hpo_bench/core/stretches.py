@@ -11,12 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hpo_bench.core.batches import Batches, Stream
-from hpo_bench.core.loop import Advance, Eager, Snapshot, Training, tune
+from hpo_bench.core.loop import Advance, Eager, Snapshot, Training, tune, tuned
 from hpo_bench.core.recorder import Recorder
 from hpo_bench.core.update import MomentumSGD
 from hpo_bench.hypergradients.grouped import NeumannRows
-from hpo_bench.hypergradients.neumann import Neumann
-from hpo_bench.models.base import Batch, FusedUpdates
+from hpo_bench.hypergradients.neumann import Neumann, of_products
+from hpo_bench.models.base import Batch, Following, FusedUpdates
 
 OF_LAST_STEP = (Neumann, NeumannRows)  # estimators that ask of the last update all but its gradient
 
@@ -86,19 +86,28 @@ class Stretches:
         batches = [problem.training.batch(number) for number in numbers]
         validation = [self._validation(number) for number in numbers if recorder.due(number)]
         losses = [batch for batch in validation if batch is not None]
-        found = self.model.updates(now.state, batches, hyper, recorded, losses, problem.test, tunes)
+        following = self._following(stop - 1, len(now.state.weights)) if tunes else None
+        found = self.model.updates(now.state, batches, hyper, recorded, losses, problem.test, following)
         finite = found.finite + recorder.see(hyper)
         recorder.take(now.number, finite, recorder.row(found.columns))
         recorder.evaluate_seconds += found.evaluate_seconds
         after = Snapshot(stop, found.state, now.raw, now.memory)
-        if not tunes:
+        if following is None:
             return after
+        if found.products is not None:
+            return tuned(self.training, after, of_products(found.products), after.state.carried)
         accumulator = plan.accumulator
         assert accumulator is not None
-        assert problem.second is not None
         assert found.step is not None
         window = accumulator.accumulate(accumulator.begin(plan.tuned), found.step)
-        return tune(self.training, after, accumulator, window, problem.second.batch(stop - 1))
+        return tune(self.training, after, accumulator, window, following.second)
+
+    def _following(self, number: int, rows: int) -> Following:
+        """What the hyperparameter update after weight update ``number`` asks of it."""
+        plan, second = self.training.plan, self.training.problem.second
+        assert second is not None
+        assert isinstance(plan.estimator, OF_LAST_STEP)
+        return Following(second.batch(number), plan.estimator.terms(rows), plan.tuned)
 
     def _validation(self, number: int) -> Batch | None:
         """The batch whose loss is recorded as the validation loss before update ``number``."""

@@ -165,11 +165,7 @@ class Step:
         if shortcut is None or self.clip is not None:
             return None
         products = shortcut(covector, hyper.lr, hyper.weight_decay, terms, [self._factor(name) for name in names])
-        if products is None:
-            return None
-        through_buffer = hyper.lr * products
-        chosen = (products if name == "lr" else through_buffer for name in names)
-        return {name: own[at] * hyper.slope(name) for at, (name, own) in enumerate(zip(names, chosen, strict=True))}
+        return None if products is None else raw_products(products, names, hyper)
 
     def raw_product(self, name: str, weights_covector: Tensor, buffer_covector: Tensor) -> Tensor:
         """Derivative with respect to raw ``name`` of ⟨weights_covector, u⟩ (lr) or ⟨buffer_covector, m'⟩ (the others).
@@ -189,6 +185,14 @@ class Step:
     def _factor(self, name: str) -> Tensor:
         """What the hyperparameter multiplies in the update, (R, P)."""
         return {"lr": self.new_buffer, "weight_decay": self.weights, "momentum": self.buffer}[name]
+
+
+def raw_products(products: Tensor, names: Sequence[str], hyperparameters: Hyperparameters) -> dict[str, Tensor]:
+    """What `Step.raw_products_of_series` says, from the inner products (n, R, 1) of p with each name's factor."""
+    through_buffer = hyperparameters.lr * products
+    chosen = (products if name == "lr" else through_buffer for name in names)
+    own = enumerate(zip(names, chosen, strict=True))
+    return {name: values[at] * hyperparameters.slope(name) for at, (name, values) in own}
 
 
 def advance(

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from hpo_bench.core.update import Step
 from hpo_bench.hypergradients.base import Estimator
-from hpo_bench.hypergradients.neumann import Neumann
+from hpo_bench.hypergradients.neumann import Neumann, of_products
 from hpo_bench.hypergradients.unroll import Unroll
 
 
@@ -48,12 +48,16 @@ class NeumannRows(_Grouped):
         """The last weight update only."""
         return 1
 
+    def terms(self, rows: int) -> Sequence[int]:
+        """Terms of the series of each of the ``rows`` repetitions."""
+        return self.look_backs
+
     def __call__(self, steps: Sequence[Step], gradient: Tensor, tuned: Sequence[str]) -> dict[str, Tensor]:
         """As `Neumann`; costs as much as the largest look-back for every row."""
         step, look_backs = steps[-1], self._column(gradient)
-        products = step.raw_products_of_series(gradient, self.look_backs, tuned)
+        products = step.raw_products_of_series(gradient, self.terms(len(gradient)), tuned)
         if products is not None:
-            return {name: -product for name, product in products.items()}
+            return of_products(products)
         term = total = gradient
         for terms in range(1, max(self.look_backs)):
             term = term - step.update_pullback(term)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -38,12 +38,21 @@ class Neumann:
         """The last weight update only."""
         return 1
 
+    def terms(self, rows: int) -> Sequence[int]:
+        """Terms of the series of each of ``rows`` repetitions."""
+        return [self.look_back] * rows
+
     def __call__(self, steps: Sequence[Step], gradient: Tensor, tuned: Sequence[str]) -> dict[str, Tensor]:
         """-p·∂u/∂raw with p = Σ_j v·(I - ∂u/∂w)^j."""
         step = steps[-1]
-        products = step.raw_products_of_series(gradient, [self.look_back] * len(gradient), tuned)
+        products = step.raw_products_of_series(gradient, self.terms(len(gradient)), tuned)
         if products is not None:
-            return {name: -product for name, product in products.items()}
+            return of_products(products)
         total = step.series(gradient, self.look_back)
         through_buffer = step.hyperparameters.lr * total
         return {name: -step.raw_product(name, total, through_buffer) for name in tuned}
+
+
+def of_products(products: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The hypergradients from what `Step.raw_products_of_series` gives."""
+    return {name: -product for name, product in products.items()}

@@ -103,6 +103,21 @@ class TakesPlaces(Protocol):
 
 
 @dataclass(frozen=True)
+class Following:
+    """What follows the last of several updates: the products of a Neumann series, see `Step.raw_products_of_series`.
+
+    Args:
+        second: the batch whose gradient, at the weights after that update, is the covector.
+        terms: of each repetition's series, (R,).
+        names: of the hyperparameters.
+    """
+
+    second: Batch
+    terms: Sequence[int]
+    names: Sequence[str]
+
+
+@dataclass(frozen=True)
 class Stretch:
     """Several weight updates that were made in one call.
 
@@ -113,6 +128,8 @@ class Stretch:
             ``validation_loss`` before each update that is recorded: (m, R) each.
         evaluate_seconds: time spent on test and validation losses.
         step: the last update, to be differentiated, of which the gradient is not there; None unless it was wanted.
+        products: what `Following` asks for, (R, 1) each, instead of ``step``; None unless it was wanted and the model
+            could find it in the same call. The second batch leaves no trace in the state.
     """
 
     state: State
@@ -120,6 +137,7 @@ class Stretch:
     columns: Mapping[str, Tensor]
     evaluate_seconds: float
     step: Step | None = None
+    products: Mapping[str, Tensor] | None = None
 
 
 @runtime_checkable
@@ -147,7 +165,7 @@ class FusedUpdates(Protocol):
         recorded: Sequence[bool],
         validation: Sequence[Batch],
         test: Batch,
-        differentiable: bool = False,
+        following: Following | None = None,
     ) -> Stretch:
         """Make one update on each of the batches, without clipping.
 
@@ -155,7 +173,7 @@ class FusedUpdates(Protocol):
             recorded: for each update, whether the losses before it are wanted.
             validation: for each recorded update, whose loss is the validation loss; nothing if there is none.
             test: the test set.
-            differentiable: whether `Stretch.step` is wanted.
+            following: what comes next; then `Stretch.products` or `Stretch.step` are wanted.
         """
         ...
 

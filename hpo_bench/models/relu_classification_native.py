@@ -12,6 +12,7 @@ import ctypes
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,8 +20,8 @@ from torch import Tensor
 
 from hpo_bench import native
 from hpo_bench.core.hyperparameters import Hyperparameters
-from hpo_bench.core.update import Linearisation, State, Step
-from hpo_bench.models.base import Batch, Split, Stretch
+from hpo_bench.core.update import Linearisation, State, Step, raw_products
+from hpo_bench.models.base import Batch, Following, Split, Stretch
 from hpo_bench.models.relu_classification import ReLUClassification
 from hpo_bench.models.relu_native import _Hyper
 
@@ -60,6 +61,33 @@ class _Rows(ctypes.Structure):
             return _Rows(inputs.data_ptr(), targets.data_ptr(), None, apart, targets_apart, 0, batch.count)
         assert places.stride(1) == 1
         return _Rows(inputs.data_ptr(), targets.data_ptr(), places.data_ptr(), 0, 0, places.stride(0), batch.count)
+
+
+_Last = Step | Mapping[str, Tensor] | None  # the last update of a call, or the products that were asked of it
+FACTORS = {"lr": 0, "weight_decay": 1, "momentum": 2}  # of `Step`, in the order of the kernel's ``enum factor``
+
+
+class _Following(ctypes.Structure):
+    """``following`` of ``relu_classification.c``."""
+
+    _fields_ = (
+        ("second", _Rows),
+        ("terms", ctypes.c_void_p),
+        ("factors", ctypes.c_void_p),
+        ("count", ctypes.c_long),
+        ("dots", ctypes.c_void_p),
+    )
+    arrays: tuple[object, ...]
+
+    @staticmethod
+    def of(following: Following, dots: Tensor) -> _Following:
+        """Addresses of what is asked for and of its answer (R, n), which must outlive this value."""
+        terms = (ctypes.c_int * len(following.terms))(*following.terms)
+        factors = (ctypes.c_int * len(following.names))(*(FACTORS[name] for name in following.names))
+        addresses = map(ctypes.addressof, (terms, factors))
+        found = _Following(_Rows.of(following.second), *addresses, len(factors), dots.data_ptr())
+        found.arrays = terms, factors
+        return found
 
 
 class NativeReLUClassification(ReLUClassification):
@@ -131,13 +159,17 @@ class NativeReLUClassification(ReLUClassification):
         def products_of_series(
             vector: Tensor, lr: Tensor, weight_decay: Tensor, terms: Sequence[int], others: Sequence[Tensor]
         ) -> Tensor | None:
-            if lr.shape[-1] > 1 or weight_decay.shape[-1] > 1 or batch.count > 2 * self.hidden:
-                return None  # inner products of the batch's rows would not do, or cost more than they save
+            if not self._sums_up(batch, lr, weight_decay):
+                return None
             return self._series(weights, batch, kept, vector, lr, weight_decay, terms, others)
 
         return Linearisation(
             loss, gradient, hessian_product, carried, hessian_products, products_of_series=products_of_series
         )
+
+    def _sums_up(self, batch: Batch, lr: Tensor, weight_decay: Tensor) -> bool:
+        """Whether inner products of the batch's rows do for a series, and cost less than they save."""
+        return lr.shape[-1] == 1 and weight_decay.shape[-1] == 1 and batch.count <= 2 * self.hidden
 
     def _series(
         self,
@@ -180,12 +212,13 @@ class NativeReLUClassification(ReLUClassification):
         recorded: Sequence[bool],
         validation: Sequence[Batch],
         test: Batch,
-        differentiable: bool = False,
+        following: Following | None = None,
     ) -> Stretch:
         """See `FusedUpdates.updates`; one repetition after the other makes its updates up to the next recorded one."""
         begins = sorted({0, *(number for number, due in enumerate(recorded) if due)})
         columns: dict[str, list[Tensor]] = defaultdict(list)
-        finite, step, seconds, of_recorded = [], None, 0.0, iter(validation)
+        finite, seconds, of_recorded = [], 0.0, iter(validation)
+        last: _Last = None
         for begin, end in zip(begins, [*begins[1:], len(batches)], strict=True):
             if recorded[begin]:
                 since = time.perf_counter()
@@ -195,23 +228,27 @@ class NativeReLUClassification(ReLUClassification):
                 if validation:
                     columns["validation_loss"].append(self.evaluate(state.weights, next(of_recorded), {})[0])
                 seconds += time.perf_counter() - since
-            keeps = differentiable and end == len(batches)
-            state, losses, own_finite, step = self._updates(state, batches[begin:end], hyperparameters, keeps)
+            ahead = following if end == len(batches) else None
+            state, losses, own_finite, last = self._updates(state, batches[begin:end], hyperparameters, ahead)
             finite.append(own_finite)
             if recorded[begin]:
                 columns["train_loss"].append(losses[0])
         rows = {name: torch.stack(values) for name, values in columns.items()}
-        return Stretch(state, torch.cat(finite), rows, seconds, step)
+        stretch = Stretch(state, torch.cat(finite), rows, seconds)
+        return replace(stretch, step=last) if isinstance(last, Step) else replace(stretch, products=last)
 
     def _updates(
-        self, state: State, batches: Sequence[Batch], hyperparameters: Hyperparameters, differentiable: bool
-    ) -> tuple[State, Tensor, Tensor, Step | None]:
-        """The state after one update on each batch, losses and finiteness before each (T, R), and the last update."""
+        self, state: State, batches: Sequence[Batch], hyperparameters: Hyperparameters, following: Following | None
+    ) -> tuple[State, Tensor, Tensor, _Last]:
+        """The state after one update on each batch, losses and finiteness before each (T, R), and what follows."""
         weights, buffer = state.weights.contiguous(), state.buffer.contiguous()
         new_weights, new_buffer = torch.empty_like(weights), torch.empty_like(buffer)
         losses, finite = weights.new_empty(2, len(batches), len(weights))
-        kept, before = None, State(weights, buffer)
-        if differentiable:
+        kept, before, request, products = None, State(weights, buffer), None, None
+        if following is not None and self._sums_up(batches[-1], hyperparameters.lr, hyperparameters.weight_decay):
+            products = weights.new_empty(len(weights), len(following.names))
+            request = _Following.of(following, products)
+        elif following is not None:
             kept = self._kept(weights, batches[-1].count)
             if len(batches) > 1:
                 before = State(torch.empty_like(weights), torch.empty_like(buffer))
@@ -219,13 +256,15 @@ class NativeReLUClassification(ReLUClassification):
         natural = hyperparameters.lr, hyperparameters.weight_decay, hyperparameters.momentum
         self._call(
             "updates", len(weights), ctypes.c_long(len(batches)), rows, weights, buffer, new_weights, new_buffer,
-            before.weights, before.buffer, kept, *map(_Hyper.of, natural), losses, finite,
+            before.weights, before.buffer, kept, *map(_Hyper.of, natural), losses, finite, request,
         )  # fmt: skip
-        step = None
-        if kept is not None:
+        found: _Last = None
+        if products is not None and following is not None:
+            found = raw_products(products.T.unsqueeze(-1), following.names, hyperparameters)
+        elif kept is not None:
             last = self._linearisation(before.weights, batches[-1], kept, losses[-1], _NO_GRADIENT, state.carried)
-            step = Step(before.weights, before.buffer, new_buffer, last, None, hyperparameters)
-        return State(new_weights, new_buffer, state.carried), losses, finite, step
+            found = Step(before.weights, before.buffer, new_buffer, last, None, hyperparameters)
+        return State(new_weights, new_buffer, state.carried), losses, finite, found
 
     def row_bytes(self, batch_rows: int, window: int) -> int:
         """Activations that are kept, and vectors of weights."""
@@ -255,4 +294,4 @@ def _passed(argument: object) -> object:
         return ctypes.c_void_p(argument.data_ptr())
     if isinstance(argument, Batch):
         return ctypes.byref(_Rows.of(argument))
-    return ctypes.byref(argument) if isinstance(argument, _Hyper) else argument
+    return ctypes.byref(argument) if isinstance(argument, (_Hyper, _Following)) else argument

@@ -17,7 +17,7 @@ from torch import Tensor
 from hpo_bench import native
 from hpo_bench.core.hyperparameters import Hyperparameters
 from hpo_bench.core.update import Linearisation, State, Step
-from hpo_bench.models.base import Batch, Stretch
+from hpo_bench.models.base import Batch, Following, Stretch
 from hpo_bench.models.relu_regression import VECTOR, ReLURegression
 
 WEIGHT_VECTORS = 8  # vectors of P numbers that a weight update holds
@@ -154,7 +154,7 @@ class NativeReLURegression(ReLURegression):
         recorded: Sequence[bool],
         validation: Sequence[Batch],
         test: Batch,
-        differentiable: bool = False,
+        following: Following | None = None,
     ) -> Stretch:
         """See `FusedUpdates.updates`; one repetition after the other makes all of its updates."""
         batch = batches[0]
@@ -170,7 +170,7 @@ class NativeReLURegression(ReLURegression):
         seconds = ctypes.c_double(0.0)
         before = State(torch.empty_like(weights), torch.empty_like(buffer))
         kept = self._room(weights, batch)
-        last = (before.weights, before.buffer, *kept) if differentiable else (None, None, None, None)
+        last = (before.weights, before.buffer, *kept) if following is not None else (None, None, None, None)
         self._call(
             "updates", weights, buffer, batch, len(recorded), *map(_Hyper.of, natural), bytes(map(int, recorded)),
             len(others), (_Batch * len(others))(*map(_Batch.of, others)), finite, losses, ctypes.byref(seconds), *last,
@@ -178,7 +178,7 @@ class NativeReLURegression(ReLURegression):
         columns = dict(zip(("train_loss", "test_loss", "validation_loss"), losses, strict=False))
         columns["test_metric"] = columns["test_loss"] * self.target_scale**2
         step = None
-        if differentiable:
+        if following is not None:
             unknown = weights.new_empty(0)
             linearisation = self._linearisation(before.weights, batch, kept, unknown, unknown, state.carried)
             step = Step(before.weights, before.buffer, buffer, linearisation, None, hyperparameters)

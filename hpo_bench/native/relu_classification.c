@@ -15,7 +15,7 @@
 #if defined(LANES_AVX512) /* 25 sums, 5 units and a row fit 32 registers, */
 #define FORWARD_UNITS 5
 #define FORWARD_ROWS 5
-#define BACKWARD_VECTORS 8 /* of inputs at once on the way back */
+#define BACKWARD_VECTORS 7 /* of inputs at once on the way back: 784 inputs are a whole number of tiles */
 #else /* 12 sums, 3 units and a row fit 16 */
 #define FORWARD_UNITS 3
 #define FORWARD_ROWS 4
@@ -24,6 +24,8 @@
 #define SMALL_UNITS 5 /* outputs of a product with a matrix of activations at once, */
 #define SMALL_VECTORS 2
 #define MOST_OTHERS 8 /* vectors that a series is multiplied by */
+#define AHEAD_LINES 7  /* of memory that are asked for at once, */
+#define LINE ((long)(64 / sizeof(REAL)))
 #define BLOCK 80       /* rows whose inputs stay in the second cache while all units read them, */
 #define BACK_BLOCK 64  /* and of which a few columns stay in the first; multiples of SUM_LANES */
 
@@ -196,6 +198,26 @@ static void NAME(inner)(
     }
 }
 
+/* Inner products of B rows with each other: out (B, stride), of which one half is computed and the other is the same. */
+static void NAME(inner_of_rows)(const REAL *const *rows, long B, int K, REAL *out, long stride) {
+    const REAL *const *left = rows, *const *right = rows;
+    for (long i = 0, end = B; i < B;) {
+        long b = i;
+        if (B - i >= FORWARD_UNITS) {
+            INNER_ROWS(many);
+            i += FORWARD_UNITS;
+        } else if (B - i >= 2) {
+            INNER_ROWS(two);
+            i += 2;
+        } else {
+            INNER_ROWS(one);
+            i += 1;
+        }
+    }
+    for (long i = 1; i < B; i++)
+        for (long b = 0; b < i; b++) out[i * stride + b] = out[b * stride + i];
+}
+
 /* A hyperparameter of R repetitions, `row` numbers apart: one value each, or, where `weight` is 1, one for each weight. */
 typedef struct {
     const REAL *values;
@@ -208,6 +230,7 @@ typedef struct {
     const REAL *weights, *buffer;
     REAL *new_weights, *new_buffer;
     NAME(hyper) lr, weight_decay, momentum;
+    int each; /* whether a hyperparameter has a value for each weight */
     REAL finite[SUM_LANES];
 } NAME(update);
 
@@ -235,30 +258,61 @@ ALWAYS VEC NAME(value)(const NAME(hyper) *hyper, long at, long n) {
     return hyper->weight ? NAME(load_part)(hyper->values + at, n) : SPREAD(*hyper->values);
 }
 
-/* g + wd w, mu m + that, w - lr that: as `advance` of hpo_bench/core/update.py, which fuses the same. */
-ALWAYS VEC NAME(advance)(NAME(update) *u, long at, VEC gradient, long n) {
-    VEC weights = NAME(load_part)(u->weights + at, n), buffer = NAME(load_part)(u->buffer + at, n);
-    VEC decayed = FMA(NAME(value)(&u->weight_decay, at, n), weights, gradient);
-    buffer = FMA(NAME(value)(&u->momentum, at, n), buffer, decayed);
-    weights = FMA(-NAME(value)(&u->lr, at, n), buffer, weights);
-    NAME(store_part)(u->new_buffer + at, buffer, n);
-    NAME(store_part)(u->new_weights + at, weights, n);
-    return SUB(weights, weights);
+ALWAYS NAME(update) NAME(update_of)(
+    const REAL *weights, const REAL *buffer, const NAME(hyper) *lr, const NAME(hyper) *weight_decay,
+    const NAME(hyper) *momentum, long r) {
+    int each = lr->weight || weight_decay->weight || momentum->weight;
+    return (NAME(update)){
+        weights, buffer, NULL, NULL, NAME(of_row)(lr, r), NAME(of_row)(weight_decay, r), NAME(of_row)(momentum, r), each, {0}};
 }
 
-/* The n sums of unit h and the inputs from k on. */
-ALWAYS void NAME(take)(const enum NAME(use) use, NAME(target) t, int h, int k, int K, VEC sums, int n, VEC *finite) {
+/* g + wd w, mu m + that, w - lr that, for V registers of sums, the last of them of n numbers: as `advance` of
+   hpo_bench/core/update.py, which fuses the same. */
+ALWAYS VEC NAME(advance_by)(
+    const int each, const int V, const NAME(update) *u, long at, const VEC *gradient, long n, VEC finite) {
+    const REAL *weights = u->weights + at, *buffer = u->buffer + at;
+    REAL *new_weights = u->new_weights + at, *new_buffer = u->new_buffer + at;
+    VEC decay = SPREAD(*u->weight_decay.values), keeps = SPREAD(*u->momentum.values), lr = SPREAD(*u->lr.values);
+    UNROLL for (int j = 0; j < V; j++) {
+        long own = at + j * LANES;
+        if (each) {
+            decay = NAME(value)(&u->weight_decay, own, n);
+            keeps = NAME(value)(&u->momentum, own, n);
+            lr = NAME(value)(&u->lr, own, n);
+        }
+        VEC w = NAME(load_part)(weights + j * LANES, n), m = NAME(load_part)(buffer + j * LANES, n);
+        m = FMA(keeps, m, FMA(decay, w, gradient[j]));
+        w = FMA(-lr, m, w);
+        NAME(store_part)(new_buffer + j * LANES, m, n);
+        NAME(store_part)(new_weights + j * LANES, w, n);
+        finite = ADD(finite, SUB(w, w));
+    }
+    return finite;
+}
+
+ALWAYS VEC NAME(advance)(const int V, const NAME(update) *u, long at, const VEC *gradient, long n, VEC finite) {
+    if (u->each) return NAME(advance_by)(1, V, u, at, gradient, n, finite);
+    return NAME(advance_by)(0, V, u, at, gradient, n, finite);
+}
+
+/* V registers, of n numbers, of sums of unit h and the inputs from k on. */
+ALWAYS void NAME(take)(
+    const enum NAME(use) use, const int V, const NAME(target) *t, int h, int k, int K, const VEC *sums, int n, VEC *finite) {
     long at = (long)h * K + k;
     if (use == NAME(STORED)) {
-        NAME(store_part)(t.stored + at, sums, n);
+        UNROLL for (int j = 0; j < V; j++) NAME(store_part)(t->stored + at + j * LANES, sums[j], n);
     } else if (use == NAME(TAKEN_BY_UPDATE)) {
-        *finite = ADD(*finite, NAME(advance)(t.update, at, sums, n));
+        *finite = NAME(advance)(V, t->update, at, sums, n, *finite);
     } else {
-        VEC p = FMA(SPREAD(t.series->alpha), NAME(load_part)(t.series->vector + at, n), sums);
-        if (t.series->total != NULL) NAME(store_part)(t.series->total + at, p, n);
-        for (int other = 0; other < t.series->n; other++) {
-            REAL *dot = t.series->dots + ((long)other * t.series->H + h) * SUM_LANES + k % SUM_LANES;
-            STORE(dot, FMA(p, NAME(load_part)(t.series->others[other] + at, n), LOAD(dot)));
+        const NAME(end_of_series) *series = t->series;
+        UNROLL for (int j = 0; j < V; j++) {
+            long own = at + j * LANES;
+            VEC p = FMA(SPREAD(series->alpha), NAME(load_part)(series->vector + own, n), sums[j]);
+            if (series->total != NULL) NAME(store_part)(series->total + own, p, n);
+            for (int other = 0; other < series->n; other++) {
+                REAL *dot = series->dots + ((long)other * series->H + h) * SUM_LANES + (k + j * LANES) % SUM_LANES;
+                STORE(dot, FMA(p, NAME(load_part)(series->others[other] + own, n), LOAD(dot)));
+            }
         }
     }
 }
@@ -314,11 +368,28 @@ static void NAME(row_sums)(const REAL *rows, int M, long stride, REAL *out) {
     }
 }
 
+/* Rows that are going to be read next, of `length` numbers each, and how far they have been asked for: they lie anywhere
+   in memory, and come while other things are computed. */
+typedef struct {
+    const REAL **rows;
+    long count, length, row, at;
+} NAME(ahead);
+
+ALWAYS void NAME(ask)(NAME(ahead) *ahead, long times) {
+    for (long i = 0; i < times && ahead->row < ahead->count; i++) {
+        const REAL *from = ahead->rows[ahead->row] + ahead->at;
+        UNROLL for (int line = 0; line < AHEAD_LINES; line++) __builtin_prefetch(from + line * LINE, 0, 2);
+        ahead->at += AHEAD_LINES * LINE;
+        if (ahead->at >= ahead->length) ahead->at = 0, ahead->row++;
+    }
+}
+
 /* Sizes of a problem, where the weights of a repetition lie, and its working space. */
 typedef struct {
     int H, d, C;
     long P, most;                 /* numbers of weights, and of the columns of any batch */
     const REAL **rows, **left, **right; /* pointers to rows: of a batch, and of what is multiplied */
+    NAME(ahead) ahead;            /* rows of the next batch */
     WHOLE *classes;               /* of a batch; -1 in the padding */
     int *active, *counts;         /* (H, BACK_BLOCK) and (H,): rows for which a unit is on */
     REAL *hidden, *chances, *slopes;    /* kept from a forward pass: (H, columns), (C, columns), (C, columns) */
@@ -340,25 +411,51 @@ ALWAYS const REAL *NAME(b1)(const NAME(problem) *p, const REAL *w) { return w + 
 ALWAYS const REAL *NAME(W2)(const NAME(problem) *p, const REAL *w) { return w + (long)p->H * p->d + p->H; }
 ALWAYS const REAL *NAME(b2)(const NAME(problem) *p, const REAL *w) { return w + p->P - p->C; }
 
-/* Sums over some rows of the batch of one unit's slopes times an input, for V registers of inputs from k on. `active`
-   lists the rows, all others have a slope of 0; without `first` the sums go on from those in `space`. */
+/* Sums over some rows of the batch of unit h's slopes times an input, for V registers of inputs from k on. `active` lists
+   the rows, all others have a slope of 0; without `first` the sums go on from those in `space`. Meanwhile the weights of
+   the next unit are asked for, and a part of the next batch. */
 ALWAYS void NAME(outer_tile)(
-    const enum NAME(use) use, const int V, const REAL *slopes, const int *active, int count, const REAL *const *rows,
-    int h, int k, int K, int first, int last, REAL *space, NAME(target) target, VEC *finite) {
+    const enum NAME(use) use, const int V, NAME(problem) *p, const REAL *slopes, int h, int k, int first, int last,
+    const NAME(target) *target, VEC *finite) {
     VEC sums[BACKWARD_VECTORS];
-    REAL *before = space + (long)h * K + k;
+    const REAL *const *rows = p->rows;
+    const int *active = p->active + h * BACK_BLOCK, count = p->counts[h], K = p->d;
+    REAL *before = p->space + (long)h * K + k;
     int n = V > 1 ? LANES : K - k;
+    if (use == NAME(TAKEN_BY_UPDATE) && last && h + 1 < p->H) {
+        long next = (long)(h + 1) * K + k;
+        UNROLL for (int j = 0; j < V; j++) {
+            __builtin_prefetch(target->update->weights + next + j * LANES);
+            __builtin_prefetch(target->update->buffer + next + j * LANES);
+        }
+    }
+    if (last) NAME(ask)(&p->ahead, 1 + p->ahead.count / p->H);
     UNROLL for (int j = 0; j < V; j++) sums[j] = first ? ZERO() : NAME(load_part)(before + j * LANES, n);
     for (int i = 0; i < count; i++) {
         const REAL *row = rows[active[i]] + k;
         VEC slope = SPREAD(slopes[active[i]]);
         UNROLL for (int j = 0; j < V; j++) sums[j] = FMA(slope, NAME(load_part)(row + j * LANES, n), sums[j]);
     }
-    UNROLL for (int j = 0; j < V; j++) {
-        if (last) NAME(take)(use, target, h, k + j * LANES, K, sums[j], n, finite);
-        else NAME(store_part)(before + j * LANES, sums[j], n);
+    if (last) {
+        NAME(take)(use, V, target, h, k, K, sums, n, finite);
+    } else {
+        UNROLL for (int j = 0; j < V; j++) NAME(store_part)(before + j * LANES, sums[j], n);
     }
 }
+
+/* One routine for each size of tile, as for inner products. */
+#define OUTER_TILE(USE, SIZE, V)                                                                                       \
+    static __attribute__((noinline)) void NAME(outer_##USE##_##SIZE)(                                                  \
+        NAME(problem) *p, const REAL *slopes, int h, int k, int first, int last, const NAME(target) *target,           \
+        VEC *finite) {                                                                                                 \
+        NAME(outer_tile)(NAME(USE), V, p, slopes, h, k, first, last, target, finite);                                  \
+    }
+OUTER_TILE(STORED, many, BACKWARD_VECTORS)
+OUTER_TILE(STORED, one, 1)
+OUTER_TILE(TAKEN_BY_UPDATE, many, BACKWARD_VECTORS)
+OUTER_TILE(TAKEN_BY_UPDATE, one, 1)
+OUTER_TILE(TAKEN_BY_SERIES, many, BACKWARD_VECTORS)
+OUTER_TILE(TAKEN_BY_SERIES, one, 1)
 
 /* Which of `count` slopes are not 0. */
 static int NAME(find_active)(const REAL *slopes, long from, long to, int *active) {
@@ -384,13 +481,9 @@ static int NAME(find_active)(const REAL *slopes, long from, long to, int *active
             for (int k = 0; k < K;) {                                                                                  \
                 int many = K - k >= BACKWARD_VECTORS * LANES;                                                          \
                 for (int h = 0; h < M; h++) {                                                                          \
-                    const int *active = p->active + h * BACK_BLOCK;                                                    \
-                    if (many)                                                                                          \
-                        NAME(outer_tile)(NAME(USE), BACKWARD_VECTORS, E + h * stride, active, p->counts[h], p->rows,   \
-                                         h, k, K, from == 0, to == B, p->space, target, &finite);                      \
-                    else                                                                                               \
-                        NAME(outer_tile)(NAME(USE), 1, E + h * stride, active, p->counts[h], p->rows, h, k, K,         \
-                                         from == 0, to == B, p->space, target, &finite);                               \
+                    const REAL *slopes = E + h * stride;                                                               \
+                    if (many) NAME(outer_##USE##_many)(p, slopes, h, k, from == 0, to == B, &target, &finite);         \
+                    else NAME(outer_##USE##_one)(p, slopes, h, k, from == 0, to == B, &target, &finite);               \
                 }                                                                                                      \
                 k += many ? BACKWARD_VECTORS * LANES : LANES;                                                          \
             }                                                                                                          \
@@ -414,6 +507,16 @@ static void NAME(find)(NAME(problem) *p, NAME(batch) batch) {
         p->classes[b] = (WHOLE)batch.targets[row];
     }
     for (long b = batch.count; b < columns; b++) p->classes[b] = -1;
+}
+
+/* Let the rows of a batch be asked for while the one before it is worked on. */
+static void NAME(look_ahead)(NAME(problem) *p, NAME(batch) batch) {
+    p->ahead.count = batch.count, p->ahead.row = p->ahead.at = 0;
+    for (long b = 0; b < batch.count; b++) {
+        long row = batch.chosen == NULL ? b : batch.chosen[b];
+        p->ahead.rows[b] = batch.inputs + row * p->d;
+        __builtin_prefetch(batch.targets + row);
+    }
 }
 
 /* Hidden activations and scores of the batch that was found. */
@@ -524,11 +627,12 @@ static void *NAME(prepare)(NAME(problem) *p, int H, int d, int C, long most) {
     size_t columns = (size_t)NAME(columns)(most), P = (size_t)H * d + H + (size_t)C * H + C;
     size_t rows = columns + H + C, numbers = (3 * (size_t)H + 3 * (size_t)C) * columns + 2 * P;
     char *space, *at;
-    if (posix_memalign((void **)&space, 64, rows * 3 * sizeof(REAL *) + columns * sizeof(WHOLE) + H * (BACK_BLOCK + 1) * sizeof(int) +
+    if (posix_memalign((void **)&space, 64, rows * 4 * sizeof(REAL *) + columns * sizeof(WHOLE) + H * (BACK_BLOCK + 1) * sizeof(int) +
                                                 numbers * sizeof(REAL) + 20 * 64)) return NULL;
     at = space;
     p->H = H, p->d = d, p->C = C, p->P = (long)P, p->most = most;
     p->rows = NAME(place)(&at, rows * sizeof(REAL *));
+    p->ahead = (NAME(ahead)){NAME(place)(&at, rows * sizeof(REAL *)), 0, d, 0, 0};
     p->left = NAME(place)(&at, rows * sizeof(REAL *));
     p->right = NAME(place)(&at, rows * sizeof(REAL *));
     p->classes = NAME(place)(&at, columns * sizeof(WHOLE));
@@ -576,20 +680,24 @@ static void NAME(take_back)(NAME(problem) *p, const REAL *kept, long r, long cou
     NAME(find_slopes)(p, count);
 }
 
+/* Loss and gradient (P,) of the batch that was found. */
+static REAL NAME(gradient)(NAME(problem) *p, const REAL *w, long count, REAL *gradient) {
+    long head = (long)p->H * p->d;
+    REAL loss = NAME(backward)(p, w, count);
+    NAME(outer_STORED)(p, p->change, NAME(columns)(count), count, (NAME(target)){gradient, NULL, NULL});
+    memcpy(gradient + head, p->small, (p->P - head) * sizeof(REAL));
+    return loss;
+}
+
 /* Losses (R,), gradients (R, P) and, if wanted, what `products` and `series` need: see `keep_forward`. */
 int NAME(linearise)(
     long R, int H, int d, int C, const NAME(rows) *rows, const REAL *weights, REAL *loss, REAL *gradient, REAL *kept) {
     NAME(problem) p;
     void *space = NAME(prepare)(&p, H, d, C, rows->count);
     if (space == NULL) return 1;
-    long columns = NAME(columns)(rows->count);
     for (long r = 0; r < R; r++) {
-        const REAL *w = weights + r * p.P;
         NAME(find)(&p, NAME(of)(rows, r));
-        loss[r] = NAME(backward)(&p, w, rows->count);
-        REAL *own = gradient + r * p.P;
-        NAME(outer_STORED)(&p, p.change, columns, rows->count, (NAME(target)){own, NULL, NULL});
-        memcpy(own + (long)H * d, p.small, (p.P - (long)H * d) * sizeof(REAL));
+        loss[r] = NAME(gradient)(&p, weights + r * p.P, rows->count, gradient + r * p.P);
         if (kept != NULL) NAME(keep_forward)(&p, kept, r, rows->count);
     }
     free(space);
@@ -693,8 +801,8 @@ typedef struct {
     REAL *dots;                        /* (n, H, SUM_LANES) */
 } NAME(memory);
 
-static void *NAME(prepare_series)(NAME(memory) *m, const NAME(problem) *p, int n) {
-    size_t H = (size_t)p->H, columns = (size_t)NAME(columns)(p->most), tail = (size_t)(p->P - (long)p->H * p->d);
+static void *NAME(prepare_series)(NAME(memory) *m, const NAME(problem) *p, long count, int n) {
+    size_t H = (size_t)p->H, columns = (size_t)NAME(columns)(count), tail = (size_t)(p->P - (long)p->H * p->d);
     size_t numbers = (3 * H + columns) * columns + 2 * tail + n * H * SUM_LANES;
     char *space, *at;
     if (posix_memalign((void **)&space, 64, numbers * sizeof(REAL) + 8 * 64)) return NULL;
@@ -741,7 +849,7 @@ static void NAME(sum_up)(
     }
     if (terms > 2) {
         memset(m->grams, 0, count * columns * sizeof(REAL));
-        NAME(inner)(p->rows, (int)count, p->rows, count, p->d, m->grams, columns);
+        NAME(inner_of_rows)(p->rows, count, p->d, m->grams, columns);
     }
     for (int j = 1; j < terms; j++) {
         for (int h = 0; h < p->H; h++)
@@ -786,7 +894,7 @@ int NAME(series)(
     NAME(memory) memory = {0};
     const REAL *own[MOST_OTHERS];
     void *space = NAME(prepare)(&p, H, d, C, rows->count);
-    void *more = space == NULL ? NULL : NAME(prepare_series)(&memory, &p, n);
+    void *more = space == NULL ? NULL : NAME(prepare_series)(&memory, &p, rows->count, n);
     int failed = more == NULL || n > MOST_OTHERS;
     for (long r = 0; !failed && r < R; r++) {
         long at = r * p.P;
@@ -800,50 +908,117 @@ int NAME(series)(
     return failed;
 }
 
+/* What follows the last update of each repetition: the gradient of the second batch at the new weights, and the products
+   of its series with `n` factors of the update. factors: which each is, of `enum factor`; terms (R,); dots (R, n). */
+typedef struct {
+    NAME(rows) second;
+    const int *terms, *factors;
+    long n;
+    REAL *dots;
+} NAME(following);
+
+enum NAME(factor) { NAME(NEW_BUFFER), NAME(LAST_WEIGHTS), NAME(LAST_BUFFER) };
+
+/* Working space for what follows: of one repetition, what was before its last update, and of the second batch. */
+typedef struct {
+    NAME(memory) series;
+    REAL *weights, *buffer, *kept, *gradient;
+    void *space, *more;
+} NAME(room);
+
+static int NAME(make_room)(NAME(room) *room, const NAME(problem) *p, const NAME(following) *following, long count) {
+    size_t P = (size_t)p->P, kept = (size_t)((p->H + p->C) * NAME(columns)(count));
+    char *at;
+    if (following->n > MOST_OTHERS) return 1;
+    if (posix_memalign(&room->space, 64, (3 * P + kept) * sizeof(REAL) + 4 * 64)) return 1;
+    at = room->space;
+    room->weights = NAME(place)(&at, P * sizeof(REAL));
+    room->buffer = NAME(place)(&at, P * sizeof(REAL));
+    room->gradient = NAME(place)(&at, P * sizeof(REAL));
+    room->kept = NAME(place)(&at, kept * sizeof(REAL));
+    room->more = NAME(prepare_series)(&room->series, p, count, (int)following->n);
+    return room->more == NULL;
+}
+
+/* See `following`: for repetition r, after its last update on the batch that was found. `next` is read afterwards. */
+static void NAME(follow)(
+    NAME(problem) *p, NAME(room) *room, const NAME(following) *following, long r, NAME(batch) batch,
+    const NAME(update) *last, NAME(batch) next) {
+    const REAL *of_factor[] = {last->new_buffer, last->weights, last->buffer}, *others[MOST_OTHERS];
+    for (int i = 0; i < following->n; i++) others[i] = of_factor[following->factors[i]];
+    NAME(keep_forward)(p, room->kept, 0, batch.count);
+    NAME(find)(p, NAME(of)(&following->second, r));
+    p->ahead.count = 0;
+    NAME(gradient)(p, last->new_weights, following->second.count, room->gradient);
+    NAME(find)(p, batch);
+    NAME(look_ahead)(p, next);
+    NAME(take_back)(p, room->kept, 0, batch.count);
+    NAME(sum_up)(
+        p, &room->series, last->weights, room->gradient, batch.count, following->terms[r], *last->lr.values,
+        *last->weight_decay.values, (int)following->n, others, following->dots + r * following->n, NULL);
+}
+
 /* T weight updates of each repetition, one repetition after the other so that its weights stay in the second cache.
 
    weights, buffer (R, P): before the first update; new_weights, new_buffer: after the last, elsewhere. With `kept` (see
    `linearise`, of the last update), last_weights and last_buffer take what was before the last update; else all three
    are NULL. losses (T, R): of each update's batch, before it. finite (T, R): 0 where
-   that loss and the weights before the update are finite, else NaN. */
+   that loss and the weights before the update are finite, else NaN. following: or NULL, without `kept`; the learning
+   rate and the weight decay are then one for all weights. */
 int NAME(updates)(
     long R, int H, int d, int C, long T, const NAME(rows) *batches, const REAL *weights, const REAL *buffer,
     REAL *new_weights, REAL *new_buffer, REAL *last_weights, REAL *last_buffer, REAL *kept,
-    const NAME(hyper) *lr, const NAME(hyper) *weight_decay, const NAME(hyper) *momentum, REAL *losses, REAL *finite) {
+    const NAME(hyper) *lr, const NAME(hyper) *weight_decay, const NAME(hyper) *momentum, REAL *losses, REAL *finite,
+    const NAME(following) *following) {
     NAME(problem) p;
-    long most = 0;
+    NAME(room) room = {0};
+    long most = following == NULL ? 0 : following->second.count;
     for (long t = 0; t < T; t++) most = batches[t].count > most ? batches[t].count : most;
     void *space = NAME(prepare)(&p, H, d, C, most);
     if (space == NULL) return 1;
+    int failed = following != NULL && NAME(make_room)(&room, &p, following, batches[T - 1].count);
     long head = (long)H * d, tail = p.P - head;
-    for (long r = 0; r < R; r++) {
-        NAME(update) update = {
-            weights + r * p.P, buffer + r * p.P, NULL, NULL, NAME(of_row)(lr, r), NAME(of_row)(weight_decay, r),
-            NAME(of_row)(momentum, r), {0}};
+    for (long r = 0; !failed && r < R; r++) {
+        NAME(update) update = NAME(update_of)(weights + r * p.P, buffer + r * p.P, lr, weight_decay, momentum, r);
         for (long i = 0; i < p.P; i += LANES) {
             VEC numbers = NAME(load_part)(update.weights + i, p.P - i);
             STORE(update.finite, ADD(LOAD(update.finite), SUB(numbers, numbers)));
         }
         for (long t = 0; t < T; t++) {
-            int ends = kept == NULL || t == T - 1;
-            update.new_weights = (ends ? new_weights : last_weights) + r * p.P;
-            update.new_buffer = (ends ? new_buffer : last_buffer) + r * p.P;
-            NAME(batch) batch = NAME(of)(&batches[t], r);
+            int ends = t == T - 1;
+            if (ends || (kept == NULL && following == NULL)) {
+                update.new_weights = new_weights + r * p.P, update.new_buffer = new_buffer + r * p.P;
+            } else if (following != NULL) {
+                update.new_weights = room.weights, update.new_buffer = room.buffer;
+            } else {
+                update.new_weights = last_weights + r * p.P, update.new_buffer = last_buffer + r * p.P;
+            }
+            NAME(batch) batch = NAME(of)(&batches[t], r), next = {0};
             long columns = NAME(columns)(batch.count);
             NAME(find)(&p, batch);
+            if (!ends) next = NAME(of)(&batches[t + 1], r);
+            else if (following != NULL) next = NAME(of)(&following->second, r);
+            else if (r + 1 < R) next = NAME(of)(batches, r + 1);
+            NAME(look_ahead)(&p, next);
             REAL loss = NAME(backward)(&p, update.weights, batch.count), sum = loss - loss;
             for (int lane = 0; lane < LANES; lane++) sum += update.finite[lane];
             losses[t * R + r] = loss, finite[t * R + r] = sum;
             NAME(target) target = {NULL, &update, NULL};
             NAME(outer_TAKEN_BY_UPDATE)(&p, p.change, columns, batch.count, target);
             VEC check = ZERO();
-            for (long i = 0; i < tail; i += LANES)
-                check = ADD(check, NAME(advance)(&update, head + i, NAME(load_part)(p.small + i, tail - i), tail - i));
+            for (long i = 0; i < tail; i += LANES) {
+                VEC gradient = NAME(load_part)(p.small + i, tail - i);
+                check = NAME(advance)(1, &update, head + i, &gradient, tail - i, check);
+            }
             STORE(update.finite, ADD(LOAD(update.finite), check));
+            if (ends && kept != NULL) NAME(keep_forward)(&p, kept, r, batch.count);
+            if (ends && following != NULL) {
+                next = r + 1 < R ? NAME(of)(batches, r + 1) : (NAME(batch)){0};
+                NAME(follow)(&p, &room, following, r, batch, &update, next);
+            }
             update.weights = update.new_weights, update.buffer = update.new_buffer;
         }
-        if (kept != NULL) NAME(keep_forward)(&p, kept, r, batches[T - 1].count);
     }
-    free(space);
-    return 0;
+    free(space), free(room.space), free(room.more);
+    return failed;
 }

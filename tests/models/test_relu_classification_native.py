@@ -10,6 +10,7 @@ from hpo_bench.core.update import State, advance
 from hpo_bench.hypergradients.grouped import NeumannRows
 from hpo_bench.hypergradients.neumann import Neumann
 from hpo_bench.models import relu_classification_native
+from hpo_bench.models.base import Following
 from hpo_bench.models.relu_classification import ReLUClassification
 from hpo_bench.models.relu_classification_native import NativeReLUClassification
 
@@ -27,6 +28,7 @@ SIZES = [
     (41, 12, 5, 300),
 ]
 NAMES = ("lr", "weight_decay", "momentum")
+TERMS = [4, 1, 2]  # of the three repetitions
 needs_kernels = pytest.mark.skipif(LIBRARY is None, reason="no compiled kernels")
 fused_torch = pytest.mark.skipif(native.variants()[0] == "plain", reason="torch multiplies and adds with two roundings")
 both_dtypes = pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -39,7 +41,7 @@ def draw(*shape, dtype=torch.float64, seed=0):
 class Case:
     """Both models of one size, weights of 3 repetitions, and a dataset with the places of some batches."""
 
-    rows = 3
+    rows, terms = 3, TERMS
 
     def __init__(self, size, dtype, library=LIBRARY, batches=1):
         features, hidden, classes, count = size
@@ -68,7 +70,8 @@ class Case:
         validation = [self.placed()] * sum(recorded)
         test = self.kernel.batch(self.inputs, self.targets, shared=True, split="test")
         state = State(self.weights, self.buffer)
-        return self.kernel.updates(state, batches, hyper or self.hyper, recorded, validation, test, differentiable)
+        following = Following(self.placed(), self.terms, NAMES) if differentiable else None
+        return self.kernel.updates(state, batches, hyper or self.hyper, recorded, validation, test, following)
 
     def everything(self):
         """Results of every kernel, by name."""
@@ -76,17 +79,17 @@ class Case:
         count = len(self.places)
         made = self.made([self.placed(number) for number in range(count)], [True] * count, True)
         shared = self.kernel.batch(self.inputs, self.targets, shared=True, split="test")
-        dots = made.step.linearisation.products_of_series(
-            self.vectors[0], self.hyper.lr, self.hyper.weight_decay, [4] * self.rows, [self.weights, self.buffer]
-        )
+        own = [self.weights, self.buffer]
+        one = found.products_of_series(self.vectors[0], self.hyper.lr, self.hyper.weight_decay, self.terms, own)
+        assert (one is None) == (made.products is None)
+        last = made.products or {"last": made.step.linearisation.hessian_product(self.vectors[0]).sum(-1)}
         _, error = self.kernel.evaluate(self.weights, shared, {})
         return {
             "loss": found.loss, "gradient": found.gradient, "products": found.products(self.vectors),
             "alone": self.kernel.loss(self.weights, shared, {})[0], "error": error,
             "weights": made.state.weights, "buffer": made.state.buffer, "finite": made.finite,
             **made.columns,
-            "dots": torch.zeros(()) if dots is None else dots,
-            "of_last": made.step.linearisation.hessian_product(self.vectors[0]),
+            "dots": torch.zeros(()) if one is None else one, **last,
         }  # fmt: skip
 
 
@@ -197,6 +200,53 @@ def test_updates_in_one_call_are_updates_one_by_one_bit_by_bit(dtype, updates, p
 
 
 @needs_kernels
+@fused_torch
+@both_dtypes
+@pytest.mark.parametrize("updates", [1, 3])
+@pytest.mark.parametrize("names", [NAMES, NAMES[::-2]])
+@pytest.mark.parametrize("size", [(784, 50, 10, 50), (17, 30, 3, 33), (5, 8, 2, 16), (41, 60, 5, 97)])
+def test_what_follows_the_last_update_is_what_calls_of_its_own_give_bit_by_bit(size, names, updates, dtype):
+    case = Case(size, dtype, batches=updates + 1)
+    case.weights[1, 3] = torch.inf
+    batches, second = [case.placed(number) for number in range(updates)], case.placed(updates)
+    short = case.kernel.batch_at(
+        case.inputs, case.targets, case.places[updates][:, :5], split="validation", first=False
+    )
+    test = case.kernel.batch(case.inputs, case.targets, shared=True, split="test")
+    state = State(case.weights, case.buffer)
+    for batch in batches:
+        found = case.kernel.linearise(state.weights, batch, {}, True)
+        state, step = advance(state, found, case.hyper, None)
+    for other in (second, short, test):
+        following = Following(other, TERMS, names)
+        made = case.kernel.updates(
+            State(case.weights, case.buffer), batches, case.hyper, [False] * updates, [], test, following
+        )
+        assert made.step is None
+        equal(made.state.weights, state.weights)
+        equal(made.state.buffer, state.buffer)
+        gradient = case.kernel.linearise(state.weights, other, {}, False).gradient
+        expected = step.raw_products_of_series(gradient, TERMS, names)
+        assert made.products.keys() == expected.keys()
+        for name, values in made.products.items():
+            assert torch.isfinite(values[[0, 2]]).all()
+            equal(values, expected[name])
+
+
+@needs_kernels
+def test_where_inner_products_do_not_do_what_follows_is_left_to_the_last_update():
+    case = Case((17, 30, 3, 33), torch.float32)
+    per_weight = Hyperparameters.of({**case.hyper.raw, "weight_decay": case.vectors[1] / 9 - 2})
+    assert case.made([case.placed()], [False], True).step is None
+    made = case.made([case.placed()], [False], True, per_weight)
+    assert made.products is None
+    assert made.step is not None
+    neither = case.made([case.placed()], [False], False)
+    assert neither.products is None
+    assert neither.step is None
+
+
+@needs_kernels
 @both_dtypes
 @pytest.mark.parametrize("look_back", [1, 2, 5])
 @pytest.mark.parametrize("size", [(784, 50, 10, 50), (17, 30, 3, 33), (5, 8, 2, 16)])
@@ -292,12 +342,12 @@ def test_a_row_alone_is_a_row_among_others_bit_by_bit(dtype):
     whole = case.everything()
     weights, buffer, vectors, places, raw = case.weights, case.buffer, case.vectors, case.places, case.hyper.raw
     for row in range(3):
-        case.rows = 1
+        case.rows, case.terms = 1, TERMS[row : row + 1]
         case.weights, case.buffer, case.vectors = weights[[row]], buffer[[row]], vectors[:, [row]]
         case.places = places[:, [row]]
         case.hyper = Hyperparameters.of({name: value[[row]] for name, value in raw.items()})
         for name, values in case.everything().items():
-            axis = 0 if name in ("loss", "gradient", "alone", "error", "weights", "buffer", "of_last") else 1
+            axis = 0 if name in ("loss", "gradient", "alone", "error", "weights", "buffer", "last", *NAMES) else 1
             equal(values, whole[name].narrow(axis, row, 1))
 
 
@@ -311,7 +361,7 @@ def test_a_cpu_takes_the_kernel():
 
 @needs_kernels
 def test_a_step_of_several_updates_differentiates_as_one_made_alone():
-    case = Case((17, 30, 3, 33), torch.float32, batches=3)
+    case = Case((17, 30, 3, 61), torch.float32, batches=3)  # more rows than are summed up in the same call
     batches = [case.placed(number) for number in range(3)]
     step = case.made(batches, [False] * 3, True).step
     found = case.kernel.linearise(step.weights, batches[-1], {}, True)
