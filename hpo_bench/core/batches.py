@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hpo_bench.core.memory import on_large_pages
 from hpo_bench.core.seeds import as_signed, permutation, random_bits
 from hpo_bench.datasets.base import Table
 from hpo_bench.models.base import Batch, Model, Split, TakesPlaces
@@ -54,7 +55,7 @@ def inputs_on(table: Table, dtype: torch.dtype, device: torch.device) -> Tensor:
         own = dtype if values.is_floating_point() else values.dtype
         return values.to(device=device, dtype=own).contiguous()  # a table may lie in memory column by column
     centre, scale = torch.from_numpy(table.centre).to(device), torch.from_numpy(table.scale).to(device)
-    result = torch.empty(values.shape, dtype=dtype, device=device)
+    result = on_large_pages(torch.empty(values.shape, dtype=dtype, device=device))
     rows = max(1, BLOCK * len(values) // max(values.numel(), 1))
     for part in (slice(at, at + rows) for at in range(0, len(values), rows)):
         result[part] = (values[part].to(device).to(torch.float64) - centre) / scale

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,24 @@ CACHE_BYTES = 2 << 20  # of activations worked on at once by one CPU core: measu
 LEAST_ROWS = 2  # beyond the cache, two rows still beat one: the same calls serve both
 SHARE = 0.6  # of the free memory that is used
 GIB = 1 << 30
+LARGE_PAGE = 2 << 20  # bytes: of what is smaller, nothing would lie on one
+
+
+def on_large_pages(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor itself, not written yet, for which Linux is asked for large pages.
+
+    Rows that are read in random order else cost a look-up of their page each: a tenth of an update of Fashion-MNIST.
+    Where the system has none to give, or is another, nothing changes.
+    """
+    advice, size = getattr(mmap, "MADV_HUGEPAGE", None), tensor.numel() * tensor.element_size()
+    if advice is None or tensor.device.type != "cpu" or size < 2 * LARGE_PAGE:
+        return tensor
+    begin = -(-tensor.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE  # whole pages within the tensor
+    end = (tensor.data_ptr() + size) // mmap.PAGESIZE * mmap.PAGESIZE
+    madvise = getattr(ctypes.CDLL(None), "madvise", None)
+    if madvise is not None:
+        madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), ctypes.c_int(advice))
+    return tensor
 
 
 @dataclass(frozen=True)

@@ -47,3 +47,17 @@ def test_cpu_blocks_stay_in_cache_and_keep_all_workers_busy():
     plan = memory.choose(200, 10**6, memory.CACHE_BYTES // 16, CPU, None, 2)
     assert plan.rows <= 16
     assert -(-200 // plan.rows) % 2 == 0
+
+
+@pytest.mark.parametrize("numbers", [0, 10, 3 << 20])
+def test_a_tensor_on_large_pages_is_an_ordinary_one(numbers):
+    tensor = torch.empty(numbers)
+    asked = memory.on_large_pages(tensor[1:])
+    asked.fill_(1)
+    assert asked.data_ptr() == tensor[1:].data_ptr()
+    assert asked.sum() == max(numbers - 1, 0)
+
+
+def test_without_large_pages_nothing_changes(monkeypatch):
+    monkeypatch.delattr(memory.mmap, "MADV_HUGEPAGE", raising=False)
+    assert memory.on_large_pages(torch.ones(3 << 20)).sum() == 3 << 20
