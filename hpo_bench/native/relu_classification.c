@@ -263,7 +263,8 @@ ALWAYS NAME(update) NAME(update_of)(
     const NAME(hyper) *momentum, long r) {
     int each = lr->weight || weight_decay->weight || momentum->weight;
     return (NAME(update)){
-        weights, buffer, NULL, NULL, NAME(of_row)(lr, r), NAME(of_row)(weight_decay, r), NAME(of_row)(momentum, r), each, {0}};
+        weights, buffer, NULL, NULL, NAME(of_row)(lr, r), NAME(of_row)(weight_decay, r), NAME(of_row)(momentum, r),
+        each, {0}};
 }
 
 /* g + wd w, mu m + that, w - lr that, for V registers of sums, the last of them of n numbers: as `advance` of
@@ -297,7 +298,8 @@ ALWAYS VEC NAME(advance)(const int V, const NAME(update) *u, long at, const VEC 
 
 /* V registers, of n numbers, of sums of unit h and the inputs from k on. */
 ALWAYS void NAME(take)(
-    const enum NAME(use) use, const int V, const NAME(target) *t, int h, int k, int K, const VEC *sums, int n, VEC *finite) {
+    const enum NAME(use) use, const int V, const NAME(target) *t, int h, int k, int K, const VEC *sums, int n,
+    VEC *finite) {
     long at = (long)h * K + k;
     if (use == NAME(STORED)) {
         UNROLL for (int j = 0; j < V; j++) NAME(store_part)(t->stored + at + j * LANES, sums[j], n);
