@@ -308,7 +308,7 @@ def test_two_processes_do_not_compute_the_same_run(tmp_path):
 
 def test_a_file_in_the_way_is_one_line(tmp_path):
     (tmp_path / "results").write_text("a file, not a folder")
-    with pytest.raises(UserError, match="cannot write to"):
+    with pytest.raises(UserError, match=r"results_dir=.*: is a file, not a folder$"):
         execute(make_settings(tmp_path / "results"))
 
 
