@@ -142,8 +142,9 @@ def test_workers_of_joblib_write_their_checkpoints_first(tmp_path: Path) -> None
     assert all("repetition on" in line for line in begun), begun
     time.sleep(1)
     process.terminate()
-    *_, last = process.stderr.read().splitlines()
+    said = process.stderr.read().splitlines()
     assert process.wait() == 143
-    assert last == "terminated; run the same command again to go on"
+    # a process of joblib's own that outlives the program may add a warning of what it tidies up
+    assert said.count("terminated; run the same command again to go on") == 1, said
     assert len(list(tmp_path.rglob("checkpoint-*.npz"))) == 2
     assert not list(tmp_path.rglob(".lock"))
