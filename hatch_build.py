@@ -1,6 +1,8 @@
-"""Puts the compiled kernels into a wheel for this platform where there is a C compiler; without one the wheel is pure.
+"""Puts the compiled kernels into a wheel for this platform where there is a C compiler; without one
+the wheel is pure.
 
-A wheel for x86-64 carries a library for AVX2 and one for AVX-512; which is used is decided where it is installed. An
+A wheel for x86-64 carries a library for AVX2 and one for AVX-512; which is used is decided where it
+is installed. An
 editable install and a source distribution carry none: there the kernels are compiled on first use.
 """
 
@@ -17,12 +19,16 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-NATIVE = Path("hpo_bench") / "native"
+NATIVE = Path("hpo_bench") / "core" / "native"
 
 
 def load_building(root: Path) -> ModuleType:
-    """`hpo_bench.native.building` by its path: the package itself cannot be imported while it is built."""
-    specification = importlib.util.spec_from_file_location("building", root / NATIVE / "building.py")
+    """`hpo_bench.core.native.building` by its path: the package itself cannot be imported while it
+    is built.
+    """
+    specification = importlib.util.spec_from_file_location(
+        "building", root / NATIVE / "building.py"
+    )
     assert specification is not None
     assert specification.loader is not None
     module = importlib.util.module_from_spec(specification)
@@ -34,13 +40,21 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
     """See the module."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Compile every variant of this kind of machine, and mark the wheel as one for this platform."""
-        if self.target_name != "wheel" or version == "editable" or os.environ.get("HPO_BENCH_NATIVE") == "0":
+        """Compile every variant of this kind of machine, and mark the wheel as one for this
+        platform.
+        """
+        if (
+            self.target_name != "wheel"
+            or version == "editable"
+            or os.environ.get("HPO_BENCH_NATIVE") == "0"
+        ):
             return
         building = load_building(Path(self.root))
         command = building.compiler()
         if command is None:
-            self.app.display_info("no C compiler: a pure wheel, whose kernels are compiled on first use")
+            self.app.display_info(
+                "no C compiler: a pure wheel, whose kernels are compiled on first use"
+            )
             return
         self._folder = tempfile.TemporaryDirectory()
         files = {}

@@ -13,7 +13,9 @@ __all__ = ["OnePass", "UserError", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    """`OnePass` and `UserError` when they are asked for: importing the package must not import torch."""
+    """`OnePass` and `UserError` when they are asked for: importing the package must not import
+    torch.
+    """
     if name == "OnePass":
         from hpo_bench.api import OnePass
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 
-from hpo_bench.quoting import in_one_line
+from hpo_bench.system.quoting import in_one_line
 
 
 class UserError(ValueError):
-    """A mistake in what was asked for or in a file that was given. The CLI prints it and exits with code 2."""
+    """A mistake in what was asked for or in a file that was given.
+
+    The CLI prints it and exits with code 2.
+    """
 
 
 class RunError(RuntimeError):
@@ -33,11 +36,11 @@ class StoreError(UserError):
 
 
 def described(error: BaseException) -> str:
-    """Say in one line what went wrong: the error's message, after the name of its class unless the message is enough.
+    """Say in one line what went wrong: the error's message, after the name of its class unless the
+    message is enough.
 
-    Errors that cross a process boundary travel as this text. A user's own class may not survive being pickled, or may
-    not be known on the other side.
-    """
+    Errors that cross a process boundary travel as this text. A user's own class may not survive
+    being pickled, or may not be known on the other side."""
     try:
         lines = str(error).strip().splitlines()
     except Exception:  # a class whose __str__ fails is still an error to tell of
@@ -50,21 +53,36 @@ def described(error: BaseException) -> str:
 
 
 def of_the_system(error: OSError) -> str:
-    """Say in one line what the operating system refused: the files concerned, and why, as far as the error knows."""
+    """Say in one line what the operating system refused: the files concerned, and why, as far as
+    the error knows.
+    """
     files = [str(name) for name in (error.filename, error.filename2) if name is not None]
     return ": ".join([*([" -> ".join(files)] if files else []), error.strerror or described(error)])
 
 
 def sendable(error: BaseException) -> UserError | RunError:
-    """The error as one of the two classes that every process knows, for what is sent to another process."""
-    return UserError(described(error)) if isinstance(error, UserError) else RunError(described(error))
+    """The error as one of the two classes that every process knows, for what is sent to another
+    process.
+    """
+    return (
+        UserError(described(error)) if isinstance(error, UserError) else RunError(described(error))
+    )
 
 
 def nearest(name: str, allowed: Iterable[str], count: int = 3) -> str:
     """Say what is allowed instead of ``name``: `` (nearest: a, b; allowed: …)``, nearest first."""
     options = sorted(str(option) for option in allowed)
-    spelt = {option.casefold(): option for option in reversed(options)}  # capitals are the least of differences
-    close = [spelt[found] for found in difflib.get_close_matches(str(name).casefold(), spelt, n=count, cutoff=0.5)]
+    spelt = {
+        option.casefold(): option for option in reversed(options)
+    }  # capitals are the least of differences
+    close = [
+        spelt[found]
+        for found in difflib.get_close_matches(str(name).casefold(), spelt, n=count, cutoff=0.5)
+    ]
     if close:
         return f"did you mean {' or '.join(close)}? Allowed: {', '.join(options)}"
     return f"allowed: {', '.join(options)}"
+
+
+class Stopped(Exception):
+    """Another block failed, or the user pressed Ctrl-C."""

@@ -8,7 +8,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
-from hpo_bench.inherited import is_terminal, tell, variable
+from hpo_bench.system.inherited import is_terminal, tell, variable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,11 +18,15 @@ NARROW = 80  # on a terminal that does not say how wide it is
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console that prints text as it is: names, labels and messages are never taken for markup or emoji."""
+    """A console that prints text as it is: names, labels and messages are never taken for markup or
+    emoji.
+    """
     from rich.console import Console
 
     width: int | None = LINE
-    if is_terminal(sys.stderr if stderr else sys.stdout):  # Rich looks how wide it is, and would believe COLUMNS=0
+    if is_terminal(
+        sys.stderr if stderr else sys.stdout
+    ):  # Rich looks how wide it is, and would believe COLUMNS=0
         width = NARROW if variable("COLUMNS") == "0" else None
     return Console(stderr=stderr, width=width, highlight=False, markup=False, emoji=False)
 
@@ -101,7 +105,13 @@ class Bar:
     """A Rich progress bar with the time left."""
 
     def __init__(self) -> None:
-        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
 
         self._console = console(stderr=True)
         self._progress = Progress(
@@ -149,7 +159,10 @@ class Shown:
         return self.reporter
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.reporter.end()
 

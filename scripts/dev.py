@@ -1,7 +1,8 @@
 """Set up, try, test and check hpo-bench with nothing but Python and pip.
 
 python3 scripts/dev.py setup [--extras ray,wandb,…]
-                                       install into the active virtual environment, or into .venv, with these extras
+                                       install into the active virtual environment, or into .venv,
+                                       with these extras
 python3 scripts/dev.py demo            train 20 repetitions on embedded data
 python3 scripts/dev.py test [ARG…]     run the tests (arguments go to pytest)
 python3 scripts/dev.py lint            ruff and mypy
@@ -73,7 +74,9 @@ def setup(extras: frozenset[str] = frozenset()) -> Path:
     run([*pip, "torch"])
     run([*pip, "-e", f"{ROOT}[{','.join(['dev', *sorted(extras)])}]"])
     stamp.write_text(" ".join([wanted, *sorted(extras)]))
-    print(f"installed into {folder}; {folder}{os.sep}{'Scripts' if os.name == 'nt' else 'bin'}{os.sep}hpo-bench --help")
+    print(
+        f"installed into {folder}; {folder}{os.sep}{'Scripts' if os.name == 'nt' else 'bin'}{os.sep}hpo-bench --help"
+    )
     return python(folder)
 
 
@@ -98,7 +101,10 @@ def has_pip(folder: Path) -> bool:
     """Whether there is an environment that can install."""
     if not python(folder).exists():
         return False
-    return subprocess.run([python(folder), "-m", "pip", "--version"], capture_output=True).returncode == 0
+    return (
+        subprocess.run([python(folder), "-m", "pip", "--version"], capture_output=True).returncode
+        == 0
+    )
 
 
 def run(command: list[str]) -> None:
@@ -139,7 +145,9 @@ def main(arguments: list[str]) -> None:
     extras: frozenset[str] = frozenset()
     if goal == "setup" and rest[:1] == ["--extras"] and len(rest) == 2:
         extras, rest = frozenset(rest[1].split(",")), []
-    if goal not in ("setup", "demo", "test", "lint", "check", "format") or (rest and goal != "test"):
+    if goal not in ("setup", "demo", "test", "lint", "check", "format") or (
+        rest and goal != "test"
+    ):
         sys.exit((__doc__ or "").strip())
     interpreter = str(setup(extras))
     if goal == "demo":

@@ -1,12 +1,14 @@
-"""Why an even look-back distance fares worse than an odd one: lr × the largest curvature at the end of trainings.
+"""Why an even look-back distance fares worse than an odd one: lr × the largest curvature at the end
+of trainings.
 
-python scripts/edge_of_stability.py [FOLDER]        (of the runs; without it they are thrown away; a minute)
+python scripts/edge_of_stability.py [FOLDER]        (of the runs; without it they are thrown away; a
+minute)
 
-Trains Ours (WD+LR+M) on UCI Energy with T = 1 and T = 10 and takes the largest eigenvalue h of the Hessian of the
-training loss at the final weights. Without momentum a step multiplies the error along that direction by 1 - lr·h,
-which is what I - ∂u/∂w has there. Beyond lr·h = 2 it is below -1, and the terms of the Neumann series grow and change
-sign; with momentum μ the training itself stays stable up to 2·(1 + μ).
-"""
+Trains Ours (WD+LR+M) on UCI Energy with T = 1 and T = 10 and takes the largest eigenvalue h of the
+Hessian of the training loss at the final weights. Without momentum a step multiplies the error
+along that direction by 1 - lr·h, which is what I - ∂u/∂w has there. Beyond lr·h = 2 it is below -1,
+and the terms of the Neumann series grow and change sign; with momentum μ the training itself stays
+stable up to 2·(1 + μ)."""
 
 from __future__ import annotations
 
@@ -19,16 +21,21 @@ import pandas as pd
 import torch
 from torch.nn.functional import linear, mse_loss
 
-from hpo_bench.config import compose, parse
-from hpo_bench.experiment import execute
-from hpo_bench.store import read_run, runs_folder
+from hpo_bench.running.execute import execute
+from hpo_bench.settings.compose import compose
+from hpo_bench.settings.parse import parse
+from hpo_bench.store.runs import read_run, runs_folder
 
 REPETITIONS = 50
 NAMES = ("layers.0.weight", "layers.0.bias", "layers.2.weight", "layers.2.bias")
 
 
-def largest_curvature(weights: dict[str, torch.Tensor], inputs: torch.Tensor, targets: torch.Tensor) -> float:
-    """Largest eigenvalue of the Hessian of the mean squared error of one hidden layer; exact, P² memory."""
+def largest_curvature(
+    weights: dict[str, torch.Tensor], inputs: torch.Tensor, targets: torch.Tensor
+) -> float:
+    """Largest eigenvalue of the Hessian of the mean squared error of one hidden layer; exact, P²
+    memory.
+    """
     shapes = [weights[name].shape for name in NAMES]
 
     def loss(flat: torch.Tensor) -> torch.Tensor:
@@ -43,14 +50,29 @@ def largest_curvature(weights: dict[str, torch.Tensor], inputs: torch.Tensor, ta
 def main(folder: Path) -> None:
     """See above."""
     for interval in (1, 10):
-        settings = parse(compose([
-            "method=ours_wd_lr_m", "dataset=uci_energy", f"repetitions={REPETITIONS}", f"update_interval={interval}",
-            "record_every=4000", "save_weights=true", f"results_dir={folder}",
-        ]))  # fmt: skip
+        settings = parse(
+            compose(
+                [
+                    "method=ours_wd_lr_m",
+                    "dataset=uci_energy",
+                    f"repetitions={REPETITIONS}",
+                    f"update_interval={interval}",
+                    "record_every=4000",
+                    "save_weights=true",
+                    f"results_dir={folder}",
+                ]
+            )
+        )
         run = read_run(runs_folder(folder) / execute(settings).run.run_id)
-        final, saved = pd.read_parquet(run.path / "final.parquet"), np.load(run.path / "final_weights.npz")
+        final, saved = (
+            pd.read_parquet(run.path / "final.parquet"),
+            np.load(run.path / "final_weights.npz"),
+        )
         table = settings.source.load(settings.validation_share)
-        rows = [torch.as_tensor(part[: table.training]).double() for part in (table.inputs, table.targets)]
+        rows = [
+            torch.as_tensor(part[: table.training]).double()
+            for part in (table.inputs, table.targets)
+        ]
         steps = []
         for place in np.flatnonzero(final["status"] == "ok"):
             weights = {name: torch.as_tensor(saved[f"wT/{name}"][place]).double() for name in NAMES}

@@ -1,10 +1,12 @@
-"""How long the paper's experiments take on this machine's GPU, beside what they should take on an H100.
+"""How long the paper's experiments take on this machine's GPU, beside what they should take on an
+H100.
 
     python scripts/gpu_goals.py [--share S] [--only NAME …]
 
-Each line is a training of the paper's size, float32, its curves recorded as the paper's figures need them. The time is
-that of the training itself, after the program has started and the data are on the device. With ``--share 0.1`` a tenth
-of the weight updates is made and the time of the rest is foretold; the table says so. Where a data set cannot be had,
+Each line is a training of the paper's size, float32, its curves recorded as the paper's figures
+need them. The time is that of the training itself, after the program has started and the data are
+on the device. With ``--share 0.1`` a tenth of the weight updates is made and the time of the rest
+is foretold; the table says so. Where a data set cannot be had,
 random numbers of its shape stand for it: the arithmetic is the same.
 """
 
@@ -18,11 +20,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from hpo_bench.config import compose, parse
-from hpo_bench.datasets.base import Table
+from hpo_bench.core.table import Table
 from hpo_bench.errors import UserError
-from hpo_bench.experiment import Trainer
-from hpo_bench.settings import Settings
+from hpo_bench.running.trainer import Trainer
+from hpo_bench.settings.compose import compose
+from hpo_bench.settings.parse import parse
+from hpo_bench.settings.run import Settings
 
 UCI = ("boston", "concrete", "energy", "kin8nm", "naval", "power", "wine", "yacht")
 ONE_PASS = (
@@ -57,10 +60,18 @@ class Goal:
 def goals() -> Iterator[Goal]:
     """The goals in the order of their size."""
     ours = "method=ours_wd_lr_m"
-    yield Goal("UCI Energy, 200 x 4000 updates", 1, ((ours, "dataset=uci_energy", "repetitions=200"),))
-    yield Goal("Fashion-MNIST, 100 x 50 000 updates", 30, ((ours, "dataset=fashion_mnist", "repetitions=100"),))
+    yield Goal(
+        "UCI Energy, 200 x 4000 updates", 1, ((ours, "dataset=uci_energy", "repetitions=200"),)
+    )
+    yield Goal(
+        "Fashion-MNIST, 100 x 50 000 updates",
+        30,
+        ((ours, "dataset=fashion_mnist", "repetitions=100"),),
+    )
     yield Goal("ResNet-18 on CIFAR-10, 1 x 72 epochs", 120, ((ours, "dataset=cifar10"),))
-    runs = tuple((f"method={m}", f"dataset=uci_{d}", "repetitions=200") for d in UCI for m in ONE_PASS)
+    runs = tuple(
+        (f"method={m}", f"dataset=uci_{d}", "repetitions=200") for d in UCI for m in ONE_PASS
+    )
     yield Goal("all UCI sets, nine methods, 200 x 4000 updates", 300, runs)
     yield Goal("Penn Treebank, 1 x 72 epochs", 600, ((ours, "dataset=penn_treebank"),))
 
@@ -81,28 +92,42 @@ def random_table(name: str) -> Table | None:
     """Random numbers in the shape of a large data set of the paper; None for others."""
     random = np.random.default_rng(0)
     if name == "cifar10":
-        inputs, targets = random.standard_normal((60_000, 3, 32, 32), np.float32), random.integers(0, 10, 60_000)
-        return Table(name, "classification", inputs, targets, 45_000, 5_000, 10_000, 10, 1.0, "random")
+        inputs, targets = (
+            random.standard_normal((60_000, 3, 32, 32), np.float32),
+            random.integers(0, 10, 60_000),
+        )
+        return Table(
+            name, "classification", inputs, targets, 45_000, 5_000, 10_000, 10, 1.0, "random"
+        )
     if name == "fashion_mnist":
-        inputs, targets = random.standard_normal((70_000, 784), np.float32), random.integers(0, 10, 70_000)
-        return Table(name, "classification", inputs, targets, 50_000, 10_000, 10_000, 10, 1.0, "random")
+        inputs, targets = (
+            random.standard_normal((70_000, 784), np.float32),
+            random.integers(0, 10, 70_000),
+        )
+        return Table(
+            name, "classification", inputs, targets, 50_000, 10_000, 10_000, 10, 1.0, "random"
+        )
     if name == "penn_treebank":
         words = random.integers(0, 10_000, (27_142, 40))
-        return Table(name, "language", words[:-1], words[1:], 23_238, 1_844, 2_059, 10_000, 1.0, "random")
+        return Table(
+            name, "language", words[:-1], words[1:], 23_238, 1_844, 2_059, 10_000, 1.0, "random"
+        )
     return None
 
 
 def seconds_of(overrides: Sequence[str], share: float) -> tuple[float, float, bool]:
-    """Seconds of a training, measured or foretold; the share of it that was made; whether its data are real.
+    """Seconds of a training, measured or foretold; the share of it that was made; whether its data
+    are real.
 
-    What was not made is foretold from the median time of an interval in the second half of what was: in the first
-    half graphs are captured.
-    """
+    What was not made is foretold from the median time of an interval in the second half of what
+    was: in the first half graphs are captured."""
     settings = parse(compose([*overrides, "device=cuda"]))
     table, real = table_of(settings)
     intervals = settings.hyperparameter_updates
     made = min(intervals, max(LEAST_INTERVALS, round(share * intervals)))
-    trainer = Trainer.of(replace(settings, hyperparameter_updates=made), table, torch.device("cuda"))
+    trainer = Trainer.of(
+        replace(settings, hyperparameter_updates=made), table, torch.device("cuda")
+    )
     times: list[float] = []
 
     def on_progress(updates: int) -> None:
@@ -122,12 +147,18 @@ def seconds_of(overrides: Sequence[str], share: float) -> tuple[float, float, bo
 
 def main() -> None:
     """Measure and print a table."""
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--share", type=float, default=1.0, help="of the weight updates that is made")
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    arguments.add_argument(
+        "--share", type=float, default=1.0, help="of the weight updates that is made"
+    )
     arguments.add_argument("--only", nargs="*", help="words of the names of goals")
     asked = arguments.parse_args()
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
-    seconds_of(("method=random", "dataset=diabetes", "hyperparameter_updates=3"), 1.0)  # libraries are loaded
+    seconds_of(
+        ("method=random", "dataset=diabetes", "hyperparameter_updates=3"), 1.0
+    )  # libraries are loaded
     lines = []
     for goal in goals():
         if asked.only and not any(word.lower() in goal.name.lower() for word in asked.only):

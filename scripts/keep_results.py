@@ -1,13 +1,14 @@
-"""Copy complete runs into ``results/`` with their curves thinned, small enough to be part of the repository.
+"""Copy complete runs into ``results/`` with their curves thinned, small enough to be part of the
+repository.
 
 python scripts/keep_results.py FROM [TO]      (TO: results)
 
-Finals and trials are copied as they are (of a hundred thousand trials: what they cost and reached), hypergradients
-where they are small (those of the first hyperparameter update, for Figure 7). Of the curves every fourth of the steps
-that figures show stays, all of the first few, and where weights are put back the last steps before; losses that no
-figure shows are emptied. ``run.json`` says so. Where only final values are shown, both ends stay. Runs that are in TO
-already are left alone; what was kept once can be kept again, without change.
-"""
+Finals and trials are copied as they are (of a hundred thousand trials: what they cost and reached),
+hypergradients where they are small (those of the first hyperparameter update, for Figure 7). Of the
+curves every fourth of the steps that figures show stays, all of the first few, and where weights
+are put back the last steps before; losses that no figure shows are emptied. ``run.json`` says so.
+Where only final values are shown, both ends stay. Runs that are in TO already are left alone; what
+was kept once can be kept again, without change."""
 
 from __future__ import annotations
 
@@ -22,13 +23,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from hpo_bench import index
 from hpo_bench.analysis.incumbent import is_search
 from hpo_bench.analysis.summary import GROUP_SOURCE
 from hpo_bench.figures.common.paper import SHARES
 from hpo_bench.figures.common.points import before_resets, thinning
 from hpo_bench.figures.rivals import RIVALS
-from hpo_bench.store import Run, read_run, runs_folder, scan, write_json, write_table
+from hpo_bench.store import index
+from hpo_bench.store.files import write_json, write_table
+from hpo_bench.store.runs import Run, read_run, runs_folder, scan
 
 EVERY = 4  # of so many points that a figure would show one stays
 FIRST = 10  # points that all stay, for logarithmic axes
@@ -37,9 +39,15 @@ SMALL = 64_000  # bytes of hypergradients that stay
 LARGE = 1_000_000  # bytes of trials from which these columns are emptied
 EMPTIED_IN_CURVES = ("train_loss", "validation_loss")
 EMPTIED_IN_TRIALS = (
-    "initial_lr", "initial_weight_decay", "initial_momentum", "lr", "weight_decay", "momentum", "train_loss",
+    "initial_lr",
+    "initial_weight_decay",
+    "initial_momentum",
+    "lr",
+    "weight_decay",
+    "momentum",
+    "train_loss",
     "test_loss",
-)  # fmt: skip
+)
 
 
 def kept_steps(steps: np.ndarray, run: Run) -> np.ndarray:
@@ -59,16 +67,24 @@ def emptied(table: pa.Table, columns: Sequence[str]) -> pa.Table:
     """The same table with nulls in some of its columns."""
     for column in columns:
         place = table.column_names.index(column)
-        table = table.set_column(place, table.field(place), pa.nulls(len(table), table.field(place).type))
+        table = table.set_column(
+            place, table.field(place), pa.nulls(len(table), table.field(place).type)
+        )
     return table
 
 
 def not_shown(run: Run, columns: Sequence[str]) -> tuple[str, ...]:
-    """Columns of a training's curves that no figure or table reads; a search's choices are read off them all."""
+    """Columns of a training's curves that no figure or table reads; a search's choices are read off
+    them all.
+    """
     if is_search(run):
         return ()
-    same = ("test_loss",) if run.config["dataset"]["metric"] == "mse" else ()  # the metric but for a factor
-    spread = (name for name in columns if name.startswith("lr_q"))  # of learning rates for each weight
+    same = (
+        ("test_loss",) if run.config["dataset"]["metric"] == "mse" else ()
+    )  # the metric but for a factor
+    spread = (
+        name for name in columns if name.startswith("lr_q")
+    )  # of learning rates for each weight
     return (*EMPTIED_IN_CURVES, *same, *spread)
 
 
@@ -87,12 +103,16 @@ def keep(run: Run, target: Path) -> int:
         write_table(copied, emptied(pq.read_table(copied, partitioning=None), EMPTIED_IN_TRIALS))
     left_out = not_shown(run, curves.column_names)
     curves = emptied(curves, left_out)
-    write_table(folder / "curves.parquet", curves.filter(pc.is_in(curves["step"], value_set=pc.cast(steps, "int64"))))
+    write_table(
+        folder / "curves.parquet",
+        curves.filter(pc.is_in(curves["step"], value_set=pc.cast(steps, "int64"))),
+    )
     document = json.loads((run.path / "run.json").read_text(encoding="utf-8"))
     document |= {
-        "curves_thinned_to": len(steps), "curves_emptied_of": list(left_out),
+        "curves_thinned_to": len(steps),
+        "curves_emptied_of": list(left_out),
         "config": {**document["config"], "results_dir": "results"},
-    }  # fmt: skip
+    }
     write_json(folder / "run.json", document)
     index.note(folder.parent, run.run_id, document)
     return sum(path.stat().st_size for path in folder.iterdir())

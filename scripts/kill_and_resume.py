@@ -1,10 +1,11 @@
-"""Kill a run in the middle of a training, start it again, and compare with one that was never killed.
+"""Kill a run in the middle of a training, start it again, and compare with one that was never
+killed.
 
-python scripts/kill_and_resume.py dataset=fashion_mnist method=ours_wd_lr_m repetitions=2 hyperparameter_updates=60
+python scripts/kill_and_resume.py dataset=fashion_mnist method=ours_wd_lr_m repetitions=2
+hyperparameter_updates=60
 
-Arguments are those of ``hpo-bench run``. The run is killed (SIGKILL) as soon as it has left a checkpoint; every number
-of both must be the same. Exit code 0: they are; 1: they are not.
-"""
+Arguments are those of ``hpo-bench run``. The run is killed (SIGKILL) as soon as it has left a
+checkpoint; every number of both must be the same. Exit code 0: they are; 1: they are not."""
 
 from __future__ import annotations
 
@@ -19,10 +20,15 @@ from pathlib import Path
 import pandas as pd
 from pandas.testing import assert_frame_equal
 
-from hpo_bench.store import read_table, scan
+from hpo_bench.store.runs import read_table, scan
 
 TIMES = ("seconds", "rows_in_block", "elapsed_s")
-DEFAULT = ["dataset=diabetes", "method=ours_wd_lr_m", "repetitions=4", "hyperparameter_updates=3000"]
+DEFAULT = [
+    "dataset=diabetes",
+    "method=ours_wd_lr_m",
+    "repetitions=4",
+    "hyperparameter_updates=3000",
+]
 EVERY = "checkpoint_every=1"  # second
 
 
@@ -38,7 +44,9 @@ def kill_at_a_checkpoint(overrides: list[str], folder: Path) -> float:
         SystemExit: it ended first.
     """
     begin = time.monotonic()
-    process = subprocess.Popen(command(overrides, folder), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command(overrides, folder), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
     while not list(folder.glob("runs/*/blocks/checkpoint-*.npz")):
         if process.poll() is not None:
             sys.exit("the run ended before it left a checkpoint: make it longer")
@@ -60,7 +68,9 @@ def main(overrides: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="hpo-bench-") as name:
         killed, whole = Path(name) / "killed", Path(name) / "whole"
         print(f"killed after {kill_at_a_checkpoint(overrides, killed):.1f} s, with a checkpoint")
-        done = subprocess.run(command(overrides, killed), check=True, capture_output=True, text=True)
+        done = subprocess.run(
+            command(overrides, killed), check=True, capture_output=True, text=True
+        )
         said = [line for line in done.stderr.splitlines() if "from a checkpoint" in line]
         print(said[0] if said else "no block went on from a checkpoint")
         subprocess.run(command(overrides, whole), check=True, capture_output=True)

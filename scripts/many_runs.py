@@ -1,8 +1,8 @@
-"""Measure `hpo-bench status` and a resumed experiment on many runs: python scripts/many_runs.py [COUNT] [FOLDER].
+"""Measure `hpo-bench status` and a resumed experiment on many runs: python scripts/many_runs.py
+[COUNT] [FOLDER].
 
-Makes COUNT (50 000) small run folders, then times `hpo-bench status` without and with the index, and with a tenth of
-the folders deleted. The folder is removed afterwards.
-"""
+Makes COUNT (50 000) small run folders, then times `hpo-bench status` without and with the index,
+and with a tenth of the folders deleted. The folder is removed afterwards."""
 
 from __future__ import annotations
 
@@ -23,8 +23,19 @@ def make(runs: Path, count: int) -> None:
         method = METHODS[number % len(METHODS)]
         folder = runs / f"uci_energy-{method}-s{number}-n1-{number:012x}"
         folder.mkdir(parents=True)
-        config = {"dataset": {"name": "uci_energy"}, "method": {"name": method}, "seed": number, "repetitions": 1}
-        document = {"format": 1, "status": "complete", "config": config, "config_hash": "0" * 12, "seeds": [number]}
+        config = {
+            "dataset": {"name": "uci_energy"},
+            "method": {"name": method},
+            "seed": number,
+            "repetitions": 1,
+        }
+        document = {
+            "format": 1,
+            "status": "complete",
+            "config": config,
+            "config_hash": "0" * 12,
+            "seeds": [number],
+        }
         (folder / "run.json").write_text(json.dumps(document, indent=2), encoding="utf-8")
 
 

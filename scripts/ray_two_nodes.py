@@ -1,14 +1,15 @@
 #!/usr/bin/env python
-"""Kill a node of a real two-node Ray cluster in the middle of a run, and compare what is stored with a local run.
+"""Kill a node of a real two-node Ray cluster in the middle of a run, and compare what is stored
+with a local run.
 
     pip install 'hpo-bench[ray]'
     python scripts/ray_two_nodes.py [FOLDER]
 
-Starts two nodes on this machine with ``ray start`` (a head and a worker, one CPU each, on ports of their own), gives
-them a run in float64 by ``hpo-bench run … --on ray://HOST:PORT``, kills the worker's raylet with SIGKILL when both
-nodes are computing and some blocks are stored, and waits for the run's end. Then every repetition must be there once
-and every number must be, bit by bit, that of ``hpo-bench run`` without ``--on``. Ends both nodes; touches no other Ray.
-"""
+Starts two nodes on this machine with ``ray start`` (a head and a worker, one CPU each, on ports of
+their own), gives them a run in float64 by ``hpo-bench run … --on ray://HOST:PORT``, kills the
+worker's raylet with SIGKILL when both nodes are computing and some blocks are stored, and waits for
+the run's end. Then every repetition must be there once and every number must be, bit by bit, that
+of ``hpo-bench run`` without ``--on``. Ends both nodes; touches no other Ray."""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from hpo_bench.store import read_table, scan
+from hpo_bench.store.runs import read_table, scan
 
 ENVIRONMENT = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
 TIMINGS = ("seconds", "rows_in_block", "elapsed_s")
@@ -35,7 +36,9 @@ WAIT_SECONDS = 240.0
 
 def children(process: int) -> Iterator[int]:
     """All descendants of a process."""
-    listed = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout.split()
+    listed = subprocess.run(
+        ["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True
+    ).stdout.split()
     parent = dict(zip(map(int, listed[::2]), map(int, listed[1::2]), strict=True))
     for pid in parent:
         above = pid
@@ -52,7 +55,9 @@ def title(process: int) -> str:
     return ""
 
 
-def wait(condition: Callable[[], bool], what: str, run: subprocess.Popen[bytes] | None = None) -> None:
+def wait(
+    condition: Callable[[], bool], what: str, run: subprocess.Popen[bytes] | None = None
+) -> None:
     """Wait until a condition holds.
 
     Raises:
@@ -61,7 +66,10 @@ def wait(condition: Callable[[], bool], what: str, run: subprocess.Popen[bytes] 
     deadline = time.monotonic() + WAIT_SECONDS
     while not condition():
         if time.monotonic() > deadline or (run is not None and run.poll() is not None):
-            sys.exit(f"failed while waiting until {what}" + (f": the run ended, {run.returncode}" if run else ""))
+            sys.exit(
+                f"failed while waiting until {what}"
+                + (f": the run ended, {run.returncode}" if run else "")
+            )
         time.sleep(0.05)
 
 
@@ -75,13 +83,26 @@ def free_port() -> int:
 @contextmanager
 def node(log: Path, first_worker_port: int, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     """A Ray node with one CPU while the block lasts."""
-    ports = [f"--min-worker-port={first_worker_port}", f"--max-worker-port={first_worker_port + 400}"]
+    ports = [
+        f"--min-worker-port={first_worker_port}",
+        f"--max-worker-port={first_worker_port + 400}",
+    ]
     command = [
-        sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats", "--num-cpus=1",
-        "--object-store-memory=100000000", *ports, *arguments,
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "ray.scripts.scripts",
+        "start",
+        "--block",
+        "--disable-usage-stats",
+        "--num-cpus=1",
+        "--object-store-memory=100000000",
+        *ports,
+        *arguments,
+    ]
     with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, **ENVIRONMENT})
+        process = subprocess.Popen(
+            command, stdout=output, stderr=output, env={**os.environ, **ENVIRONMENT}
+        )
     try:
         yield process
     finally:
@@ -98,10 +119,18 @@ def node(log: Path, first_worker_port: int, *arguments: str) -> Iterator[subproc
 def command(results: Path, blocks: int, hyperparameter_updates: int) -> list[str]:
     """One repetition a block, so that there is always something in flight."""
     return [
-        sys.executable, "-m", "hpo_bench", "run", "method=ours_wd_lr_m", "dataset=diabetes", "precision=float64",
-        f"repetitions={blocks}", "chunk=1", f"hyperparameter_updates={hyperparameter_updates}",
+        sys.executable,
+        "-m",
+        "hpo_bench",
+        "run",
+        "method=ours_wd_lr_m",
+        "dataset=diabetes",
+        "precision=float64",
+        f"repetitions={blocks}",
+        "chunk=1",
+        f"hyperparameter_updates={hyperparameter_updates}",
         f"results_dir={results}",
-    ]  # fmt: skip
+    ]
 
 
 def computes(process: int) -> bool:
@@ -119,20 +148,37 @@ def run_and_kill(folder: Path, blocks: int, updates: int) -> int:
     with (
         tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as scratch,
         node(
-            folder / "head.log", 20000, "--head", "--node-ip-address=127.0.0.1", f"--port={port}",
-            f"--ray-client-server-port={free_port()}", "--include-dashboard=false", f"--temp-dir={scratch}",
+            folder / "head.log",
+            20000,
+            "--head",
+            "--node-ip-address=127.0.0.1",
+            f"--port={port}",
+            f"--ray-client-server-port={free_port()}",
+            "--include-dashboard=false",
+            f"--temp-dir={scratch}",
         ) as head,
-    ):  # fmt: skip
+    ):
         wait(lambda: answers(port), "the head answers", head)
-        with node(folder / "worker.log", 21000, f"--address=127.0.0.1:{port}", "--node-ip-address=127.0.0.2") as worker:
+        with node(
+            folder / "worker.log",
+            21000,
+            f"--address=127.0.0.1:{port}",
+            "--node-ip-address=127.0.0.2",
+        ) as worker:
             wait(lambda: alive(port) == 2, "the second node has joined", worker)
             with (folder / "run.log").open("wb") as output:
                 run = subprocess.Popen(
                     [*command(results, blocks, updates), "--on", f"ray://127.0.0.1:{port}"],
-                    stdout=output, stderr=output, env={**os.environ, **ENVIRONMENT},
-                )  # fmt: skip
+                    stdout=output,
+                    stderr=output,
+                    env={**os.environ, **ENVIRONMENT},
+                )
             stored = lambda: len(list(results.glob("runs/*/blocks/*/block.json")))  # noqa: E731
-            wait(lambda: stored() >= 2 and computes(head.pid) and computes(worker.pid), "both nodes are computing", run)
+            wait(
+                lambda: stored() >= 2 and computes(head.pid) and computes(worker.pid),
+                "both nodes are computing",
+                run,
+            )
             raylet = next(pid for pid in children(worker.pid) if "raylet/raylet" in title(pid))
             os.kill(raylet, signal.SIGKILL)
             at_kill = stored()
@@ -153,7 +199,10 @@ def alive(port: int) -> int:
     """Nodes of the cluster, asked in another process, so that this one joins no cluster."""
     code = f"import ray; ray.init('127.0.0.1:{port}', log_to_driver=False); print(sum(n['Alive'] for n in ray.nodes()))"
     asked = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **ENVIRONMENT}
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **ENVIRONMENT},
     )
     return int(asked.stdout) if asked.returncode == 0 else 0
 
@@ -167,14 +216,21 @@ def compare(folder: Path, blocks: int) -> None:
     (local,), (cluster,) = (list(scan(folder / name)) for name in ("local", "cluster"))
     assert (cluster.status, cluster.run_id) == ("complete", local.run_id)
     for table in ("final", "curves"):
-        one, other = (read_table(run, table).drop(columns=[*TIMINGS], errors="ignore") for run in (local, cluster))
+        one, other = (
+            read_table(run, table).drop(columns=[*TIMINGS], errors="ignore")
+            for run in (local, cluster)
+        )
         pd.testing.assert_frame_equal(one, other, check_exact=True)
     assert read_table(cluster, "final").seed.tolist() == list(range(blocks))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", nargs="?", type=Path, help="for results and logs; a new temporary one by default")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "folder", nargs="?", type=Path, help="for results and logs; a new temporary one by default"
+    )
     parser.add_argument("--blocks", type=int, default=16, help="blocks of one repetition each")
     parser.add_argument("--updates", type=int, default=200, help="hyperparameter updates of each")
     options = parser.parse_args()

@@ -1,8 +1,7 @@
 """Shared by all tests: a cache of their own, the mirror, the reference traces, quick tests first.
 
-CI names a file with ``HPO_BENCH_ALLOWED_SKIPS``: a test that is skipped for a reason that is not in there fails it, so
-that what users install is tried there and not skipped.
-"""
+CI names a file with ``HPO_BENCH_ALLOWED_SKIPS``: a test that is skipped for a reason that is not in
+there fails it, so that what users install is tried there and not skipped."""
 
 from __future__ import annotations
 

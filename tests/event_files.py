@@ -1,4 +1,6 @@
-"""Reads TensorBoard event files: length, checksum, protocol buffer, checksum; needs tensorboardX."""
+"""Reads TensorBoard event files: length, checksum, protocol buffer, checksum; needs
+tensorboardX.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,9 @@ import pytest
 
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """All scalars of the event files in a folder by tag, as (step, value); skips without tensorboardX."""
+    """All scalars of the event files in a folder by tag, as (step, value); skips without
+    tensorboardX.
+    """
     reason = "tensorboardX is not installed (pip install 'hpo-bench[tensorboard]')"
     record = pytest.importorskip("tensorboardX.record_writer", reason=reason)
     proto = pytest.importorskip("tensorboardX.proto.event_pb2", reason=reason)

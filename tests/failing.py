@@ -1,4 +1,6 @@
-"""Models that fail in other processes than the test's own (a module, so that those can import it)."""
+"""Models that fail in other processes than the test's own (a module, so that those can import
+it).
+"""
 
 from __future__ import annotations
 

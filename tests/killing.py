@@ -1,12 +1,12 @@
 """Kill, or disturb, a command at every place at which it touches the disk, and start it again.
 
-    python -m tests.killing [--all] [SCENARIO]      # in a process of its own: forks of one that has trained would hang
+    python -m tests.killing [--all] [SCENARIO]      # in a process of its own: forks of one that has
+    trained would hang
 
     --all: at every place, with every error; otherwise at those that differ (`disturbances`)
 
-Prints a line for each place after which the same command did not end as an undisturbed one, and then how many were
-tried. `tests/test_killing.py` wants no line but the last.
-"""
+Prints a line for each place after which the same command did not end as an undisturbed one, and
+then how many were tried. `tests/test_killing.py` wants no line but the last."""
 
 from __future__ import annotations
 
@@ -26,16 +26,20 @@ from typing import Any
 import pandas as pd
 import torch
 
-from hpo_bench import index, locks, reproduce, store
 from hpo_bench.cli import merge as merge_command
 from hpo_bench.cli import reproduce as command
 from hpo_bench.datasets import sources
 from hpo_bench.errors import RunError, UserError
-from hpo_bench.experiment import code_version, environment, execute
-from hpo_bench.plan import Experiment, Part
+from hpo_bench.experiments import artefacts, estimate, expand, records
+from hpo_bench.experiments.definition import Experiment, Part
+from hpo_bench.running.execute import execute
+from hpo_bench.running.identify import identify
+from hpo_bench.running.provenance import code_version, environment
 from hpo_bench.search.asha import ASHA
 from hpo_bench.search.bayesopt import BayesianOptimisation
 from hpo_bench.search.pbt import PopulationBasedTraining
+from hpo_bench.store import files, index
+from hpo_bench.system import locks
 from tests import places
 from tests.make_store import make_run
 from tests.problems import make_method, make_settings
@@ -47,7 +51,13 @@ Act = Callable[[Path], None]
 
 def run(root: Path) -> None:
     """Two blocks, with weights, and a checkpoint after the hyperparameter update of each."""
-    common = {"chunk": 2, "workers": 1, "save_weights": True, "hyperparameter_updates": 1, "repetitions": 4}
+    common = {
+        "chunk": 2,
+        "workers": 1,
+        "save_weights": True,
+        "hyperparameter_updates": 1,
+        "repetitions": 4,
+    }
     execute(make_settings(root, checkpoint_every=0.0, **common))
 
 
@@ -65,7 +75,9 @@ def search(kind: Any) -> Act:
     """A search with a checkpoint at each of its decisions."""
 
     def act(root: Path) -> None:
-        method = replace(make_method("random_validation"), name=type(kind).__name__.lower(), search=kind)
+        method = replace(
+            make_method("random_validation"), name=type(kind).__name__.lower(), search=kind
+        )
         changes = {"hyperparameter_updates": 2, "repetitions": 1, "workers": 1}
         execute(make_settings(root, method, checkpoint_every=0.0, **changes))
 
@@ -96,26 +108,35 @@ def fetched(root: Path) -> None:
 def reproduced(root: Path) -> None:
     """Cells of a grid, their record, and what is drawn of them."""
     settings = [
-        make_settings(root, look_back=i, hyperparameter_updates=1, repetitions=1, checkpoint_every=0.0, workers=1)
+        make_settings(
+            root,
+            look_back=i,
+            hyperparameter_updates=1,
+            repetitions=1,
+            checkpoint_every=0.0,
+            workers=1,
+        )
         for i in (2, 3)
     ]
     table = settings[0].source.load(0.25)
-    jobs = [reproduce.Job("part", each, table, *reproduce.identify(each, table)) for each in settings]
+    jobs = [expand.Job("part", each, table, *identify(each, table)) for each in settings]
     chosen = Experiment("grid", "small", "A grid", ("figure",), (), (Part("part", (), (), 1),))
 
-    def draw(chosen: object, runs: object, results_dir: Path, out: Path) -> Iterator[tuple[bool | None, str]]:
+    def draw(
+        chosen: object, runs: object, results_dir: Path, out: Path
+    ) -> Iterator[tuple[bool | None, str]]:
         for name in ("one", "two"):
-            yield from reproduce._guarded(name, lambda name=name: made(name, out))  # type: ignore[misc]
+            yield from artefacts._guarded(name, lambda name=name: made(name, out))  # type: ignore[misc]
 
     def made(name: str, out: Path) -> Iterator[tuple[bool, str]]:
-        with store.atomic(out / f"{name}.txt") as temporary:
+        with files.atomic(out / f"{name}.txt") as temporary:
             temporary.write_text(name)
         yield True, name
 
-    reproduce.expand = lambda *_, **__: reproduce.Expansion(chosen, tuple(jobs), ())
-    reproduce.draw = draw  # type: ignore[assignment]
-    reproduce.fingerprint = lambda *_: "one"
-    reproduce.Calibration.estimate = lambda *_: reproduce.Estimate(1.0, 1, 1)  # type: ignore[method-assign]
+    expand.expand = lambda *_, **__: expand.Expansion(chosen, tuple(jobs), ())
+    artefacts.draw = draw  # type: ignore[assignment]
+    records.fingerprint = lambda *_: "one"
+    estimate.Calibration.estimate = lambda *_: estimate.Estimate(1.0, 1, 1)  # type: ignore[method-assign]
     command._run(chosen, [], root, False, False, False, None, None)
 
 
@@ -147,7 +168,9 @@ def prepare(name: str, root: Path) -> None:
 
 def content(root: Path) -> dict[str, object]:
     """Everything that is stored, without times: names of files, and the numbers in them."""
-    found: dict[str, object] = dict.fromkeys(places.files(root) - {f"runs/{index.FILE}"})  # a cache, made when wanted
+    found: dict[str, object] = dict.fromkeys(
+        places.files(root) - {f"runs/{index.FILE}"}
+    )  # a cache, made when wanted
     for file in root.rglob("*.parquet"):
         frame = pd.read_parquet(file).drop(columns=TIMES, errors="ignore")
         found[str(file.relative_to(root))] = hashlib.sha256(frame.to_csv().encode()).hexdigest()
@@ -178,8 +201,10 @@ def expected(act: Act) -> Act:
 def disturbances(found: Sequence[str], every: bool) -> Iterator[tuple[int, int | None]]:
     """Which places to try (from 1 up), each with an error, or None for a kill.
 
-    A kill is tried once for each state of the disk, so not between two places that leave it as it is. An error is tried
-    at the first place of each kind: the same event on the same file, of whichever run and block it is.
+    A kill is tried once for each state of the disk, so not between two places that leave it as it
+    is. An error is tried
+    at the first place of each kind: the same event on the same file, of whichever run and block it
+        is.
 
     Args:
         every: kill, and try each of the errors, at each place.
@@ -187,8 +212,12 @@ def disturbances(found: Sequence[str], every: bool) -> Iterator[tuple[int, int |
     kinds: set[str] = set()
     above = ""
     for at, place in enumerate(found, 1):
-        above = above if place.endswith(places.UNCHANGED) else place  # a lock is that of the file before it
-        kind = re.sub(r"[0-9a-f]{12}|\d+", "#", re.sub(r"runs/[^/]*", "runs/#", f"{above}; {place}"))
+        above = (
+            above if place.endswith(places.UNCHANGED) else place
+        )  # a lock is that of the file before it
+        kind = re.sub(
+            r"[0-9a-f]{12}|\d+", "#", re.sub(r"runs/[^/]*", "runs/#", f"{above}; {place}")
+        )
         if every or at == 1 or not found[at - 2].endswith(places.UNCHANGED):
             yield at, None
         if every or kind not in kinds:
@@ -197,7 +226,8 @@ def disturbances(found: Sequence[str], every: bool) -> Iterator[tuple[int, int |
 
 
 def tried(name: str, act: Act, every: bool) -> Iterator[str]:
-    """Kill the scenario, and let it fail; a line for whatever goes wrong, then how many places and trials there are.
+    """Kill the scenario, and let it fail; a line for whatever goes wrong, then how many places and
+    trials there are.
 
     Args:
         every: see `disturbances`.
@@ -223,15 +253,23 @@ def tried(name: str, act: Act, every: bool) -> Iterator[str]:
         yield f"{name}: {len(found)} places, {len(chosen)} trials"
 
 
-def _disturbed(root: Path, command: Callable[[], None], at: int, error: int | None, said: Path) -> list[str]:
+def _disturbed(
+    root: Path, command: Callable[[], None], at: int, error: int | None, said: Path
+) -> list[str]:
     """Kill the command at a place, or let that fail; what it should not have ended with."""
     if error is None:
         return [] if places.killed(root, command, at, said) else ["never came there"]
     code = places.failing(root, command, at, error, said)
-    return [] if code in (0, 1, 2) else [f"exit code {code}: {said.read_text().strip().splitlines()[-1:]}"]
+    return (
+        []
+        if code in (0, 1, 2)
+        else [f"exit code {code}: {said.read_text().strip().splitlines()[-1:]}"]
+    )
 
 
-def _goes_on(root: Path, command: Callable[[], None], whole: dict[str, object], said: Path) -> list[str]:
+def _goes_on(
+    root: Path, command: Callable[[], None], whole: dict[str, object], said: Path
+) -> list[str]:
     """Start the command again; how its end differs from that of an undisturbed one."""
     code = places.undisturbed(root, command, said)
     if code:
@@ -247,7 +285,9 @@ SCENARIOS: dict[str, Act] = {
     "held": held,
     "halving": search(ASHA(trials=2, batch=2, grace=10)),
     "population": search(PopulationBasedTraining(population=2, interval=10)),
-    "bayesian": search(BayesianOptimisation(trials=2, random=2)),  # the process itself touches no disk
+    "bayesian": search(
+        BayesianOptimisation(trials=2, random=2)
+    ),  # the process itself touches no disk
     "joined": joined,
     "listed": listed,
     "fetched": fetched,
@@ -258,7 +298,9 @@ SCENARIOS: dict[str, Act] = {
 def main(names: Sequence[str]) -> None:
     """See above."""
     locks.PATIENCE = 0.01
-    environment(torch.device("cpu"), 1)  # what is found out once a process is found out before it is forked
+    environment(
+        torch.device("cpu"), 1
+    )  # what is found out once a process is found out before it is forked
     code_version()
     gc.freeze()
     for name in [name for name in names if name != "--all"] or SCENARIOS:

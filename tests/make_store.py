@@ -1,17 +1,19 @@
-"""Hand-made stores for tests: `make_run` writes one complete run in the contract's format, through `hpo_bench.store`.
+"""Hand-made stores for tests: `make_run` writes one complete run in the contract's format, through
+`hpo_bench.store`.
 
-    make_run(tmp_path, "ours_wd_lr_m", "uci_energy", [0.5, 0.4, np.nan])          # final values; NaN = diverged
-    make_run(tmp_path, "random", "uci_kin8nm", curves_RS, update_interval=10)      # whole curves, (repetitions, rows)
-    make_run(tmp_path, "random_validation", "uci_energy", test, validation_loss=validation, first_seed=100)
+    make_run(tmp_path, "ours_wd_lr_m", "uci_energy", [0.5, 0.4, np.nan])          # final values;
+    NaN = diverged make_run(tmp_path, "random", "uci_kin8nm", curves_RS, update_interval=10)      #
+    whole curves, (repetitions, rows) make_run(tmp_path, "random_validation", "uci_energy", test,
+    validation_loss=validation, first_seed=100)
 
-A value matrix has one row per repetition and one column per recorded step 0, T, 2T, … (`record_every` = T by default).
-NaN from a column on means that the repetition diverged there: it keeps its rows up to that step and its final values
-are nulls. A vector of R values stands for R curves of `rows` (5) columns that fall to these values geometrically.
-Every other column, and columns that only some runs have, can be given by name (``train_loss=``, ``validation_loss=``,
-``test_loss=``, ``lr=``, ``weight_decay=``, ``momentum=``, ``gradients=``) in the same shapes; the configuration by
-dotted keys in ``config={"init.momentum": [0.6, 0.6]}``; ``seconds`` is the training time of one repetition (written to
-final.parquet and, summed, to run.json).
-"""
+A value matrix has one row per repetition and one column per recorded step 0, T, 2T, …
+(`record_every` = T by default). NaN from a column on means that the repetition diverged there: it
+keeps its rows up to that step and its final values are nulls. A vector of R values stands for R
+curves of `rows` (5) columns that fall to these values geometrically. Every other column, and
+columns that only some runs have, can be given by name (``train_loss=``, ``validation_loss=``,
+``test_loss=``, ``lr=``, ``weight_decay=``, ``momentum=``, ``gradients=``) in the same shapes; the
+configuration by dotted keys in ``config={"init.momentum": [0.6, 0.6]}``; ``seconds`` is the
+training time of one repetition (written to final.parquet and, summed, to run.json)."""
 
 from __future__ import annotations
 
@@ -25,7 +27,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from hpo_bench.store import Block, Run, Writer
+from hpo_bench.store.runs import Run
+from hpo_bench.store.writer import Block, Writer
 
 METHODS = (
     ("random", "Random", "#7f7f7f", "-"),
@@ -39,34 +42,74 @@ METHODS = (
     ("diff_through_opt", "Diff-through-Opt", "#e41a1c", "--"),
 )
 DATASETS: dict[str, dict[str, Any]] = {
-    "uci_energy": {"label": "UCI Energy", "task": "regression", "metric": "mse", "metric_label": "Test MSE"},
+    "uci_energy": {
+        "label": "UCI Energy",
+        "task": "regression",
+        "metric": "mse",
+        "metric_label": "Test MSE",
+    },
     "uci_kin8nm": {
-        "label": "Kin8nm", "task": "regression", "metric": "mse", "metric_label": "Test MSE (× 1000)",
+        "label": "Kin8nm",
+        "task": "regression",
+        "metric": "mse",
+        "metric_label": "Test MSE (× 1000)",
         "metric_scale": 1000.0,
     },
-    "uci_power": {"label": "UCI Power", "task": "regression", "metric": "mse", "metric_label": "Test MSE"},
+    "uci_power": {
+        "label": "UCI Power",
+        "task": "regression",
+        "metric": "mse",
+        "metric_label": "Test MSE",
+    },
     "fashion_mnist": {
-        "label": "Fashion-MNIST", "task": "classification", "metric": "error", "metric_label": "Test error",
+        "label": "Fashion-MNIST",
+        "task": "classification",
+        "metric": "error",
+        "metric_label": "Test error",
     },
     "penn_treebank": {
-        "label": "Penn Treebank", "task": "language_modelling", "metric": "perplexity",
+        "label": "Penn Treebank",
+        "task": "language_modelling",
+        "metric": "perplexity",
         "metric_label": "Test perplexity",
     },
-}  # fmt: skip
-VALUES = ("train_loss", "validation_loss", "test_loss", "test_metric", "lr", "weight_decay", "momentum")
+}
+VALUES = (
+    "train_loss",
+    "validation_loss",
+    "test_loss",
+    "test_metric",
+    "lr",
+    "weight_decay",
+    "momentum",
+)
 
 
 def method_config(name: str) -> dict[str, Any]:
-    """The ``method`` part of a run's configuration; names that are not in `METHODS` get a plain style."""
+    """The ``method`` part of a run's configuration; names that are not in `METHODS` get a plain
+    style.
+    """
     for order, (known, label, colour, line_style) in enumerate(METHODS):
         if known == name:
-            return {"name": name, "label": label, "colour": colour, "line_style": line_style, "order": order}
+            return {
+                "name": name,
+                "label": label,
+                "colour": colour,
+                "line_style": line_style,
+                "order": order,
+            }
     return {"name": name, "label": name, "colour": "#000000", "line_style": ":", "order": 99}
 
 
 def dataset_config(name: str) -> dict[str, Any]:
     """The ``dataset`` part of a run's configuration."""
-    plain = {"label": name, "task": "regression", "metric": "mse", "metric_label": "Test MSE", "metric_scale": 1.0}
+    plain = {
+        "label": name,
+        "task": "regression",
+        "metric": "mse",
+        "metric_label": "Test MSE",
+        "metric_scale": 1.0,
+    }
     return {"name": name, **plain, **DATASETS.get(name, {})}
 
 
@@ -100,12 +143,18 @@ def make_run(
     repetitions, columns = metric_RS.shape
     seed_R = list(seeds) if seeds is not None else list(range(first_seed, first_seed + repetitions))
     every = record_every or update_interval
-    settings = _config(method, dataset, seed_R, update_interval, look_back, every * (columns - 1), every, config)
+    settings = _config(
+        method, dataset, seed_R, update_interval, look_back, every * (columns - 1), every, config
+    )
     matrices = {
         name: _matrix(values[name], columns) if name in values else _default(name, metric_RS)
         for name in dict.fromkeys((*VALUES, *values))
     }
-    decisive = {key: value for key, value in settings.items() if key not in ("seed", "repetitions", "device", "chunk")}
+    decisive = {
+        key: value
+        for key, value in settings.items()
+        if key not in ("seed", "repetitions", "device", "chunk")
+    }
     decisive |= {"data": dict(data)} if data else {}
     code = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
     tables = {
@@ -115,7 +164,9 @@ def make_run(
     if hypergradients is not None:
         tables["hypergradients"] = hypergradients
     block = Block(seeds=tuple(seed_R), tables=tables, seconds=_seconds(seconds * repetitions))
-    with Writer(results_dir, f"{dataset}-{method}-s{seed_R[0]}-n{repetitions}{suffix}-{code}") as writer:
+    with Writer(
+        results_dir, f"{dataset}-{method}-s{seed_R[0]}-n{repetitions}{suffix}-{code}"
+    ) as writer:
         done = writer.complete()
         if done is not None:
             raise ValueError(f"{done.path} is complete; give a suffix")
@@ -148,7 +199,9 @@ def _matrix(values: Sequence[float] | np.ndarray, columns: int) -> np.ndarray:
     array = np.asarray(values, dtype=float)
     if array.ndim == 2:
         return array
-    curves = array[:, None] * np.geomspace(8.0, 1.0, columns)[None, :] if columns > 1 else array[:, None]
+    curves = (
+        array[:, None] * np.geomspace(8.0, 1.0, columns)[None, :] if columns > 1 else array[:, None]
+    )
     if columns > 1:
         curves[np.isnan(array), 0] = 8.0
     return curves
@@ -158,13 +211,22 @@ def _default(name: str, metric_RS: np.ndarray) -> np.ndarray:
     constant = {"lr": 0.01, "weight_decay": 1e-4, "momentum": 0.9}
     if name in constant:
         return np.where(np.isnan(metric_RS), np.nan, constant[name])
-    return metric_RS * {"train_loss": 0.8, "validation_loss": 0.9, "test_loss": 1.0, "test_metric": 1.0}[name]
+    return (
+        metric_RS
+        * {"train_loss": 0.8, "validation_loss": 0.9, "test_loss": 1.0, "test_metric": 1.0}[name]
+    )
 
 
 def _config(
-    method: str, dataset: str, seeds: Sequence[int], update_interval: int, look_back: int, updates: int, every: int,
+    method: str,
+    dataset: str,
+    seeds: Sequence[int],
+    update_interval: int,
+    look_back: int,
+    updates: int,
+    every: int,
     extra: Mapping[str, Any] | None,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     settings: dict[str, Any] = {
         "dataset": dataset_config(dataset),
         "method": method_config(method),
@@ -180,7 +242,12 @@ def _config(
         "validation_share": 0.2,
         "data_order": "shuffled",
         "gradient_clip_norm": None,
-        "init": {"file": None, "log10_lr": [-6, -1], "log10_weight_decay": [-7, -2], "momentum": [0, 1]},
+        "init": {
+            "file": None,
+            "log10_lr": [-6, -1],
+            "log10_weight_decay": [-7, -2],
+            "momentum": [0, 1],
+        },
         "precision": "float32",
         "device": "cpu",
         "chunk": None,
@@ -201,7 +268,9 @@ def _lengths(metric_RS: np.ndarray) -> np.ndarray:
     return np.where(missing.any(axis=1), missing.argmax(axis=1), metric_RS.shape[1])
 
 
-def _curves(matrices: Mapping[str, np.ndarray], seeds: Sequence[int], every: int, seconds: float) -> pa.Table:
+def _curves(
+    matrices: Mapping[str, np.ndarray], seeds: Sequence[int], every: int, seconds: float
+) -> pa.Table:
     lengths = _lengths(matrices["test_metric"])
     columns = matrices["test_metric"].shape[1]
     keep = np.arange(columns)[None, :] < lengths[:, None]
@@ -213,12 +282,18 @@ def _curves(matrices: Mapping[str, np.ndarray], seeds: Sequence[int], every: int
 
 
 def _final(
-    matrices: Mapping[str, np.ndarray], seeds: Sequence[int], every: int, seconds: float, rows_in_block: int
+    matrices: Mapping[str, np.ndarray],
+    seeds: Sequence[int],
+    every: int,
+    seconds: float,
+    rows_in_block: int,
 ) -> pa.Table:
     lengths = _lengths(matrices["test_metric"])
     repetitions, columns = matrices["test_metric"].shape
     ok = lengths == columns
-    validation = np.where(np.isnan(matrices["validation_loss"]), np.inf, matrices["validation_loss"])
+    validation = np.where(
+        np.isnan(matrices["validation_loss"]), np.inf, matrices["validation_loss"]
+    )
     best = validation.argmin(axis=1)
     data: dict[str, Any] = {
         "seed": np.asarray(seeds, dtype=np.int64),
@@ -228,7 +303,15 @@ def _final(
         "initial_weight_decay": np.nan_to_num(matrices["weight_decay"][:, 0], nan=0.1),
         "initial_momentum": np.nan_to_num(matrices["momentum"][:, 0], nan=0.1),
     }
-    for name in ("lr", "weight_decay", "momentum", "train_loss", "validation_loss", "test_loss", "test_metric"):
+    for name in (
+        "lr",
+        "weight_decay",
+        "momentum",
+        "train_loss",
+        "validation_loss",
+        "test_loss",
+        "test_metric",
+    ):
         data[name] = pa.array(np.where(ok, matrices[name][:, -1], np.nan), from_pandas=True)
     data["best_validation_step"] = best * every
     data["test_metric_at_best_validation"] = pa.array(

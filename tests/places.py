@@ -1,8 +1,10 @@
-"""Where a command touches the disk: every place recorded, then killed or made to fail, in forks of a warm process.
+"""Where a command touches the disk: every place recorded, then killed or made to fail, in forks of
+a warm process.
 
-`sys.addaudithook` sees what Python opens, renames, removes and makes; `os.fsync` has no event and is wrapped. pyarrow
-and numpy write to files that Python has opened, or that are renamed by Python: no result appears without one of these.
-"""
+`sys.addaudithook` sees what Python opens, renames, removes and makes; `os.fsync` has no event and
+is wrapped. pyarrow
+and numpy write to files that Python has opened, or that are renamed by Python: no result appears
+without one of these."""
 
 from __future__ import annotations
 
@@ -16,7 +18,16 @@ from contextlib import suppress
 from pathlib import Path
 
 UNCHANGED = " -"  # ends the name of a place that leaves the disk as it is
-EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "shutil.rmtree", "fcntl.flock")
+EVENTS = (
+    "open",
+    "os.rename",
+    "os.remove",
+    "os.mkdir",
+    "os.rmdir",
+    "os.truncate",
+    "shutil.rmtree",
+    "fcntl.flock",
+)
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 Act = Callable[[int, str], None]
@@ -52,12 +63,16 @@ def _seen(event: str, arguments: tuple[object, ...]) -> None:
 
 
 def _named(event: str, path: Path) -> str:
-    """A place by its event and its path below the root; locks and fsync have none, they are of the file before."""
+    """A place by its event and its path below the root; locks and fsync have none, they are of the
+    file before.
+    """
     if event in ("fcntl.flock", "fsync"):
         return f"{event}{UNCHANGED}"
     made = event == "os.mkdir" and path.exists()
     gone = event in ("os.remove", "os.rmdir", "shutil.rmtree") and not path.exists()
-    return f"{event} {path.relative_to(_root) if _root else path}{UNCHANGED if made or gone else ''}"
+    return (
+        f"{event} {path.relative_to(_root) if _root else path}{UNCHANGED if made or gone else ''}"
+    )
 
 
 _fsync = os.fsync
@@ -99,7 +114,9 @@ def _in_a_fork(root: Path, command: Callable[[], None], act: Act, report: Path) 
 
 
 def recorded(root: Path, command: Callable[[], None], report: Path) -> list[str]:
-    """The places that an undisturbed command comes to, in order; those that change nothing end in `UNCHANGED`."""
+    """The places that an undisturbed command comes to, in order; those that change nothing end in
+    `UNCHANGED`.
+    """
     log = report.with_suffix(".places")
 
     def write(number: int, place: str) -> None:
@@ -123,7 +140,10 @@ def killed(root: Path, command: Callable[[], None], at: int, report: Path) -> bo
 
 
 def failing(root: Path, command: Callable[[], None], at: int, error: int, report: Path) -> int:
-    """Run the command; from its ``at``-th place on every one that writes fails like the first. The exit code."""
+    """Run the command; from its ``at``-th place on every one that writes fails like the first.
+
+    The exit code.
+    """
 
     def fail(number: int, place: str) -> None:
         if number == at:

@@ -1,4 +1,6 @@
-"""Small problems for tests of the engine: random tables, settings built by hand, and slow references by autograd."""
+"""Small problems for tests of the engine: random tables, settings built by hand, and slow
+references by autograd.
+"""
 
 from __future__ import annotations
 
@@ -13,31 +15,44 @@ from torch import Tensor
 from hpo_bench.core.hyperparameters import Hyperparameters
 from hpo_bench.core.loop import train
 from hpo_bench.core.optimisers import SGD, Adam
+from hpo_bench.core.table import Table
 from hpo_bench.core.update import Linearisation, State, Step, advance
-from hpo_bench.datasets.base import Table
-from hpo_bench.experiment import Trainer
 from hpo_bench.hypergradients.dot_product import DotProduct
 from hpo_bench.hypergradients.neumann import Neumann
 from hpo_bench.hypergradients.unroll import Unroll
 from hpo_bench.models.mlp import MLP
-from hpo_bench.settings import Method, Settings, Start
+from hpo_bench.running.trainer import Trainer
+from hpo_bench.settings.run import Method, Settings, StartRanges
 
-torch.set_num_threads(1)  # as the engine does for models of this size; two threads may split a sum in two
+torch.set_num_threads(
+    1
+)  # as the engine does for models of this size; two threads may split a sum in two
 
 
-def make_table(task: str = "regression", rows: int = 60, features: int = 4, classes: int = 3, seed: int = 0) -> Table:
+def make_table(
+    task: str = "regression", rows: int = 60, features: int = 4, classes: int = 3, seed: int = 0
+) -> Table:
     """Random inputs with targets that depend on them: 60 % training, 20 % validation, 20 % test."""
     random = np.random.default_rng(seed)
     inputs = random.standard_normal((rows, features))
-    score = inputs @ random.standard_normal((features, classes)) + 0.1 * random.standard_normal((rows, classes))
+    score = inputs @ random.standard_normal((features, classes)) + 0.1 * random.standard_normal(
+        (rows, classes)
+    )
     regression = task == "regression"
     targets = np.tanh(score[:, :1]) if regression else score.argmax(1)
     training, validation = rows * 6 // 10, rows * 2 // 10
     return Table(
-        name=f"random_{task}", task=task, inputs=inputs, targets=targets, training=training, validation=validation,
-        test=rows - training - validation, outputs=1 if regression else classes,
-        target_scale=2.5 if regression else 1.0, fingerprint=f"{task}-{rows}-{features}-{classes}-{seed}",
-    )  # fmt: skip
+        name=f"random_{task}",
+        task=task,
+        inputs=inputs,
+        targets=targets,
+        training=training,
+        validation=validation,
+        test=rows - training - validation,
+        outputs=1 if regression else classes,
+        target_scale=2.5 if regression else 1.0,
+        fingerprint=f"{task}-{rows}-{features}-{classes}-{seed}",
+    )
 
 
 @dataclass(frozen=True)
@@ -55,7 +70,7 @@ ALL = ("weight_decay", "lr", "momentum")
 
 
 def make_method(name: str, look_back: int = 5, update_interval: int = 10, **changes: Any) -> Method:
-    """The methods of the paper, as their yamls say (tests/test_config.py compares)."""
+    """The methods of the paper, as their yamls say (tests/settings/test_parse.py compares)."""
     adam = Adam(0.05)
     both, train = "train_and_validation", "train"
     neumann = Neumann(look_back)
@@ -69,19 +84,32 @@ def make_method(name: str, look_back: int = 5, update_interval: int = 10, **chan
         "ours_wd_lr_m": Method(name, neumann, adam, ALL, (), train),
         "ours_wd_hdlr_m": Method(name, neumann, adam, ALL, ("lr",), train),
         "diff_through_opt": Method(name, Unroll(look_back), adam, ALL, (), train),
-        "long_diff_through_opt": Method(name, Unroll(update_interval), adam, ALL, (), train, reset_weights=True),
+        "long_diff_through_opt": Method(
+            name, Unroll(update_interval), adam, ALL, (), train, reset_weights=True
+        ),
     }
     return replace(known[name], **changes)
 
 
 METHODS = (
-    "random", "random_lr_schedule", "random_validation", "lorraine", "baydin", "ours_wd_lr", "ours_wd_lr_m",
-    "ours_wd_hdlr_m", "diff_through_opt", "long_diff_through_opt",
-)  # fmt: skip
+    "random",
+    "random_lr_schedule",
+    "random_validation",
+    "lorraine",
+    "baydin",
+    "ours_wd_lr",
+    "ours_wd_lr_m",
+    "ours_wd_hdlr_m",
+    "diff_through_opt",
+    "long_diff_through_opt",
+)
 
 
 def make_settings(
-    results_dir: Path, method: str | Method = "ours_wd_lr_m", table: Table | None = None, **changes: Any
+    results_dir: Path,
+    method: str | Method = "ours_wd_lr_m",
+    table: Table | None = None,
+    **changes: Any,
 ) -> Settings:
     """Five hyper updates of ten weight updates in float64 unless changed."""
     table = table or make_table()
@@ -92,11 +120,13 @@ def make_settings(
         "update_interval": interval,
         "look_back": look_back,
         "hyperparameter_updates": 5,
-        "method": method if isinstance(method, Method) else make_method(method, look_back, interval),
+        "method": method
+        if isinstance(method, Method)
+        else make_method(method, look_back, interval),
         "dataset": table.name,
         "source": Given(table),
         "model": MLP((7,)),
-        "start": Start(None, (-2.0, -1.0), (-5.0, -3.0), (0.2, 0.8), (0.9, 1.0)),
+        "start": StartRanges(None, (-2.0, -1.0), (-5.0, -3.0), (0.2, 0.8), (0.9, 1.0)),
         "clip_log10_lr": (-10.0, 0.0),
         "batch_size": None,
         "validation_share": 0.25,
@@ -125,8 +155,12 @@ def make_settings(
     return Settings(**values, config=config)
 
 
-def trained(settings: Settings, engine: Any = None, device: str = "cpu", **arguments: Any) -> tuple[Any, Any, Any]:
-    """End, record, and what ``engine`` (see `hpo_bench.core.loop.train`) made, of one training of all repetitions."""
+def trained(
+    settings: Settings, engine: Any = None, device: str = "cpu", **arguments: Any
+) -> tuple[Any, Any, Any]:
+    """End, record, and what ``engine`` (see `hpo_bench.core.loop.train`) made, of one training of
+    all repetitions.
+    """
     trainer = Trainer.of(settings, settings.source.load(0.25), torch.device(device))
     recorder, made = trainer.recorder(settings.repetitions), []
 
@@ -152,7 +186,9 @@ def quadratic(curvature: Tensor, centre: Tensor) -> Any:
         gap = weights - centre
         gradient = torch.einsum("rpq,rq->rp", curvature, gap)
         return Linearisation(
-            0.5 * (gap * gradient).sum(-1), gradient, lambda vector: torch.einsum("rpq,rq->rp", curvature, vector)
+            0.5 * (gap * gradient).sum(-1),
+            gradient,
+            lambda vector: torch.einsum("rpq,rq->rp", curvature, vector),
         )
 
     return at
@@ -169,7 +205,11 @@ def random_quadratic(rows: int = 3, count: int = 4, seed: int = 0) -> tuple[Any,
         root = draw(rows, count, count)
         return root @ root.transpose(1, 2) / count + torch.eye(count, dtype=torch.float64)
 
-    return quadratic(spd(), draw(rows, count)), quadratic(spd(), draw(rows, count)), draw(rows, count)
+    return (
+        quadratic(spd(), draw(rows, count)),
+        quadratic(spd(), draw(rows, count)),
+        draw(rows, count),
+    )
 
 
 def make_raw(rows: int = 3, per_weight: int = 0, seed: int = 1) -> dict[str, Tensor]:
@@ -186,8 +226,14 @@ def make_raw(rows: int = 3, per_weight: int = 0, seed: int = 1) -> dict[str, Ten
     }
 
 
-def run_steps(linearise: Any, weights: Tensor, raw: dict[str, Tensor], count: int, clip: float | None = None,
-              buffer: Tensor | None = None) -> tuple[State, list[Step]]:  # fmt: skip
+def run_steps(
+    linearise: Any,
+    weights: Tensor,
+    raw: dict[str, Tensor],
+    count: int,
+    clip: float | None = None,
+    buffer: Tensor | None = None,
+) -> tuple[State, list[Step]]:
     """``count`` weight updates from ``weights``, all of them kept."""
     hyper = Hyperparameters.of(raw)
     state = State(weights, torch.zeros_like(weights) if buffer is None else buffer)
@@ -198,8 +244,17 @@ def run_steps(linearise: Any, weights: Tensor, raw: dict[str, Tensor], count: in
     return state, steps
 
 
-def final_loss(linearise: Any, validation: Any, weights: Tensor, raw: dict[str, Tensor], count: int,
-               clip: float | None = None, buffer: Tensor | None = None) -> Tensor:  # fmt: skip
-    """Validation loss (R,) after ``count`` weight updates: what an exact hypergradient differentiates."""
+def final_loss(
+    linearise: Any,
+    validation: Any,
+    weights: Tensor,
+    raw: dict[str, Tensor],
+    count: int,
+    clip: float | None = None,
+    buffer: Tensor | None = None,
+) -> Tensor:
+    """Validation loss (R,) after ``count`` weight updates: what an exact hypergradient
+    differentiates.
+    """
     state, _ = run_steps(linearise, weights, raw, count, clip, buffer)
     return validation(state.weights).loss

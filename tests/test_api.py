@@ -23,12 +23,12 @@ from hpo_bench.core.hyperparameters import Hyperparameters
 from hpo_bench.core.loop import train
 from hpo_bench.core.optimisers import SGD
 from hpo_bench.errors import UserError
-from hpo_bench.experiment import Trainer, pick_device
 from hpo_bench.hypergradients.dot_product import DotProduct
 from hpo_bench.hypergradients.exact import Exact
 from hpo_bench.hypergradients.forward import Forward
 from hpo_bench.hypergradients.unroll import Unroll
 from hpo_bench.models.mlp import MLP, Perceptron
+from hpo_bench.running.trainer import Trainer, pick_device
 from tests.problems import make_settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -67,7 +67,9 @@ def test_the_numbers_are_those_of_the_engine(
     method: str, together: bool, batch_size: int | None, tmp_path: Path
 ) -> None:
     clip = {"gradient_clip_norm": 0.5}
-    settings = make_settings(tmp_path, method, hyperparameter_updates=UPDATES // 10, batch_size=batch_size, **clip)
+    settings = make_settings(
+        tmp_path, method, hyperparameter_updates=UPDATES // 10, batch_size=batch_size, **clip
+    )
     trainer = Trainer.of(settings, settings.source.load(0.25), pick_device("cpu"))
     seeds = list(range(ROWS))
     problem, first = trainer.problem(seeds), trainer.start(seeds)
@@ -80,17 +82,29 @@ def test_the_numbers_are_those_of_the_engine(
         separate = batch_size is not None
         tuners = [OnePass(modules, mean_squared, **given, **common, separate_batches=separate)]
     else:
-        tuners = [OnePass(module, mean_squared, **{name: value[row] for name, value in given.items()}, **common)
-                  for row, module in enumerate(modules)]  # fmt: skip
+        tuners = [
+            OnePass(
+                module,
+                mean_squared,
+                **{name: value[row] for name, value in given.items()},
+                **common,
+            )
+            for row, module in enumerate(modules)
+        ]
 
-    plain = replace(settings, model=MLP((7,), closed_form=False))  # whose batches are in the form of the data
+    plain = replace(
+        settings, model=MLP((7,), closed_form=False)
+    )  # whose batches are in the form of the data
     streams = Trainer.of(plain, settings.source.load(0.25), pick_device("cpu")).problem(seeds)
 
     def batch(stream: Any, number: int, row: int) -> tuple[Tensor, Tensor]:
         made = stream.batch(number)
         parts = made.inputs, made.targets
         if together:
-            return tuple(part.expand(ROWS, *part.shape) if made.shared and batch_size else part for part in parts)
+            return tuple(
+                part.expand(ROWS, *part.shape) if made.shared and batch_size else part
+                for part in parts
+            )
         return parts if made.shared else (parts[0][row], parts[1][row])
 
     for row, tuner in enumerate(tuners):
@@ -112,16 +126,23 @@ def test_the_numbers_are_those_of_the_engine(
 def flattened(found: list[Any], together: bool) -> Tensor:
     """Hyperparameters of the tuners as (R, 1) or (R, P)."""
     if not isinstance(found[0], dict):
-        return found[0].unsqueeze(-1) if together else torch.tensor(found, dtype=torch.float64).unsqueeze(-1)
+        return (
+            found[0].unsqueeze(-1)
+            if together
+            else torch.tensor(found, dtype=torch.float64).unsqueeze(-1)
+        )
     rows = [
-        [value.reshape(ROWS, -1) if together else value.reshape(1, -1) for value in each.values()] for each in found
+        [value.reshape(ROWS, -1) if together else value.reshape(1, -1) for value in each.values()]
+        for each in found
     ]
     return torch.cat([torch.cat(row, dim=1) for row in rows])
 
 
 def images(count: int = 24, seed: int = 0) -> tuple[Tensor, Tensor]:
     random = torch.Generator().manual_seed(seed)
-    return torch.randn(count, 1, 6, 6, generator=random, dtype=torch.float64), torch.arange(count) % 3
+    return torch.randn(count, 1, 6, 6, generator=random, dtype=torch.float64), torch.arange(
+        count
+    ) % 3
 
 
 def convolutions(seed: int = 0) -> nn.Module:
@@ -143,7 +164,9 @@ def test_a_convolutional_net_with_batch_norm_keeps_its_statistics_as_in_plain_tr
         optimiser.step()
         assert value.item() == pytest.approx(loss.item(), rel=1e-10)
     tuner.hypergradients(images(seed=1))
-    for (name, value), other in zip(ours.state_dict().items(), plain.state_dict().values(), strict=True):
+    for (name, value), other in zip(
+        ours.state_dict().items(), plain.state_dict().values(), strict=True
+    ):
         torch.testing.assert_close(value, other, rtol=1e-9, atol=1e-10, msg=name)
     hypergradients = tuner.tune(images(seed=1))
     assert set(hypergradients) == {"lr", "weight_decay", "momentum"}
@@ -174,7 +197,9 @@ def test_modules_together_are_modules_alone(estimator: Any) -> None:
         torch.testing.assert_close(losses[row], last, rtol=1e-9, atol=0)
         for name, value in one.hyperparameters.items():
             assert many.hyperparameters[name][row].item() == pytest.approx(value, rel=1e-9)
-        for value, other in zip(together[row].state_dict().values(), module.state_dict().values(), strict=True):
+        for value, other in zip(
+            together[row].state_dict().values(), module.state_dict().values(), strict=True
+        ):
             torch.testing.assert_close(value, other, rtol=1e-8, atol=1e-10)
 
 
@@ -194,7 +219,9 @@ def test_a_diverging_module_leaves_the_others_as_they_are() -> None:
                 warnings.simplefilter("ignore", RuntimeWarning)
                 many.tune(images(seed=1))
     torch.testing.assert_close(pair[0][0].weight, single[0].weight, rtol=1e-10, atol=1e-12)  # type: ignore[union-attr]
-    assert many.hyperparameters["lr"][0] == pytest.approx(one.hyperparameters["lr"].item(), rel=1e-10)
+    assert many.hyperparameters["lr"][0] == pytest.approx(
+        one.hyperparameters["lr"].item(), rel=1e-10
+    )
     assert many.hyperparameters["lr"][1].item() == pytest.approx(0.01)
     assert many.skipped.tolist() == [0, 2]  # type: ignore[union-attr]
 
@@ -211,7 +238,9 @@ def with_too_much(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("spoilt", [with_a_gap, with_too_much])
 @pytest.mark.parametrize("optimiser", [None, SGD(0.01)])
-def test_a_hypergradient_that_is_not_finite_changes_nothing_and_is_said_once(spoilt: Any, optimiser: Any) -> None:
+def test_a_hypergradient_that_is_not_finite_changes_nothing_and_is_said_once(
+    spoilt: Any, optimiser: Any
+) -> None:
     linear = nn.Sequential(nn.Flatten(), nn.Linear(36, 3)).double()
     module, other = linear, copy.deepcopy(linear)
     skipping = OnePass(module, cross_entropy, every=2, optimiser=optimiser)
@@ -266,7 +295,12 @@ def test_one_of_several_modules_skips_alone() -> None:
     again.load_state_dict(torch.load(file, weights_only=True))
     for tuner in (tuners[0], again):
         before = tuner.hyperparameters["lr"]
-        tuner._update({name: torch.ones(2, 1, dtype=torch.float64) for name in ("lr", "weight_decay", "momentum")})
+        tuner._update(
+            {
+                name: torch.ones(2, 1, dtype=torch.float64)
+                for name in ("lr", "weight_decay", "momentum")
+            }
+        )
         assert not torch.equal(tuner.hyperparameters["lr"], before)
     assert torch.equal(tuners[0].hyperparameters["lr"], again.hyperparameters["lr"])
 
@@ -290,7 +324,12 @@ def test_what_tunes_is_float32_or_better_whatever_the_module_is(dtype: torch.dty
     assert all(value.dtype == dtype for value in module.parameters())
     assert len(set(lrs)) == len(lrs)  # a step of 2 % is not lost
     assert tuner.skipped == 0
-    leaves = [tuner._buffer, *tuner._raw.values(), *tuner._memory.first.values(), *tuner._memory.second.values()]
+    leaves = [
+        tuner._buffer,
+        *tuner._raw.values(),
+        *tuner._memory.first.values(),
+        *tuner._memory.second.values(),
+    ]
     assert all(leaf.dtype == wanted for leaf in leaves)
 
 
@@ -300,23 +339,34 @@ def test_hypergradients_are_finite_differences_of_a_loss_of_ones_own() -> None:
     class Tied(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.inner, self.scale = nn.Linear(3, 3), nn.Parameter(torch.tensor(2.0), requires_grad=False)
+            self.inner, self.scale = (
+                nn.Linear(3, 3),
+                nn.Parameter(torch.tensor(2.0), requires_grad=False),
+            )
             self.again = self.inner
 
         def forward(self, x: Tensor) -> Tensor:
             return self.scale * self.again(torch.tanh(self.inner(x)))
 
     def loss(model: Any, batch: dict[str, Tensor]) -> Tensor:
-        return functional.mse_loss(model(batch["x"]), batch["y"]) + 0.1 * model.inner.weight.square().mean()
+        return (
+            functional.mse_loss(model(batch["x"]), batch["y"])
+            + 0.1 * model.inner.weight.square().mean()
+        )
 
     random = torch.Generator().manual_seed(0)
-    batches = [{key: torch.randn(8, 3, generator=random, dtype=torch.float64) for key in "xy"} for _ in range(4)]
+    batches = [
+        {key: torch.randn(8, 3, generator=random, dtype=torch.float64) for key in "xy"}
+        for _ in range(4)
+    ]
     initial = copy.deepcopy(Tied().double().state_dict())
 
     def after(lr: float, decay: float, momentum: float) -> OnePass:
         module = Tied().double()
         module.load_state_dict(initial)
-        tuner = OnePass(module, loss, lr=lr, weight_decay=decay, momentum=momentum, every=3, estimator=Unroll(3))
+        tuner = OnePass(
+            module, loss, lr=lr, weight_decay=decay, momentum=momentum, every=3, estimator=Unroll(3)
+        )
         for batch in batches[:3]:
             tuner.step(batch)
         tuner.module_for_test = module  # type: ignore[attr-defined]
@@ -329,7 +379,9 @@ def test_hypergradients_are_finite_differences_of_a_loss_of_ones_own() -> None:
     step = 1e-5
     factor = 10**step
     by_lr = (validation(0.1 * factor, 0.01, 0.5) - validation(0.1 / factor, 0.01, 0.5)) / (2 * step)
-    by_decay = (validation(0.1, 0.01 * factor, 0.5) - validation(0.1, 0.01 / factor, 0.5)) / (2 * step)
+    by_decay = (validation(0.1, 0.01 * factor, 0.5) - validation(0.1, 0.01 / factor, 0.5)) / (
+        2 * step
+    )
     up, down = (torch.tensor(sign * step, dtype=torch.float64).sigmoid().item() for sign in (1, -1))
     by_momentum = (validation(0.1, 0.01, up) - validation(0.1, 0.01, down)) / (2 * step)
     assert exact["lr"].item() == pytest.approx(by_lr, rel=1e-6)
@@ -378,7 +430,9 @@ def test_it_goes_on_from_its_state(many: bool) -> None:
     whole = made(first)
     go(whole, 7)  # not in the window: 1 of 3
     file = io.BytesIO()
-    torch.save({"tuner": whole.state_dict(), "modules": [module.state_dict() for module in first]}, file)
+    torch.save(
+        {"tuner": whole.state_dict(), "modules": [module.state_dict() for module in first]}, file
+    )
     go(whole, 5)
     file.seek(0)
     saved = torch.load(file, weights_only=True)
@@ -398,7 +452,9 @@ def test_it_goes_on_from_its_state(many: bool) -> None:
         OnePass(Perceptron([4, 2]), cross_entropy).load_state_dict(saved["tuner"])
     shared = convolutions()
     with pytest.raises(UserError, match="state_dict: "):
-        OnePass(shared, cross_entropy, tune=("lr",), per_weight=("lr",)).load_state_dict(saved["tuner"])
+        OnePass(shared, cross_entropy, tune=("lr",), per_weight=("lr",)).load_state_dict(
+            saved["tuner"]
+        )
 
 
 def test_a_state_saved_in_the_window_begins_the_interval_again() -> None:
@@ -414,15 +470,24 @@ def test_a_state_saved_in_the_window_begins_the_interval_again() -> None:
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
-    "a criterion": ({"loss": nn.CrossEntropyLoss()}, r"loss: must be a function of \(model, batch\)"),
+    "a criterion": (
+        {"loss": nn.CrossEntropyLoss()},
+        r"loss: must be a function of \(model, batch\)",
+    ),
     "no module": ({"model": 3}, "model: must be a torch.nn.Module"),
     "no modules": ({"model": []}, "model: must be a torch.nn.Module"),
     "nothing to train": ({"model": nn.ReLU()}, "no parameters that require gradients"),
-    "two dtypes": ({"model": nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2).double())}, "one dtype"),
+    "two dtypes": (
+        {"model": nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2).double())},
+        "one dtype",
+    ),
     "two kinds": ({"model": [nn.Linear(2, 2), nn.Linear(2, 3)]}, "same parameters"),
     "unknown name": ({"tune": ("lr", "momntum")}, "did you mean momentum"),
     "nothing tuned": ({"tune": ()}, r"tune=\[\]"),
-    "not by this estimator": ({"estimator": DotProduct()}, "DotProduct cannot tune weight_decay; allowed: lr"),
+    "not by this estimator": (
+        {"estimator": DotProduct()},
+        "DotProduct cannot tune weight_decay; allowed: lr",
+    ),
     "a chooser": ({"estimator": Exact(5)}, "give Unroll"),
     "look_back": ({"look_back": 0}, "look_back=0: must be a whole number, 1 or more"),
     "every": ({"every": 0.5}, "every=0.5"),
@@ -466,7 +531,9 @@ def test_no_argument_takes_what_is_not_a_number_in_its_range(name: str, value: A
         OnePass(nn.Linear(2, 2), cross_entropy, **{name: value})
 
 
-@pytest.mark.parametrize("bounds", [(float("nan"), 0), (float("-inf"), float("nan")), (0,), ("a", "b"), "ab"])
+@pytest.mark.parametrize(
+    "bounds", [(float("nan"), 0), (float("-inf"), float("nan")), (0,), ("a", "b"), "ab"]
+)
 def test_bounds_are_two_numbers(bounds: Any) -> None:
     with pytest.raises(UserError, match="clip_log10_lr"):
         OnePass(nn.Linear(2, 2), cross_entropy, clip_log10_lr=bounds)
@@ -478,12 +545,19 @@ def test_mistakes_in_a_step_are_one_line() -> None:
         lambda model, batch: model(batch[0]): r"not shape \(24, 3\)",
         lambda model, batch: 1.0: "not float",
         lambda model, batch: batch[0].mean(): "does not depend on the model's parameters",
-        lambda model, batch: cross_entropy(other.requires_grad_(False), batch): "does not depend on the model",
+        lambda model, batch: cross_entropy(
+            other.requires_grad_(False), batch
+        ): "does not depend on the model",
     }.items():
         with pytest.raises(UserError, match=text):
             OnePass(module, loss).step(images())
-    with pytest.raises(UserError, match=r"batch: separate_batches needs .* the 2 modules, not shape \(24, 1, 6, 6\)"):
-        OnePass([convolutions(), convolutions()], cross_entropy, separate_batches=True).step(images())
+    with pytest.raises(
+        UserError,
+        match=r"batch: separate_batches needs .* the 2 modules, not shape \(24, 1, 6, 6\)",
+    ):
+        OnePass([convolutions(), convolutions()], cross_entropy, separate_batches=True).step(
+            images()
+        )
     tuner = OnePass(module, cross_entropy)
     module.float()
     with pytest.raises(UserError, match="was moved to another device or dtype"):
@@ -491,7 +565,9 @@ def test_mistakes_in_a_step_are_one_line() -> None:
 
 
 def test_what_is_not_tuned_may_be_zero() -> None:
-    tuner = OnePass(convolutions(), cross_entropy, weight_decay=0.0, momentum=0.0, tune=("lr",), every=2)
+    tuner = OnePass(
+        convolutions(), cross_entropy, weight_decay=0.0, momentum=0.0, tune=("lr",), every=2
+    )
     for _ in range(4):
         tuner.step(images())
         if tuner.due:
@@ -511,12 +587,18 @@ def test_importing_the_package_does_not_import_torch() -> None:
 
 
 def test_the_example_of_the_readme_runs() -> None:
-    section = (ROOT / "README.md").read_text(encoding="utf-8").partition("## From your own training loop")[2]
+    section = (
+        (ROOT / "README.md")
+        .read_text(encoding="utf-8")
+        .partition("## From your own training loop")[2]
+    )
     code = section.partition("```python\n")[2].partition("```")[0]
     assert len([line for line in code.splitlines() if line]) <= 16
     shorter = code.replace("range(2000)", "range(600)")
     assert shorter != code
-    done = subprocess.run([sys.executable, "-c", shorter], capture_output=True, text=True, timeout=120, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-c", shorter], capture_output=True, text=True, timeout=120, cwd=ROOT
+    )
     assert done.returncode == 0, done.stderr
     wrong, lr = re.match(r"([\d.]+)% wrong with \{'lr': ([\d.]+)", done.stdout).groups()  # type: ignore[union-attr]
     assert float(wrong) < 40  # without tuning: 80

@@ -1,4 +1,6 @@
-"""float32 results of one hidden layer are the same, bit by bit, with every instruction set of x86-64-v3 and later."""
+"""float32 results of one hidden layer are the same, bit by bit, with every instruction set of
+x86-64-v3 and later.
+"""
 
 from __future__ import annotations
 
@@ -15,23 +17,26 @@ import numpy as np
 import pytest
 import torch
 
-from hpo_bench import native
-from hpo_bench.core import graphs
+from hpo_bench.core import native
 from hpo_bench.core.loop import train
-from hpo_bench.experiment import Trainer
-from hpo_bench.native.elementary import address, exp
+from hpo_bench.core.native.elementary import address, exp
+from hpo_bench.running import graphs
+from hpo_bench.running.trainer import Trainer
 from tests.problems import METHODS, make_settings, make_table
 
 SEEDS = range(5)
 
 needs_kernels = pytest.mark.skipif(native.kernels().library is None, reason="no compiled kernels")
 needs_avx2 = pytest.mark.skipif(
-    native.kernels().library is None or native.kernels().variant == "plain", reason="no kernels, or no AVX2"
+    native.kernels().library is None or native.kernels().variant == "plain",
+    reason="no kernels, or no AVX2",
 )
 
 
 def digest(folder: Path, method: str, parts: Sequence[Sequence[int]]) -> str:
-    """Of all that one method writes down of a small regression, its repetitions trained in ``parts``."""
+    """Of all that one method writes down of a small regression, its repetitions trained in
+    ``parts``.
+    """
     table, batch_size = pickle.loads((folder / "table").read_bytes())
     settings = make_settings(
         folder,
@@ -47,8 +52,14 @@ def digest(folder: Path, method: str, parts: Sequence[Sequence[int]]) -> str:
     columns: dict[str, list[np.ndarray]] = {}
     for seeds in parts:
         recorder = trainer.recorder(len(seeds))
-        end = train(trainer.problem(seeds), trainer.plan, trainer.start(seeds), recorder, engine=graphs.of)
-        found = {"weights": end.state.weights.numpy().T, **recorder.curves(), **recorder.hypergradients()}
+        end = train(
+            trainer.problem(seeds), trainer.plan, trainer.start(seeds), recorder, engine=graphs.of
+        )
+        found = {
+            "weights": end.state.weights.numpy().T,
+            **recorder.curves(),
+            **recorder.hypergradients(),
+        }
         for name, values in found.items():
             columns.setdefault(name, []).append(values)
     text = hashlib.sha256()
@@ -65,13 +76,15 @@ def digests(folder: Path, *, divided: bool) -> str:
 
 def elsewhere(folder: Path, **environment: str) -> str:
     """`digests` by another process, its repetitions trained in two parts."""
-    code = (
-        "import sys, pathlib, tests.test_bits as t; print(t.digests(pathlib.Path(sys.argv[1]), divided=True), end='')"
-    )
+    code = "import sys, pathlib, tests.test_bits as t; print(t.digests(pathlib.Path(sys.argv[1]), divided=True), end='')"
     done = subprocess.run(
-        [sys.executable, "-c", code, str(folder)], capture_output=True, text=True, cwd=Path(__file__).parent.parent,
-        env={**os.environ, **environment}, timeout=300,
-    )  # fmt: skip
+        [sys.executable, "-c", code, str(folder)],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parent.parent,
+        env={**os.environ, **environment},
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -103,7 +116,10 @@ def test_methods_of_the_paper_give_the_same_bits_with_every_instruction_set_and_
 @needs_kernels
 def test_exp_is_exact_to_a_digit_and_the_same_for_every_variant() -> None:
     special = [0.0, -0.0, 1e-320, 709.78, 709.79, -745.1, -745.2, torch.inf, -torch.inf, torch.nan]
-    random = torch.rand(20001, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 1450 - 745
+    random = (
+        torch.rand(20001, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 1450
+        - 745
+    )
     values = torch.cat([random, torch.tensor(special, dtype=torch.float64)])
     found = exp(values)
     torch.testing.assert_close(found, torch.exp(values), rtol=5e-16, atol=1e-320, equal_nan=True)

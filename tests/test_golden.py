@@ -12,7 +12,9 @@ from hpo_bench.cli import app
 
 HERE = Path(__file__).parent
 SHARED = Path(os.environ.get("HPO_BENCH_GOLDEN", HERE.parent.parent / "shared" / "golden"))
-TRACES = {path.stem: path for folder in (HERE / "golden", SHARED) for path in sorted(folder.glob("*.npz"))}
+TRACES = {
+    path.stem: path for folder in (HERE / "golden", SHARED) for path in sorted(folder.glob("*.npz"))
+}
 METHODS = {
     "Random": "random",
     "Random_SteppedLR": "random_lr_schedule",
@@ -39,7 +41,9 @@ TOLERANCE = 1e-10  # relative, of every logged value; the bar is 1e-6
 def overrides(meta, init):
     given = meta["overrides"]
     wrapper = given.get("config_dicts", {}).get("hyperparameter_wrapper", {})
-    look_back = wrapper.get("hyperparameter_rollback_distance", given.get("reset_loop_before_hyperparameter_step"))
+    look_back = wrapper.get(
+        "hyperparameter_rollback_distance", given.get("reset_loop_before_hyperparameter_step")
+    )
     clip = given.get("network_weight_grad_clipping", {}).get("norm")
     return [
         f"method={METHODS[meta['algorithm']]}",
@@ -72,7 +76,10 @@ def test_a_reference_trace_is_followed(name, tmp_path):
     trace = np.load(TRACES[name])
     meta = json.loads(str(trace["meta"]))
     write_start(trace, meta, tmp_path / "init.npz")
-    app(["run", *overrides(meta, tmp_path / "init.npz"), f"results_dir={tmp_path}"], standalone_mode=False)
+    app(
+        ["run", *overrides(meta, tmp_path / "init.npz"), f"results_dir={tmp_path}"],
+        standalone_mode=False,
+    )
     (run,) = (path for path in (tmp_path / "runs").iterdir() if path.is_dir())
     curves = pd.read_parquet(run / "curves.parquet").set_index("step")
     compared = set()
@@ -95,4 +102,6 @@ def test_a_reference_trace_is_followed(name, tmp_path):
     weights = np.load(run / "final_weights.npz")
     for parameter in weights.files:
         scale = np.abs(trace[parameter]).max()
-        np.testing.assert_allclose(weights[parameter][0], trace[parameter], rtol=0, atol=TOLERANCE * scale)
+        np.testing.assert_allclose(
+            weights[parameter][0], trace[parameter], rtol=0, atol=TOLERANCE * scale
+        )

@@ -1,4 +1,6 @@
-"""The default launcher: seeds of one sweep are one run, whose rows are those of the jobs on their own."""
+"""The default launcher: seeds of one sweep are one run, whose rows are those of the jobs on their
+own.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from hpo_bench import cli
-from hpo_bench.store import Run, read_table, scan
+from hpo_bench.store.runs import Run, read_table, scan
 from hydra_plugins.hpo_bench_launcher.launcher import Merged, families, merge
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -26,7 +28,9 @@ Call = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
+def call(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Call:
     """``hpo-bench run -m`` in this process: exit code and standard error."""
     monkeypatch.chdir(tmp_path)
 
@@ -45,14 +49,24 @@ def stored(folder: str) -> list[Run]:
 
 def rows(runs: list[Run]) -> pd.DataFrame:
     frames = [read_table(run, "curves").assign(method=run.method) for run in runs]
-    return pd.concat(frames).sort_values(["method", "seed", "step"], ignore_index=True).drop(columns="elapsed_s")
+    return (
+        pd.concat(frames)
+        .sort_values(["method", "seed", "step"], ignore_index=True)
+        .drop(columns="elapsed_s")
+    )
 
 
 # --- which jobs are merged ---
 
 
 def test_families_differ_in_their_seed_alone() -> None:
-    jobs = [["method=a", "seed=0"], ["method=b", "seed=0"], ["method=a", "seed=1"], ["method=a", "seed=x"], ["seed=2"]]
+    jobs = [
+        ["method=a", "seed=0"],
+        ["method=b", "seed=0"],
+        ["method=a", "seed=1"],
+        ["method=a", "seed=x"],
+        ["seed=2"],
+    ]
     assert families(jobs) == [[(0, 0), (2, 1)], [(1, 0)], [(3, None)], [(4, 2)]]
 
 
@@ -67,7 +81,9 @@ def test_families_differ_in_their_seed_alone() -> None:
         ([4, 4, 5], 1, [(4, 2)]),
     ],
 )
-def test_consecutive_seeds_are_one_run(seeds: list[int], repetitions: int, expected: list[tuple[int, int]]) -> None:
+def test_consecutive_seeds_are_one_run(
+    seeds: list[int], repetitions: int, expected: list[tuple[int, int]]
+) -> None:
     jobs = [["method=a", f"seed={seed}", "repetitions=7"] for seed in seeds]
     merged = merge(jobs, families(jobs)[0], repetitions)
     assert [(one.seed, one.repetitions) for one in merged] == expected
@@ -84,7 +100,10 @@ def test_a_job_alone_keeps_its_overrides() -> None:
 
 def test_a_sweep_over_seeds_is_the_run_with_as_many_repetitions(call: Call) -> None:
     assert call("method=random,ours_wd_lr_m", *TINY, "seed=range(0,5)", "results_dir=seeds")[0] == 0
-    assert call("method=random,ours_wd_lr_m", *TINY, "repetitions=5", "results_dir=repetitions")[0] == 0
+    assert (
+        call("method=random,ours_wd_lr_m", *TINY, "repetitions=5", "results_dir=repetitions")[0]
+        == 0
+    )
     ours, theirs = stored("seeds"), stored("repetitions")
     assert [run.run_id for run in ours] == [run.run_id for run in theirs]
     assert len(ours) == 2
@@ -96,7 +115,12 @@ def test_a_sweep_over_seeds_is_the_run_with_as_many_repetitions(call: Call) -> N
 
 def test_another_launcher_keeps_the_jobs_apart_with_the_same_rows(call: Call) -> None:
     assert call("method=lorraine", *TINY, "seed=range(0,3)", "results_dir=merged")[0] == 0
-    assert call("method=lorraine", *TINY, "seed=range(0,3)", "results_dir=apart", "hydra/launcher=basic")[0] == 0
+    assert (
+        call(
+            "method=lorraine", *TINY, "seed=range(0,3)", "results_dir=apart", "hydra/launcher=basic"
+        )[0]
+        == 0
+    )
     assert [len(stored(folder)) for folder in ("merged", "apart")] == [1, 3]
     pd.testing.assert_frame_equal(rows(stored("merged")), rows(stored("apart")), rtol=0, atol=0)
 
@@ -105,14 +129,22 @@ def test_jobs_with_a_start_file_are_not_merged(call: Call) -> None:
     import numpy as np
     import torch
 
-    from hpo_bench.config import compose, parse
-    from hpo_bench.experiment import Trainer
+    from hpo_bench.running.trainer import Trainer
+    from hpo_bench.settings.compose import compose
+    from hpo_bench.settings.parse import parse
 
     settings = parse(compose(["method=random", *TINY]))
     trainer = Trainer.of(settings, settings.source.load(0.2), torch.device("cpu"))
     start = trainer.start([0, 1])
-    arrays = {f"w0/{name}": array for name, array in trainer.model.layout.arrays(start.weights.numpy()).items()}
-    np.savez("init.npz", **arrays, **{f"raw/{name}": value.numpy()[:, 0] for name, value in start.raw.items()})
+    arrays = {
+        f"w0/{name}": array
+        for name, array in trainer.model.layout.arrays(start.weights.numpy()).items()
+    }
+    np.savez(
+        "init.npz",
+        **arrays,
+        **{f"raw/{name}": value.numpy()[:, 0] for name, value in start.raw.items()},
+    )
     assert call("method=random", *TINY, "seed=0,1", "init.file=init.npz")[0] == 0
     assert [run.seeds for run in stored("results")] == [(0,), (1,)]
     initial = [read_table(run, "final")["initial_lr"].iloc[0] for run in stored("results")]
@@ -129,18 +161,39 @@ def test_a_mistake_in_one_job_is_one_line_and_the_others_run(call: Call) -> None
 def test_the_plug_in_imports_nothing_heavy() -> None:
     code = "import sys, hydra_plugins.hpo_bench_launcher; print([n for n in ('torch', 'pandas') if n in sys.modules])"
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.skipif(importlib.util.find_spec("joblib") is None
-                    or importlib.util.find_spec("hydra_plugins.hydra_joblib_launcher") is None,
-                    reason="hydra-joblib-launcher is not installed")  # fmt: skip
+@pytest.mark.skipif(
+    importlib.util.find_spec("joblib") is None
+    or importlib.util.find_spec("hydra_plugins.hydra_joblib_launcher") is None,
+    reason="hydra-joblib-launcher is not installed",
+)
 @pytest.mark.slow
 def test_with_joblib_each_job_is_a_process(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "hpo_bench", "run", "-m", "method=random", *TINY, "seed=0,1",
-               f"results_dir={tmp_path}", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]  # fmt: skip
-    subprocess.run(command, check=True, capture_output=True, env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=120)
+    command = [
+        sys.executable,
+        "-m",
+        "hpo_bench",
+        "run",
+        "-m",
+        "method=random",
+        *TINY,
+        "seed=0,1",
+        f"results_dir={tmp_path}",
+        "hydra/launcher=joblib",
+        "hydra.launcher.n_jobs=2",
+    ]
+    subprocess.run(
+        command,
+        check=True,
+        capture_output=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        timeout=120,
+    )
     assert [run.seeds for run in scan(tmp_path)] == [(0,), (1,)]
 
 

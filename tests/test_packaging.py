@@ -16,22 +16,45 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hpo_bench.native import building
+from hpo_bench.core.native import building
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def shown_configuration(package: Path, cwd: Path) -> dict[str, object]:
-    """What ``run --cfg job`` prints for the package in a folder, called from elsewhere; and where its yamls are."""
+    """What ``run --cfg job`` prints for the package in a folder, called from elsewhere; and where
+    its yamls are.
+    """
     done = subprocess.run(
-        [sys.executable, "-m", "hpo_bench", "run", "--cfg", "job", "method=lorraine", "dataset=uci_wine"],
-        cwd=cwd, capture_output=True, text=True, timeout=120, env={**os.environ, "PYTHONPATH": str(package)},
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "hpo_bench",
+            "run",
+            "--cfg",
+            "job",
+            "method=lorraine",
+            "dataset=uci_wine",
+        ],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": str(package)},
+    )
     assert done.returncode == 0, done.stderr
     where = subprocess.run(
-        [sys.executable, "-c", "from hpo_bench.datasets.catalogue import configs_folder; print(configs_folder())"],
-        cwd=cwd, capture_output=True, text=True, timeout=120, env={**os.environ, "PYTHONPATH": str(package)},
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-c",
+            "from hpo_bench.settings.yamls import configs_folder; print(configs_folder())",
+        ],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": str(package)},
+    )
     assert Path(where.stdout.strip()).is_relative_to(package)
     return dict(yaml.safe_load(done.stdout))
 
@@ -40,7 +63,9 @@ def test_yamls_are_found_inside_a_package_and_beside_a_checkout(tmp_path: Path) 
     for package in ("hpo_bench", "hydra_plugins"):
         shutil.copytree(ROOT / package, tmp_path / "installed" / package)
     shutil.copytree(ROOT / "configs", tmp_path / "installed" / "hpo_bench" / "configs")
-    assert shown_configuration(tmp_path / "installed", tmp_path) == shown_configuration(ROOT, tmp_path)
+    assert shown_configuration(tmp_path / "installed", tmp_path) == shown_configuration(
+        ROOT, tmp_path
+    )
 
 
 @pytest.mark.slow
@@ -62,28 +87,45 @@ def test_the_wheel_has_all_yamls(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("hpo_bench-*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "installed")
-    installed = {path.relative_to(tmp_path / "installed" / "hpo_bench") for path in tmp_path.rglob("*.yaml")}
+    installed = {
+        path.relative_to(tmp_path / "installed" / "hpo_bench") for path in tmp_path.rglob("*.yaml")
+    }
     assert installed == {path.relative_to(ROOT) for path in (ROOT / "configs").rglob("*.yaml")}
-    assert shown_configuration(tmp_path / "installed", tmp_path) == shown_configuration(ROOT, tmp_path)
+    assert shown_configuration(tmp_path / "installed", tmp_path) == shown_configuration(
+        ROOT, tmp_path
+    )
     kernels_come_along(wheel, tmp_path)
 
 
 def kernels_come_along(wheel: Path, folder: Path) -> None:
-    """Where there is a C compiler, the wheel is for this platform, and needs none where it is installed."""
+    """Where there is a C compiler, the wheel is for this platform, and needs none where it is
+    installed.
+    """
     if building.compiler() is None or os.environ.get("HPO_BENCH_NATIVE") == "0":
         assert wheel.name.endswith("-py3-none-any.whl")
         return
     assert not wheel.name.endswith("-any.whl")
-    carried = {path.name for path in (folder / "installed" / "hpo_bench" / "native").glob("*.so")}
+    carried = {
+        path.name for path in (folder / "installed" / "hpo_bench" / "core" / "native").glob("*.so")
+    }
     assert carried == {building.file_name(variant) for variant in building.variants_of_machine()}
-    code = "from hpo_bench import native; print(native.kernels().why)"
-    variables = {**os.environ, "PATH": "", "PYTHONPATH": str(folder / "installed"), "HPO_BENCH_DATA": str(folder)}
+    code = "from hpo_bench.core import native; print(native.kernels().why)"
+    variables = {
+        **os.environ,
+        "PATH": "",
+        "PYTHONPATH": str(folder / "installed"),
+        "HPO_BENCH_DATA": str(folder),
+    }
     variables.pop("CC", None)
-    done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=variables, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, env=variables, capture_output=True, text=True
+    )
     assert done.stdout.endswith(", from the package\n"), done.stderr
 
 
-def test_without_a_compiler_the_wheel_is_pure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_compiler_the_wheel_is_pure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("hatchling")
     hook_of = importlib.util.spec_from_file_location("hatch_build", ROOT / "hatch_build.py")
     assert hook_of is not None
@@ -109,17 +151,30 @@ def test_the_constraints_fit_the_requirements() -> None:
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pinned = dict(line.split("==") for line in lines if line and not line.startswith("#"))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    wanted = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
+    wanted = [
+        *project["dependencies"],
+        *itertools.chain(*project["optional-dependencies"].values()),
+    ]
     for requirement in wanted:
         name, bounds = re.fullmatch(r"([\w.-]+)(?:\[\w+\])?(.*)", requirement).groups()  # type: ignore[union-attr]
         assert name.lower() in pinned, name
         for operator, bound in re.findall(r"(>=|<)([\d.]+)", bounds):
-            have, need = ([int(part) for part in text.split(".")] for text in (pinned[name.lower()], bound))
+            have, need = (
+                [int(part) for part in text.split(".")] for text in (pinned[name.lower()], bound)
+            )
             assert (have >= need) == (operator == ">="), requirement
 
 
 def test_make_offers_what_the_script_does() -> None:
-    goals = (ROOT / "Makefile").read_text(encoding="utf-8").partition(".PHONY:")[2].splitlines()[0].split()
-    usage = subprocess.run([sys.executable, str(ROOT / "scripts" / "dev.py")], capture_output=True, text=True)
+    goals = (
+        (ROOT / "Makefile")
+        .read_text(encoding="utf-8")
+        .partition(".PHONY:")[2]
+        .splitlines()[0]
+        .split()
+    )
+    usage = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "dev.py")], capture_output=True, text=True
+    )
     assert usage.returncode == 1
     assert goals == re.findall(r"scripts/dev\.py (\w+)", usage.stderr)

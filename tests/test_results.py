@@ -9,22 +9,29 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from hpo_bench.analysis import claims, load
-from hpo_bench.config import compose, parse
-from hpo_bench.experiment import execute
-from hpo_bench.store import runs_folder, scan
+from hpo_bench.analysis import claims, frames, selection
+from hpo_bench.running.execute import execute
+from hpo_bench.settings.compose import compose
+from hpo_bench.settings.parse import parse
+from hpo_bench.store.runs import runs_folder, scan
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "docs" / "reproduction.md", ROOT / "README.md")
-pytestmark = pytest.mark.skipif(not PAGES[0].is_file(), reason="results and docs are not part of what is installed")
+pytestmark = pytest.mark.skipif(
+    not PAGES[0].is_file(), reason="results and docs are not part of what is installed"
+)
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     """The results that are in the repository, without what a user put beside them."""
-    listed = subprocess.run(["git", "ls-files", "-z", "results"], cwd=ROOT, capture_output=True, text=True)
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "results"], cwd=ROOT, capture_output=True, text=True
+    )
     if listed.returncode:
-        pytest.skip(f"needs a git checkout to know which results are part of it: {listed.stderr.strip()}")
+        pytest.skip(
+            f"needs a git checkout to know which results are part of it: {listed.stderr.strip()}"
+        )
     folder = tmp_path_factory.mktemp("repository")
     for name in filter(None, listed.stdout.split("\0")):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -54,7 +61,11 @@ def keep_results():
 def test_what_is_kept_has_whole_finals_and_fewer_rows_of_curves_and_keeping_again_changes_nothing(
     keep_results, tmp_path
 ):
-    settings = parse(compose(["method=ours_wd_lr", "dataset=diabetes", "repetitions=2", f"results_dir={tmp_path}"]))
+    settings = parse(
+        compose(
+            ["method=ours_wd_lr", "dataset=diabetes", "repetitions=2", f"results_dir={tmp_path}"]
+        )
+    )
     run = execute(settings).run
     once, twice = tmp_path / "once", tmp_path / "twice"
     keep_results.main(tmp_path, once)
@@ -76,18 +87,24 @@ def test_the_kept_runs_are_readable_clean_and_small(results):
     runs = list(scan(results))
     assert {run.status for run in runs} == {"complete"}
     assert not any(run.code["dirty"] for run in runs)
-    assert set(load.finals(runs)["status"]) <= {"ok", "diverged"}
+    assert set(frames.finals(runs)["status"]) <= {"ok", "diverged"}
     assert sum(path.stat().st_size for path in results.rglob("*") if path.is_file()) < 40e6
 
 
 def test_the_pages_say_what_the_kept_runs_say(reproduction, results):
     texts = [page.read_text(encoding="utf-8") for page in PAGES]
-    assert {name for text in texts for _, name, _ in reproduction.BLOCK.findall(text)} == set(reproduction.BLOCKS)
+    assert {name for text in texts for _, name, _ in reproduction.BLOCK.findall(text)} == set(
+        reproduction.BLOCKS
+    )
     for text in texts:
         assert reproduction.written(text, results) == text
 
 
 def test_medians_on_uci_energy_are_those_of_the_authors_code(results):
-    found = [claim for claim in claims.claims(load.find(results)) if "the authors' code" in claim.text]
+    found = [
+        claim
+        for claim in claims.claims(selection.find(results))
+        if "the authors' code" in claim.text
+    ]
     assert len(found) == len(claims.EXPECTED)
     assert {claim.verdict for claim in found} == {"supported"}

@@ -19,11 +19,27 @@ LIST = "tests/allowed_skips.txt"
 @pytest.mark.parametrize("workers", ["0", "1"])
 @pytest.mark.parametrize("listed", [True, False])
 def test_a_skip_that_is_not_listed_fails(tmp_path: Path, listed: bool, workers: str) -> None:
-    allowed = (ROOT / LIST).read_text(encoding="utf-8").replace("no CUDA device", "no CUDA device" if listed else "")
+    allowed = (
+        (ROOT / LIST)
+        .read_text(encoding="utf-8")
+        .replace("no CUDA device", "no CUDA device" if listed else "")
+    )
     (tmp_path / "list").write_text(allowed, encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-q", "-n", workers, "-p", "no:cacheprovider", "tests/gpu"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-n",
+        workers,
+        "-p",
+        "no:cacheprovider",
+        "tests/gpu",
+    ]
     environment = {**os.environ, "HPO_BENCH_ALLOWED_SKIPS": str(tmp_path / "list")}
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=300)
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, env=environment, timeout=300
+    )
     assert done.returncode == (0 if listed else 1), done.stdout
     assert ("not allowed to be" in done.stdout) == (not listed)
 

@@ -1,0 +1,1 @@
+"""What stored runs say: which are comparable, with what statistics, in which tables."""

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from hpo_bench.analysis import load
-from hpo_bench.analysis import statistics as stats
+from hpo_bench.analysis.frames import finals
 from hpo_bench.analysis.incumbent import is_search
-from hpo_bench.analysis.load import MACHINE, Runs
-from hpo_bench.analysis.statistics import Interval
+from hpo_bench.analysis.selection import MACHINE, Runs
+from hpo_bench.analysis.statistics import pairs
+from hpo_bench.analysis.statistics.interval import Interval
 from hpo_bench.analysis.summary import by
 
 PLAIN = "random"  # plain training
@@ -19,15 +19,16 @@ PLAIN = "random"  # plain training
 
 @dataclass(frozen=True)
 class Cost:
-    """Cost of a method on a dataset, under the conditions that most of its repetitions were trained in.
+    """Cost of a method on a dataset, under the conditions that most of its repetitions were trained
+    in.
 
     Args:
         machine: device or CPU, threads and blocks side by side.
         repetitions, blocks: that the medians rest on.
         seconds: of one training (wall time of its block ÷ rows of the block).
         milliseconds_per_update: the same per weight update.
-        times_plain: cost per update ÷ that of plain training under the same conditions; None for plain training
-            itself and without such runs.
+        times_plain: cost per update ÷ that of plain training under the same conditions; None for
+            plain training itself and without such runs.
     """
 
     dataset: str
@@ -51,11 +52,13 @@ def costs(runs: Runs, seed: int = 0) -> list[Cost]:
         seed: of the bootstrap over blocks.
     """
     trainings = [run for run in runs if not is_search(run)]
-    return [cost for group in by(trainings, "dataset").values() for cost in _of_dataset(group, seed)]
+    return [
+        cost for group in by(trainings, "dataset").values() for cost in _of_dataset(group, seed)
+    ]
 
 
 def _of_dataset(runs: Runs, seed: int) -> list[Cost]:
-    frames = {method: load.finals(group) for method, group in by(runs, "method").items()}
+    frames = {method: finals(group) for method, group in by(runs, "method").items()}
     plain = frames.get(PLAIN)
     return [_cost(_usual(frame), plain, seed) for frame in frames.values()]
 
@@ -73,7 +76,9 @@ def _cost(frame: pd.DataFrame, plain: pd.DataFrame | None, seed: int) -> Cost:
         blocks=len(blocks),
         seconds=float(blocks["seconds"].median()),
         milliseconds_per_update=1000 * float(_per_update(blocks).median()),
-        times_plain=None if plain is None or first["method"] == PLAIN else _ratio(frame, plain, seed),
+        times_plain=None
+        if plain is None or first["method"] == PLAIN
+        else _ratio(frame, plain, seed),
     )
 
 
@@ -82,11 +87,13 @@ def _ratio(frame: pd.DataFrame, plain: pd.DataFrame, seed: int) -> Interval | No
     if alike.empty:
         return None
     own, of_plain = _per_update(_blocks(frame)), _per_update(_blocks(alike))
-    return stats.bootstrap_two(own, of_plain, "ratio", paired=False, seed=seed)
+    return pairs.bootstrap_two(own, of_plain, "ratio", paired=False, seed=seed)
 
 
 def _conditions(frame: pd.DataFrame) -> pd.Series[str]:
-    """Machine and block size, sizes up to a factor of about √2 being alike (``chunk=auto`` gives 15 here, 17 there)."""
+    """Machine and block size, sizes up to a factor of about √2 being alike (``chunk=auto`` gives 15
+    here, 17 there).
+    """
     machine = frame[list(MACHINE)].astype(str).agg("/".join, axis=1)
     return machine + "/" + np.log2(frame["rows_in_block"].astype(float)).round().astype(str)
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 
 @dataclass(frozen=True)
-class Table:
+class RenderedTable:
     """A table as shown, and the numbers behind it.
 
     Args:
@@ -32,7 +32,7 @@ class Table:
     missing: tuple[str, ...] = ()
 
 
-def csv(table: Table) -> str:
+def csv(table: RenderedTable) -> str:
     """The unrounded numbers, one a line."""
     return table.data.to_csv(index=False, lineterminator="\n")
 
@@ -46,7 +46,7 @@ def _keys(key: Hashable) -> tuple[str, ...]:
     return tuple(str(part) for part in key) if isinstance(key, tuple) else (str(key),)
 
 
-def markdown(table: Table) -> str:
+def markdown(table: RenderedTable) -> str:
     """A pipe table under its title, bold cells in ``**``, the label and what is left out below."""
     names = [str(name) for name in table.body.index.names]
     header = [*names, *(_words(column) for column in table.body.columns)]
@@ -59,14 +59,34 @@ def markdown(table: Table) -> str:
         rows.append([*_keys(key), *cells])
     lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
     below = [table.label, *table.notes]
-    return "\n".join([f"### {table.title}", "", *lines, "", *(f"- {line}" for line in below)]) + "\n"
+    return (
+        "\n".join([f"### {table.title}", "", *lines, "", *(f"- {line}" for line in below)]) + "\n"
+    )
 
 
 _SPECIAL = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$", "×": r"$\times$", "±": r"$\pm$",
-    "∞": r"$\infty$", "−": "$-$", "–": "--", "≤": r"$\leq$", "·": r"$\cdot$", "÷": r"$\div$", "≈": r"$\approx$",
-}  # fmt: skip
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": "$<$",
+    ">": "$>$",
+    "×": r"$\times$",
+    "±": r"$\pm$",
+    "∞": r"$\infty$",
+    "−": "$-$",
+    "–": "--",
+    "≤": r"$\leq$",
+    "·": r"$\cdot$",
+    "÷": r"$\div$",
+    "≈": r"$\approx$",
+}
 
 
 def escape(text: str) -> str:
@@ -78,8 +98,10 @@ def escape(text: str) -> str:
 WIDE = 8  # columns from which the type is smaller
 
 
-def latex(table: Table) -> str:
-    """A ``table`` environment with booktabs rules, the one package that it needs; notes as comments above it."""
+def latex(table: RenderedTable) -> str:
+    """A ``table`` environment with booktabs rules, the one package that it needs; notes as comments
+    above it.
+    """
     body, bold = table.body.map(escape), table.bold
     body.index, body.columns = _escaped(table.body.index), _escaped(table.body.columns)
     styles = bold.map(lambda yes: "textbf:--rwrap;" if yes else "")
@@ -101,16 +123,26 @@ def latex(table: Table) -> str:
     if grouped:
         text = _with_group_rules(text, body.columns)
     if body.shape[1] > WIDE:
-        text = text.replace("\\begin{tabular}", "\\footnotesize\n\\setlength{\\tabcolsep}{3pt}\n\\begin{tabular}", 1)
-    return "% needs \\usepackage{booktabs}\n" + "".join(f"% {line}\n" for line in table.notes) + text
+        text = text.replace(
+            "\\begin{tabular}", "\\footnotesize\n\\setlength{\\tabcolsep}{3pt}\n\\begin{tabular}", 1
+        )
+    return (
+        "% needs \\usepackage{booktabs}\n" + "".join(f"% {line}\n" for line in table.notes) + text
+    )
 
 
 def _with_group_rules(text: str, columns: pd.Index) -> str:
-    """Rules below the first line of the header, one for each group of columns (after one column of row names)."""
+    """Rules below the first line of the header, one for each group of columns (after one column of
+    row names).
+    """
     groups = [str(key[0]) for key in columns]
-    starts = [place for place, group in enumerate(groups) if place == 0 or group != groups[place - 1]]
+    starts = [
+        place for place, group in enumerate(groups) if place == 0 or group != groups[place - 1]
+    ]
     ends = [*starts[1:], len(groups)]
-    rules = "".join(f"\\cmidrule(lr){{{start + 2}-{end + 1}}}" for start, end in zip(starts, ends, strict=True))
+    rules = "".join(
+        f"\\cmidrule(lr){{{start + 2}-{end + 1}}}" for start, end in zip(starts, ends, strict=True)
+    )
     head, line, rest = text.partition(" \\\\\n")
     return head + line + rules + "\n" + rest
 
@@ -122,4 +154,8 @@ def _escaped(index: pd.Index) -> pd.Index:
     return pd.Index([escape(str(key)) for key in index], name=index.name)
 
 
-FORMATS: dict[str, Callable[[Table], str]] = {"latex": latex, "markdown": markdown, "csv": csv}
+FORMATS: dict[str, Callable[[RenderedTable], str]] = {
+    "latex": latex,
+    "markdown": markdown,
+    "csv": csv,
+}

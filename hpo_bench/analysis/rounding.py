@@ -1,4 +1,6 @@
-"""Numbers as tables show them: rounded to the first digit of their error, bold within the error of the best."""
+"""Numbers as tables show them: rounded to the first digit of their error, bold within the error of
+the best.
+"""
 
 from __future__ import annotations
 
@@ -26,13 +28,16 @@ class Rounded:
 
 
 def rounded(value: float, error: float | None = None) -> Rounded:
-    """Round to the first digit of the error, both (0.528 ± 0.0213 → 0.53 ± 0.02); without one to three digits.
+    """Round to the first digit of the error, both (0.528 ± 0.0213 → 0.53 ± 0.02); without one to
+    three digits.
 
     Args:
         error: one standard error; None or NaN = not known, inf = without bound.
     """
     if not math.isfinite(value):
-        return Rounded(value, 0.0, NOTHING if math.isnan(value) else INFINITE if value > 0 else f"−{INFINITE}")
+        return Rounded(
+            value, 0.0, NOTHING if math.isnan(value) else INFINITE if value > 0 else f"−{INFINITE}"
+        )
     if error is None or math.isnan(error):
         return _plain(value, "")
     if math.isinf(error):
@@ -70,7 +75,9 @@ def _plain(value: float, suffix: str) -> Rounded:
     if SMALL <= abs(value) < LARGE:
         return Rounded(value, 0.0, _fixed(value, SIGNIFICANT - 1 - exponent, 0) + suffix)
     mantissa = _fixed(value, SIGNIFICANT - 1 - exponent, exponent)
-    return Rounded(value, 0.0, f"({mantissa}{suffix})e{exponent}" if suffix else f"{mantissa}e{exponent}")
+    return Rounded(
+        value, 0.0, f"({mantissa}{suffix})e{exponent}" if suffix else f"{mantissa}e{exponent}"
+    )
 
 
 def _minus(text: str) -> str:
@@ -78,7 +85,9 @@ def _minus(text: str) -> str:
 
 
 def within_error_of_best(numbers: Sequence[Rounded]) -> list[bool]:
-    """Which rounded values are at most the best (lowest) one plus its error; never one that is not finite."""
+    """Which rounded values are at most the best (lowest) one plus its error; never one that is not
+    finite.
+    """
     finite = [number for number in numbers if math.isfinite(number.value)]
     if not finite:
         return [False] * len(numbers)

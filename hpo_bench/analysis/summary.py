@@ -1,4 +1,6 @@
-"""Mean, median and best of every method on every dataset, by the default statistics or the paper's."""
+"""Mean, median and best of every method on every dataset, by the default statistics or the
+paper's.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +11,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hpo_bench.analysis import load
-from hpo_bench.analysis import statistics as stats
-from hpo_bench.analysis.load import Runs
-from hpo_bench.analysis.statistics import Interval, Statistics
-from hpo_bench.store import Run
+from hpo_bench.analysis import frames as tabular
+from hpo_bench.analysis.selection import Runs
+from hpo_bench.analysis.statistics import best_of_groups, bootstrap
+from hpo_bench.analysis.statistics.interval import Interval, Statistics
+from hpo_bench.store.runs import Run
 
 GROUP_SOURCE = "random_validation"  # its runs feed Random (3-batched)
 GROUPED = ("random_3_batched", "Random (3-batched)")
@@ -43,8 +45,10 @@ class Summary:
 
     Args:
         mean: bootstrap of the mean of the runs that are ok.
-        median: bootstrap of the median; of all runs (failures +inf), or with the paper's statistics of those ok.
-        best: lowest final value, or with the paper's statistics the lowest value of any whole trajectory.
+        median: bootstrap of the median; of all runs (failures +inf), or with the paper's statistics
+            of those ok.
+        best: lowest final value, or with the paper's statistics the lowest value of any whole
+            trajectory.
         n_ok, n: runs that are ok, and all.
     """
 
@@ -64,7 +68,9 @@ class Summary:
 
 
 def measures(runs: Runs) -> tuple[Measure, ...]:
-    """Measures of a dataset: its metric, and for classification the test loss (cross-entropy) before it."""
+    """Measures of a dataset: its metric, and for classification the test loss (cross-entropy)
+    before it.
+    """
     dataset = runs[0].config["dataset"]
     scale = float(dataset.get("metric_scale") or 1.0)
     label = str(dataset.get("metric_label", "Test metric"))
@@ -78,8 +84,8 @@ def measures(runs: Runs) -> tuple[Measure, ...]:
 def summarise(runs: Runs, mode: Statistics = "default", seed: int = 0) -> list[Summary]:
     """Sum up comparable runs by dataset, measure and method, in the methods' order.
 
-    ``random_validation`` gives way to Random (3-batched), which is made of it: by the exact distribution over all
-    groups of three, or with the paper's statistics by one random grouping.
+    ``random_validation`` gives way to Random (3-batched), which is made of it: by the exact
+    distribution over all groups of three, or with the paper's statistics by one random grouping.
 
     Args:
         runs: one configuration per dataset and method, as `load.comparable` selects.
@@ -89,9 +95,13 @@ def summarise(runs: Runs, mode: Statistics = "default", seed: int = 0) -> list[S
     found: list[Summary] = []
     for group in by(runs, "dataset").values():
         methods = by(group, "method").values()
-        frames = [load.finals(method).sort_values("seed", ignore_index=True) for method in methods]
+        frames = [
+            tabular.finals(method).sort_values("seed", ignore_index=True) for method in methods
+        ]
         for measure in measures(group):
-            found += [_summary(*pair, measure, mode, seed) for pair in zip(methods, frames, strict=True)]
+            found += [
+                _summary(*pair, measure, mode, seed) for pair in zip(methods, frames, strict=True)
+            ]
     return found
 
 
@@ -103,7 +113,9 @@ def by(runs: Runs, attribute: Literal["dataset", "method"]) -> dict[str, list[Ru
     return groups
 
 
-def _summary(runs: Runs, frame: pd.DataFrame, measure: Measure, mode: Statistics, seed: int) -> Summary:
+def _summary(
+    runs: Runs, frame: pd.DataFrame, measure: Measure, mode: Statistics, seed: int
+) -> Summary:
     first = frame.iloc[0]
     name, label = GROUPED if first["method"] == GROUP_SOURCE else (first["method"], first["label"])
     return Summary(
@@ -115,37 +127,63 @@ def _summary(runs: Runs, frame: pd.DataFrame, measure: Measure, mode: Statistics
         order=first["order"],
         column=measure.column,
         measure=measure.label,
-        **(_paper(runs, frame, measure, seed) if mode == "paper" else _default(frame, measure, seed)),
+        **(
+            _paper(runs, frame, measure, seed)
+            if mode == "paper"
+            else _default(frame, measure, seed)
+        ),
     )
 
 
 def _default(frame: pd.DataFrame, measure: Measure, seed: int) -> dict[str, Any]:
-    """Failure-aware statistics: every run counts in medians, the mean is that of the runs that are ok."""
-    values = load.failure_aware(frame, measure.column) * measure.scale
+    """Failure-aware statistics: every run counts in medians, the mean is that of the runs that are
+    ok.
+    """
+    values = tabular.failure_aware(frame, measure.column) * measure.scale
     ok = np.isfinite(values)
     counts = {"n_ok": int(ok.sum()), "n": len(values)}
     if frame["method"].iloc[0] != GROUP_SOURCE:
-        mean, median = stats.bootstrap(values[ok], "mean", seed=seed), stats.bootstrap(values, "median", seed=seed)
+        mean, median = (
+            bootstrap.bootstrap(values[ok], "mean", seed=seed),
+            bootstrap.bootstrap(values, "median", seed=seed),
+        )
         return {"mean": mean, "median": median, "best": float(values.min()), **counts}
-    validation = load.failure_aware(frame, "validation_loss")
-    possible = stats.best_of_groups_weights(validation, GROUP_SIZE) > 0 if len(values) >= GROUP_SIZE else ok & False
-    mean = stats.best_of_groups_bootstrap(validation, values, GROUP_SIZE, "mean", seed=seed)
-    median = stats.best_of_groups_bootstrap(validation, values, GROUP_SIZE, "median", seed=seed)
-    return {"mean": mean, "median": median, "best": float(values[possible].min(initial=np.inf)), **counts}
+    validation = tabular.failure_aware(frame, "validation_loss")
+    possible = (
+        best_of_groups.best_of_groups_weights(validation, GROUP_SIZE) > 0
+        if len(values) >= GROUP_SIZE
+        else ok & False
+    )
+    mean = best_of_groups.best_of_groups_bootstrap(
+        validation, values, GROUP_SIZE, "mean", seed=seed
+    )
+    median = best_of_groups.best_of_groups_bootstrap(
+        validation, values, GROUP_SIZE, "median", seed=seed
+    )
+    return {
+        "mean": mean,
+        "median": median,
+        "best": float(values[possible].min(initial=np.inf)),
+        **counts,
+    }
 
 
 def _paper(runs: Runs, frame: pd.DataFrame, measure: Measure, seed: int) -> dict[str, Any]:
-    """The paper's statistics: failed runs are dropped, best is the minimum of the kept runs' whole trajectories."""
+    """The paper's statistics: failed runs are dropped, best is the minimum of the kept runs' whole
+    trajectories.
+    """
     if frame["method"].iloc[0] == GROUP_SOURCE:
-        validation = load.failure_aware(frame, "validation_loss")
-        frame = frame.iloc[stats.random_group_winners(validation, GROUP_SIZE, seed, paper=True)]
+        validation = tabular.failure_aware(frame, "validation_loss")
+        frame = frame.iloc[
+            best_of_groups.random_group_winners(validation, GROUP_SIZE, seed, paper=True)
+        ]
     ok = paper_keeps(frame, measure.column)
     values = frame.loc[ok, measure.column].to_numpy(dtype=float) * measure.scale
-    curves = load.curves(runs, [measure.column])
+    curves = tabular.curves(runs, [measure.column])
     trajectories = curves.loc[curves["seed"].isin(frame.loc[ok, "seed"]), measure.column]
     return {
-        "mean": stats.bootstrap(values, "mean", seed=seed),
-        "median": stats.bootstrap(values, "median", seed=seed),
+        "mean": bootstrap.bootstrap(values, "mean", seed=seed),
+        "median": bootstrap.bootstrap(values, "median", seed=seed),
         "best": float(trajectories.min()) * measure.scale,
         "n_ok": len(values),
         "n": len(frame),
@@ -153,7 +191,8 @@ def _paper(runs: Runs, frame: pd.DataFrame, measure: Measure, seed: int) -> dict
 
 
 def paper_keeps(frame: pd.DataFrame, column: str = "test_metric") -> NDArray[np.bool_]:
-    """Rows of `load.finals` that the paper's tables keep, (rows,): not diverged, and no loss above its limit.
+    """Rows of `load.finals` that the paper's tables keep, (rows,): not diverged, and no loss above
+    its limit.
 
     Args:
         frame: of any datasets and methods.
@@ -161,4 +200,4 @@ def paper_keeps(frame: pd.DataFrame, column: str = "test_metric") -> NDArray[np.
     """
     limit = frame["dataset"].map(PAPER_LOSS_LIMIT).to_numpy(dtype=float, na_value=np.inf)
     loss = frame["test_loss"].to_numpy(dtype=float, na_value=np.nan)
-    return np.isfinite(load.failure_aware(frame, column)) & ~(loss >= limit)
+    return np.isfinite(tabular.failure_aware(frame, column)) & ~(loss >= limit)

@@ -1,9 +1,8 @@
 """Engine against a program in JAX (`hpo_bench.bench.jax_program`), in turns on one core.
 
-What is timed is the processor's time of the whole process, which does nothing else: on a core of its own that is wall
-time, and on a machine that others use, too, it does not count their part. A process of its own, because one core and
-one thread are what XLA must find when it is loaded.
-"""
+What is timed is the processor's time of the whole process, which does nothing else: on a core of
+its own that is wall time, and on a machine that others use, too, it does not count their part. A
+process of its own, because one core and one thread are what XLA must find when it is loaded."""
 
 from __future__ import annotations
 
@@ -20,15 +19,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from hpo_bench import native
+from hpo_bench.core import native
 from hpo_bench.errors import RunError, UserError
 
 if TYPE_CHECKING:
-    from hpo_bench.experiment import Trainer
+    from hpo_bench.running.trainer import Trainer
 
 METHODS = ("random", "ours_wd_lr_m")
 ONE_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
-ISAS = {"x86-64-v4": "AVX512", "x86-64-v3": "AVX2"}  # what XLA may use beside each variant of our kernels
+ISAS = {
+    "x86-64-v4": "AVX512",
+    "x86-64-v3": "AVX2",
+}  # what XLA may use beside each variant of our kernels
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
 FEW_ROWS = (1, 4, 16, 64)
 UPDATES = {"uci_energy": 400, "uci_kin8nm": 100, "diabetes": 400, "fashion_mnist": 1000}
@@ -72,8 +74,12 @@ def need_jax() -> None:
 
 
 def variants() -> tuple[str, ...]:
-    """Instruction sets to be compared: those of our kernels that this processor can run, or ``torch`` without any."""
-    found = [name for name in native.variants() if name in ISAS and native.load(name).library is not None]
+    """Instruction sets to be compared: those of our kernels that this processor can run, or
+    ``torch`` without any.
+    """
+    found = [
+        name for name in native.variants() if name in ISAS and native.load(name).library is not None
+    ]
     return tuple(found) or ("torch",)
 
 
@@ -91,7 +97,15 @@ def against_jax(dataset: str, method: str, variant: str, *, quick: bool) -> Vers
         "OMP_NUM_THREADS": "1",
         "HPO_BENCH_NATIVE": variant if variant in ISAS else "0",
     }
-    command = [sys.executable, "-m", __name__, dataset, method, variant, "quick" if quick else "whole"]
+    command = [
+        sys.executable,
+        "-m",
+        __name__,
+        dataset,
+        method,
+        variant,
+        "quick" if quick else "whole",
+    ]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode != 0:
         raise RunError(f"--against jax: {dataset} {method}: {done.stderr.strip().splitlines()[-1]}")
@@ -100,9 +114,12 @@ def against_jax(dataset: str, method: str, variant: str, *, quick: bool) -> Vers
 
 
 def trainer_of(dataset: str, method: str, updates: int) -> Trainer:
-    """The engine's side; with minibatches evaluation is left out, which would be most of the time."""
-    from hpo_bench.config import compose, parse
-    from hpo_bench.experiment import Trainer
+    """The engine's side; with minibatches evaluation is left out, which would be most of the
+    time.
+    """
+    from hpo_bench.running.trainer import Trainer
+    from hpo_bench.settings.compose import compose
+    from hpo_bench.settings.parse import parse
 
     settings = parse(compose([f"dataset={dataset}", f"method={method}"]))
     evaluated = settings.batch_size is None
@@ -114,7 +131,9 @@ def trainer_of(dataset: str, method: str, updates: int) -> Trainer:
         checkpoint_every=None,
         record_every=1 if evaluated else LEFT_OUT,
     )
-    trainer = Trainer.of(settings, settings.source.load(settings.validation_share), torch.device("cpu"))
+    trainer = Trainer.of(
+        settings, settings.source.load(settings.validation_share), torch.device("cpu")
+    )
     if evaluated:
         return trainer
     test = trainer.rows["test"]
@@ -145,10 +164,16 @@ class JaxRun:
         assert estimator is None or isinstance(estimator, Neumann)
 
         def part(name: str) -> tuple[Any, Any]:
-            return jnp.asarray(trainer.rows[name].inputs.numpy()), jnp.asarray(trainer.rows[name].targets.numpy())
+            return jnp.asarray(trainer.rows[name].inputs.numpy()), jnp.asarray(
+                trainer.rows[name].targets.numpy()
+            )
 
         evaluated = settings.record_every == 1
-        data = Data(part(settings.method.data_for_weights), part("validation"), part("test") if evaluated else None)
+        data = Data(
+            part(settings.method.data_for_weights),
+            part("validation"),
+            part("test") if evaluated else None,
+        )
         one = training(trainer.table.task, data, None if estimator is None else estimator.look_back)
         problem, updates = trainer.problem(seeds), settings.weight_updates
         places = _places(problem.training, updates, settings.update_interval, rows)
@@ -157,9 +182,14 @@ class JaxRun:
             if problem.second is None
             else _places(problem.second, updates, settings.update_interval, rows)
         )
-        weights = {name: jnp.asarray(view.numpy()) for name, view in trainer.model.layout.views(start.weights).items()}
+        weights = {
+            name: jnp.asarray(view.numpy())
+            for name, view in trainer.model.layout.views(start.weights).items()
+        }
         raw = {name: jnp.asarray(value[:, 0].numpy()) for name, value in start.raw.items()}
-        return JaxRun(jax.jit(jax.vmap(one)), (weights, raw, jnp.asarray(places), jnp.asarray(second)))
+        return JaxRun(
+            jax.jit(jax.vmap(one)), (weights, raw, jnp.asarray(places), jnp.asarray(second))
+        )
 
     def __call__(self) -> Any:
         """Train; waits for the end."""
@@ -169,7 +199,9 @@ class JaxRun:
 
 
 def _places(stream: Any, updates: int, interval: int, rows: int) -> np.ndarray:
-    """Row numbers of the batches, (R, K, T, B), or (R, K, T, 0) where every batch is the whole set."""
+    """Row numbers of the batches, (R, K, T, B), or (R, K, T, 0) where every batch is the whole
+    set.
+    """
     shape = (rows, updates // interval, interval)
     if stream.per_pass == 1:
         return np.zeros((*shape, 0), np.int32)
@@ -182,7 +214,9 @@ def measure(dataset: str, method: str, variant: str, quick: bool) -> Versus:
     updates = UPDATES.get(dataset, 100)
     updates, candidates = (updates // 2, FEW_ROWS) if quick else (updates, ROWS)
     trainer = trainer_of(dataset, method, updates)
-    first = trainer_of(dataset, method, max(updates // 5, 20))  # long enough to find the best number of rows
+    first = trainer_of(
+        dataset, method, max(updates // 5, 20)
+    )  # long enough to find the best number of rows
 
     def engine(one: Trainer, rows: int) -> Callable[[], object]:
         return lambda: one.block(range(one.settings.seed, one.settings.seed + rows))
@@ -202,9 +236,21 @@ def measure(dataset: str, method: str, variant: str, quick: bool) -> Versus:
     engine_rows, jax_rows = fastest(engine), fastest(JaxRun.of)
     ours, theirs = engine(trainer, engine_rows), JaxRun.of(trainer, jax_rows)
     ours(), theirs()
-    pairs = [(_seconds(ours) / engine_rows, _seconds(theirs) / jax_rows) for _ in range(3 if quick else 7)]
+    pairs = [
+        (_seconds(ours) / engine_rows, _seconds(theirs) / jax_rows)
+        for _ in range(3 if quick else 7)
+    ]
     fast, slow = (tuple(1e6 * pair[side] / updates for pair in pairs) for side in (0, 1))
-    return Versus(dataset, method, variant, trainer.settings.record_every == 1, engine_rows, jax_rows, fast, slow)
+    return Versus(
+        dataset,
+        method,
+        variant,
+        trainer.settings.record_every == 1,
+        engine_rows,
+        jax_rows,
+        fast,
+        slow,
+    )
 
 
 def _seconds(work: Callable[[], object]) -> float:
@@ -213,11 +259,15 @@ def _seconds(work: Callable[[], object]) -> float:
     return time.process_time() - begin
 
 
-def page(found: Sequence[Versus], environment: Mapping[str, object], versions: Mapping[str, str]) -> str:
+def page(
+    found: Sequence[Versus], environment: Mapping[str, object], versions: Mapping[str, str]
+) -> str:
     """The page as Markdown."""
     import datetime
 
-    machine = ", ".join(f"{key} {value}" for key, value in environment.items() if key not in ("threads", "workers"))
+    machine = ", ".join(
+        f"{key} {value}" for key, value in environment.items() if key not in ("threads", "workers")
+    )
     programs = ", ".join(f"{name} {version}" for name, version in versions.items())
     lines = [
         f"Measured {datetime.date.today().isoformat()} on one core with one thread: {machine}, {programs}.",
@@ -247,7 +297,11 @@ def _against_random(found: Sequence[Versus]) -> list[str]:
     """The engine's other methods in units of Random."""
     lines = []
     for dataset, variant in dict.fromkeys((one.dataset, one.variant) for one in found):
-        times = {one.method: np.median(one.engine) for one in found if (one.dataset, one.variant) == (dataset, variant)}
+        times = {
+            one.method: np.median(one.engine)
+            for one in found
+            if (one.dataset, one.variant) == (dataset, variant)
+        }
         for method, value in times.items():
             if method != "random" and "random" in times:
                 ratio = value / times["random"]

@@ -1,4 +1,6 @@
-"""Engine against the sequential reference, side by side on one core, as ratios with their spread."""
+"""Engine against the sequential reference, side by side on one core, as ratios with their
+spread.
+"""
 
 from __future__ import annotations
 
@@ -11,20 +13,21 @@ import torch
 
 from hpo_bench.bench.runtime import NEVER
 from hpo_bench.bench.sequential import Parts, batches, train
-from hpo_bench.experiment import Trainer
 from hpo_bench.hypergradients.neumann import Neumann
 from hpo_bench.hypergradients.unroll import Unroll
-from hpo_bench.settings import Settings
+from hpo_bench.running.trainer import Trainer
+from hpo_bench.settings.run import Settings
 
 
 @dataclass(frozen=True)
-class Comparison:
+class SpeedComparison:
     """Time per weight update and repetition on one core.
 
     Args:
         rows: repetitions that the engine trained at once.
         engine, sequential: milliseconds of each round, taken in turns.
-        flops: floating-point operations of the matrix products of one weight update of one repetition.
+        flops: floating-point operations of the matrix products of one weight update of one
+            repetition.
     """
 
     dataset: str
@@ -45,22 +48,29 @@ class Comparison:
         return self.flops / (float(np.median(self.engine)) * 1e-3)
 
 
-def compare(settings: Settings, *, updates: int, rounds: int, rows: int | None = None) -> Comparison:
+def compare(
+    settings: Settings, *, updates: int, rounds: int, rows: int | None = None
+) -> SpeedComparison:
     """Train ``updates`` weight updates with both, ``rounds`` times in turns, in one thread.
 
-    Both record at every update where all rows make a batch; with smaller batches neither does, and evaluating whole
-    sets is left out.
+    Both record at every update where all rows make a batch; with smaller batches neither does, and
+    evaluating whole sets is left out.
 
     Args:
-        settings: with a method that the reference knows (no tuning, Neumann or unrolled) and one hidden layer.
+        settings: with a method that the reference knows (no tuning, Neumann or unrolled) and one
+            hidden layer.
         rows: repetitions at once in the engine; None for as many as ``chunk=auto`` would take.
     """
     table = settings.source.load(settings.validation_share)
     interval, full = settings.update_interval, settings.batch_size is None
     short = replace(
-        settings, hyperparameter_updates=updates // interval, workers=1, chunk=rows, device="cpu",
+        settings,
+        hyperparameter_updates=updates // interval,
+        workers=1,
+        chunk=rows,
+        device="cpu",
         record_every=1 if full else NEVER,
-    )  # fmt: skip
+    )
     trainer = Trainer.of(short, table, torch.device("cpu"))
     count = trainer.chunk(rows or 200).rows
     seeds = range(settings.seed, settings.seed + count)
@@ -78,7 +88,9 @@ def compare(settings: Settings, *, updates: int, rounds: int, rows: int | None =
     finally:
         torch.set_num_threads(threads)
     fast, slow = (tuple(1e3 * pair[side] / updates for pair in pairs) for side in (0, 1))
-    return Comparison(settings.dataset, settings.method.name, count, fast, slow, product_flops(trainer))
+    return SpeedComparison(
+        settings.dataset, settings.method.name, count, fast, slow, product_flops(trainer)
+    )
 
 
 def sequential_work(trainer: Trainer, record_every: int) -> Callable[[], object]:
@@ -97,30 +109,47 @@ def sequential_work(trainer: Trainer, record_every: int) -> Callable[[], object]
             for part, name in ((parts.training, "training"), (parts.validation, "validation"))
         )
         train(
-            parts, weights, raw, updates=settings.weight_updates, interval=settings.update_interval,
-            estimator=estimator, record_every=record_every, training=training, validation=validation,
-        )  # fmt: skip
+            parts,
+            weights,
+            raw,
+            updates=settings.weight_updates,
+            interval=settings.update_interval,
+            estimator=estimator,
+            record_every=record_every,
+            training=training,
+            validation=validation,
+        )
 
     return work
 
 
 def product_flops(trainer: Trainer) -> float:
-    """Operations of one update's matrix products in the closed form: the arithmetic that cannot be saved.
+    """Operations of one update's matrix products in the closed form: the arithmetic that cannot be
+    saved.
 
-    A forward pass is one product H × (d+1) × B and one C × H × B, a gradient adds a second large product, a
-    Hessian-vector product is two; test and validation losses are forward passes, counted where all rows make a batch.
-    """
+    A forward pass is one product H × (d+1) × B and one C × H × B, a gradient adds a second large
+    product, a Hessian-vector product is two; test and validation losses are forward passes, counted
+    where all rows make a batch."""
     (hidden, features), outputs = trainer.model.layout.shapes[0], trainer.table.outputs
     settings, window = trainer.settings, trainer.plan.window
     method, full = settings.method, settings.batch_size is None
-    rows = {name: min(len(part), settings.batch_size or len(part)) for name, part in trainer.rows.items()}
+    rows = {
+        name: min(len(part), settings.batch_size or len(part))
+        for name, part in trainer.rows.items()
+    }
     large, small = 2 * hidden * (features + 1), 2 * hidden * outputs
     training = rows[method.data_for_weights]
-    seen = rows["test"] + (rows["validation"] if method.data_for_weights == "train" else 0) if full else 0
+    seen = (
+        rows["test"] + (rows["validation"] if method.data_for_weights == "train" else 0)
+        if full
+        else 0
+    )
     total: float = training * (2 * large + small) + seen * (large + small)
     if method.estimator is not None:
         terms = method.estimator.look_back if window == 1 else window
-        total += ((terms - 1) * training * 2 * large + rows["validation"] * (2 * large + small)) / trainer.plan.interval
+        total += (
+            (terms - 1) * training * 2 * large + rows["validation"] * (2 * large + small)
+        ) / trainer.plan.interval
     return total
 
 

@@ -1,4 +1,6 @@
-"""What a second core brings: the same blocks of repetitions by one worker and by one a core, in turns."""
+"""What a second core brings: the same blocks of repetitions by one worker and by one a core, in
+turns.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +10,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from hpo_bench.core.memory import cores
-from hpo_bench.experiment import Program, Row, Threads
 from hpo_bench.progress import Silent
-from hpo_bench.settings import Settings
+from hpo_bench.running.memory import cores
+from hpo_bench.running.pool import Threads
+from hpo_bench.running.program import Program, Row
+from hpo_bench.settings.run import Settings
 
 BLOCKS = 2  # a core
 
@@ -27,7 +30,9 @@ class Cores:
 
 def several_cores(settings: Settings, *, updates: int, rounds: int) -> Cores:
     """Train two blocks a core with one worker and with all."""
-    short = replace(settings, hyperparameter_updates=updates // settings.update_interval, device="cpu")
+    short = replace(
+        settings, hyperparameter_updates=updates // settings.update_interval, device="cpu"
+    )
     program = Program.of([short], short.source.load(short.validation_share), torch.device("cpu"))
     workers = cores()
     rows = program.trainer.chunk(100 * workers).rows
@@ -41,4 +46,8 @@ def several_cores(settings: Settings, *, updates: int, rounds: int) -> Cores:
 
     seconds(workers)
     ratios = [seconds(1) / seconds(workers) for _ in range(rounds)]
-    return Cores(f"{settings.method.name} on {settings.dataset}", workers, tuple(float(np.round(r, 3)) for r in ratios))
+    return Cores(
+        f"{settings.method.name} on {settings.dataset}",
+        workers,
+        tuple(float(np.round(r, 3)) for r in ratios),
+    )

@@ -1,8 +1,8 @@
 """The training of one hidden ReLU layer as a user of JAX writes it: `vmap`, `scan` and `jit`.
 
-The same mathematics as the engine's, in the plainest form that JAX makes fast: derivatives by `grad`, Hessian-vector
-products by one `linearize` for all terms of the series, the whole training one compiled program. Tests hold both equal.
-"""
+The same mathematics as the engine's, in the plainest form that JAX makes fast: derivatives by
+`grad`, Hessian-vector products by one `linearize` for all terms of the series, the whole training
+one compiled program. Tests hold both equal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ Raw = dict[str, jax.Array]
 
 @dataclass(frozen=True)
 class Data:
-    """Inputs (N, d) and targets (N, 1) or (N,) of the parts of a dataset; ``test`` None leaves evaluation out."""
+    """Inputs (N, d) and targets (N, 1) or (N,) of the parts of a dataset;
+
+    ``test`` None leaves evaluation out.
+    """
 
     training: Pair
     validation: Pair
@@ -60,8 +63,12 @@ def natural(raw: Raw) -> tuple[jax.Array, jax.Array, jax.Array]:
     return 10 ** raw["lr"], 10 ** raw["weight_decay"], jax.nn.sigmoid(raw["momentum"])
 
 
-def adam(raw: Raw, gradient: Raw, memory: tuple[jax.Array, Raw, Raw]) -> tuple[Raw, tuple[jax.Array, Raw, Raw]]:
-    """A step of size 0.05 with β = (0.9, 0.999), and log10 of the learning rate kept within [-10, 0]."""
+def adam(
+    raw: Raw, gradient: Raw, memory: tuple[jax.Array, Raw, Raw]
+) -> tuple[Raw, tuple[jax.Array, Raw, Raw]]:
+    """A step of size 0.05 with β = (0.9, 0.999), and log10 of the learning rate kept within [-10,
+    0].
+    """
     count = memory[0] + 1
     first = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, memory[1], gradient)
     second = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g * g, memory[2], gradient)
@@ -73,16 +80,19 @@ def adam(raw: Raw, gradient: Raw, memory: tuple[jax.Array, Raw, Raw]) -> tuple[R
     return {**raw, "lr": jnp.clip(raw["lr"], -10, 0)}, (count, first, second)
 
 
-def training(task: str, data: Data, look_back: int | None) -> Callable[[Weights, Raw, jax.Array, jax.Array], Any]:
+def training(
+    task: str, data: Data, look_back: int | None
+) -> Callable[[Weights, Raw, jax.Array, jax.Array], Any]:
     """One repetition's training, for `jax.vmap` and `jax.jit`.
 
     Args:
         look_back: i of the Neumann series; None to leave the hyperparameters as they are.
 
     Returns:
-        From initial weights, raw hyperparameters, row numbers of the training batches (K, T, B) and of the validation
-        batches (K, T, B), or (K, T, 0) for all rows: the final weights, raw hyperparameters and losses (K, T, 3)
-        before each update, of the batch, the test and the validation set, NaN where not evaluated.
+        From initial weights, raw hyperparameters, row numbers of the training batches (K, T, B) and
+        of the validation batches (K, T, B), or (K, T, 0) for all rows: the final weights, raw
+        hyperparameters and losses (K, T, 3) before each update, of the batch, the test and the
+        validation set, NaN where not evaluated.
     """
     loss = mean_loss(task)
 
@@ -100,22 +110,30 @@ def training(task: str, data: Data, look_back: int | None) -> Callable[[Weights,
             weights, buffer, raw, memory = carry
             lr, weight_decay, momentum = natural(raw)
 
-            def moved(weights: Weights, buffer: Weights, gradient: Weights) -> tuple[Weights, Weights]:
+            def moved(
+                weights: Weights, buffer: Weights, gradient: Weights
+            ) -> tuple[Weights, Weights]:
                 decayed = plus(gradient, weights, weight_decay)
                 buffer = plus(decayed, buffer, momentum)
                 return plus(weights, buffer, -lr), buffer
 
             def update(state: tuple[Weights, Weights], now: tuple[jax.Array, jax.Array]) -> Any:
-                own_loss, gradient = jax.value_and_grad(loss)(state[0], batch(data.training, now[0]))
+                own_loss, gradient = jax.value_and_grad(loss)(
+                    state[0], batch(data.training, now[0])
+                )
                 return moved(*state, gradient), losses(state[0], own_loss, now[1])
 
             if look_back is None:
                 (weights, buffer), seen = lax.scan(update, (weights, buffer), own)
                 return (weights, buffer, raw, memory), seen
-            but_last, last = (jax.tree.map(lambda x, part=part: x[part], own) for part in (slice(-1), -1))
+            but_last, last = (
+                jax.tree.map(lambda x, part=part: x[part], own) for part in (slice(-1), -1)
+            )
             (weights, buffer), seen = lax.scan(update, (weights, buffer), but_last)
             last_batch = batch(data.training, last[0])
-            (own_loss, gradient), tangent = jax.linearize(lambda w: jax.value_and_grad(loss)(w, last_batch), weights)
+            (own_loss, gradient), tangent = jax.linearize(
+                lambda w: jax.value_and_grad(loss)(w, last_batch), weights
+            )
             new_weights, new_buffer = moved(weights, buffer, gradient)
             term = total = jax.grad(loss)(new_weights, batch(data.validation, last[1]))
             for _ in range(look_back - 1):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from hpo_bench import native
+from hpo_bench.core import native
 from hpo_bench.models.relu_native import NativeReLURegression
 from hpo_bench.models.relu_regression import ReLURegression
 
@@ -18,10 +18,12 @@ SECONDS = 1.0
 
 
 def speeds(used: native.Kernels, seconds: float = SECONDS) -> dict[str, float]:
-    """Microseconds that loss and gradient of one repetition take in one thread, the size of UCI Energy.
+    """Microseconds that loss and gradient of one repetition take in one thread, the size of UCI
+    Energy.
 
     Returns:
-        By variant, of those that are there and give the numbers of the one that is ``used``, and for ``torch``.
+        By variant, of those that are there and give the numbers of the one that is ``used``, and
+        for ``torch``.
     """
     found = {used.variant: used.library}
     for name in native.variants():
@@ -33,7 +35,9 @@ def speeds(used: native.Kernels, seconds: float = SECONDS) -> dict[str, float]:
         for name, library in found.items()
         if library is not None
     }
-    return _measured({**models, "torch": ReLURegression(FEATURES, HIDDEN, 1.0, torch.float32)}, seconds)
+    return _measured(
+        {**models, "torch": ReLURegression(FEATURES, HIDDEN, 1.0, torch.float32)}, seconds
+    )
 
 
 def _measured(models: Mapping[str, ReLURegression], seconds: float) -> dict[str, float]:

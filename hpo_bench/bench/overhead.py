@@ -1,4 +1,6 @@
-"""The runner's own cost for a repetition: planning, tables, writing, indexing; everything but the training."""
+"""The runner's own cost for a repetition: planning, tables, writing, indexing; everything but the
+training.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +12,38 @@ from pathlib import Path
 
 import numpy as np
 
-from hpo_bench import index
 from hpo_bench.core.recorder import recorded_steps
-from hpo_bench.experiment import Parts, Program, Row, curves_table, final_table
-from hpo_bench.plan import Experiment, Part, groups
+from hpo_bench.experiments.carry_out import carry_out
+from hpo_bench.experiments.definition import Experiment, Part, groups
+from hpo_bench.experiments.expand import expand
 from hpo_bench.progress import Reporter
-from hpo_bench.reproduce import carry_out, expand
-from hpo_bench.store import Block, runs_folder
+from hpo_bench.running.program import Parts, Program, Row
+from hpo_bench.running.tables import curves_table, final_table
+from hpo_bench.store import index
+from hpo_bench.store.runs import runs_folder
+from hpo_bench.store.writer import Block
 
 METHODS = (
-    "random", "random_lr_schedule", "random_validation", "lorraine", "baydin", "ours_wd_lr", "ours_wd_lr_m",
-    "ours_wd_hdlr_m", "diff_through_opt",
-)  # fmt: skip
+    "random",
+    "random_lr_schedule",
+    "random_validation",
+    "lorraine",
+    "baydin",
+    "ours_wd_lr",
+    "ours_wd_lr_m",
+    "ours_wd_hdlr_m",
+    "diff_through_opt",
+)
 PARTS = 8  # as many as uci_main has datasets
-COLUMNS = ("train_loss", "validation_loss", "test_loss", "test_metric", "lr", "weight_decay", "momentum")
+COLUMNS = (
+    "train_loss",
+    "validation_loss",
+    "test_loss",
+    "test_metric",
+    "lr",
+    "weight_decay",
+    "momentum",
+)
 
 
 @dataclass(frozen=True)
@@ -70,15 +90,22 @@ class Untrained:
 
 
 def overhead(repetitions: int = 200, hyperparameter_updates: int = 400) -> Overhead:
-    """Measure with 72 runs of ``repetitions`` and curves of 10·K + 1 rows: 14 400 repetitions as in ``uci_main``.
+    """Measure with 72 runs of ``repetitions`` and curves of 10·K + 1 rows: 14 400 repetitions as in
+    ``uci_main``.
 
     Writes to a temporary folder (2 GB by default) that is removed.
     """
     parts = tuple(
-        Part(f"part{number}", ("diabetes",), METHODS, repetitions, seed=number * repetitions,
-             overrides=(f"hyperparameter_updates={hyperparameter_updates}",))
+        Part(
+            f"part{number}",
+            ("diabetes",),
+            METHODS,
+            repetitions,
+            seed=number * repetitions,
+            overrides=(f"hyperparameter_updates={hyperparameter_updates}",),
+        )
         for number in range(PARTS)
-    )  # fmt: skip
+    )
     experiment = Experiment("overhead", "paper", "", (), (), parts)
     with tempfile.TemporaryDirectory(prefix="hpo-bench-overhead-") as folder:
         times, begin = [time.perf_counter()], time.process_time()
@@ -89,7 +116,9 @@ def overhead(repetitions: int = 200, hyperparameter_updates: int = 400) -> Overh
         index.read(runs_folder(folder))
         times.append(time.perf_counter())
         cpu = time.process_time() - begin
-        found = index.statuses(runs_folder(folder), [job.run_id for job in expand(experiment, Path(folder)).jobs])
+        found = index.statuses(
+            runs_folder(folder), [job.run_id for job in expand(experiment, Path(folder)).jobs]
+        )
         times.append(time.perf_counter())
     assert len(found) == len(METHODS) * PARTS == sum(1 for _ in groups(experiment))
     assert set(found.values()) == {"complete"}

@@ -1,4 +1,6 @@
-"""The Markdown page that `hpo-bench bench` writes: what was measured, on what, with which spread."""
+"""The Markdown page that `hpo-bench bench` writes: what was measured, on what, with which
+spread.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +9,26 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from hpo_bench.bench.compare import Comparison
+from hpo_bench.bench.compare import SpeedComparison
 from hpo_bench.bench.cores import Cores
 from hpo_bench.bench.machine import Ceilings
 from hpo_bench.bench.memory_use import MIB, MemoryUse
 
 
 def page(
-    comparisons: Sequence[Comparison], scaling: Sequence[Comparison], ceilings: Ceilings, peak: int,
-    environment: Mapping[str, object], updates: Mapping[str, int], cores: Sequence[Cores] = (),
+    comparisons: Sequence[SpeedComparison],
+    scaling: Sequence[SpeedComparison],
+    ceilings: Ceilings,
+    peak: int,
+    environment: Mapping[str, object],
+    updates: Mapping[str, int],
+    cores: Sequence[Cores] = (),
     memory: Sequence[MemoryUse] = (),
-) -> str:  # fmt: skip
+) -> str:
     """The page as Markdown."""
-    described = ", ".join(f"{key} {value}" for key, value in environment.items() if key not in ("threads", "workers"))
+    described = ", ".join(
+        f"{key} {value}" for key, value in environment.items() if key not in ("threads", "workers")
+    )
     lines = [
         f"Measured {datetime.date.today().isoformat()} with one thread: {described}.",
         "",
@@ -50,20 +59,24 @@ def page(
     return "\n".join(lines)
 
 
-def _against_random(comparisons: Sequence[Comparison]) -> list[str]:
+def _against_random(comparisons: Sequence[SpeedComparison]) -> list[str]:
     """One pass of each method in units of Random, per dataset."""
     lines = []
     for dataset in dict.fromkeys(one.dataset for one in comparisons):
         times = {one.method: np.median(one.engine) for one in comparisons if one.dataset == dataset}
         if "random" in times:
-            others = ", ".join(f"{m} {t / times['random']:.2f} ×" for m, t in times.items() if m != "random")
+            others = ", ".join(
+                f"{m} {t / times['random']:.2f} ×" for m, t in times.items() if m != "random"
+            )
             lines.append(f"One pass on {dataset}, engine, in units of random: {others}.")
     return lines
 
 
 def _several_cores(cores: Sequence[Cores]) -> list[str]:
     """What all cores bring."""
-    found = [f"{one.name} {_spread(np.array(one.ratios))} × with {one.workers} workers" for one in cores]
+    found = [
+        f"{one.name} {_spread(np.array(one.ratios))} × with {one.workers} workers" for one in cores
+    ]
     return [f"Cores, against one worker: {', '.join(found)}.", ""] if found else []
 
 

@@ -1,8 +1,8 @@
-"""Run times for Figure 14: one repetition per block on an otherwise idle device, with and without test evaluation.
+"""Run times for Figure 14: one repetition per block on an otherwise idle device, with and without
+test evaluation.
 
-Rows of one batch share a wall time, so these runs are their own: ``chunk=1 workers=1``, kept in a store of their own
-because where a repetition was computed is not part of a run's identity.
-"""
+Rows of one batch share a wall time, so these runs are their own: ``chunk=1 workers=1``, kept in a
+store of their own because where a repetition was computed is not part of a run's identity."""
 
 from __future__ import annotations
 
@@ -10,25 +10,41 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from hpo_bench.config import compose, parse
-from hpo_bench.quoting import quoted
-from hpo_bench.settings import Settings
+from hpo_bench.settings.compose import compose
+from hpo_bench.settings.parse import parse
+from hpo_bench.settings.run import Settings
+from hpo_bench.system.quoting import quoted
 
 FOLDER = "runtime"  # below the results folder
 NEVER = 10**9  # record_every that leaves the first and the last step
 
 
 def plan(
-    datasets: Sequence[str], methods: Sequence[str], repetitions: int, results_dir: Path, overrides: Sequence[str] = ()
+    datasets: Sequence[str],
+    methods: Sequence[str],
+    repetitions: int,
+    results_dir: Path,
+    overrides: Sequence[str] = (),
 ) -> Iterator[Settings]:
-    """Settings of the runs: each (dataset, method) once with its recording interval and once with none in between.
+    """Settings of the runs: each (dataset, method) once with its recording interval and once with
+    none in between.
 
     Raises:
         UserError: a dataset, method or override that there is not.
     """
     for dataset in datasets:
         for method in methods:
-            chosen = [f"dataset={dataset}", f"method={method}", f"repetitions={repetitions}", "chunk=1", "workers=1"]
-            settings = parse(compose([*chosen, f"results_dir={quoted(str(results_dir / FOLDER))}", *overrides]))
+            chosen = [
+                f"dataset={dataset}",
+                f"method={method}",
+                f"repetitions={repetitions}",
+                "chunk=1",
+                "workers=1",
+            ]
+            settings = parse(
+                compose([*chosen, f"results_dir={quoted(str(results_dir / FOLDER))}", *overrides])
+            )
             yield settings
-            yield replace(settings, record_every=NEVER, config={**settings.config, "record_every": NEVER})
+            yield replace(
+                settings, record_every=NEVER, config={**settings.config, "record_every": NEVER}
+            )

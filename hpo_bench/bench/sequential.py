@@ -1,7 +1,7 @@
 """The reference for speed: one repetition at a time in plain PyTorch, tight but without tricks.
 
-No DataLoader, tensors sliced once, autograd for every derivative, and everything recorded that the engine records: the
-loop that a careful researcher would write. Tests hold it equal to the engine.
+No DataLoader, tensors sliced once, autograd for every derivative, and everything recorded that the
+engine records: the loop that a careful researcher would write. Tests hold it equal to the engine.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hpo_bench.core.batches import inputs_on
 from hpo_bench.core.seeds import permutation
-from hpo_bench.datasets.base import Table
+from hpo_bench.core.table import Table
 from hpo_bench.hypergradients.neumann import Neumann
 from hpo_bench.hypergradients.unroll import Unroll
 from hpo_bench.models.mlp import Perceptron
+from hpo_bench.running.inputs import inputs_on
 
 Pair = tuple[Tensor, Tensor]
 Batches = Callable[[int], Pair]
@@ -42,7 +42,10 @@ class Parts:
     @staticmethod
     def of(table: Table, dtype: torch.dtype, validation_trains: bool) -> Parts:
         """Slice once."""
-        inputs, targets = inputs_on(table, dtype, torch.device("cpu")), torch.from_numpy(table.targets)
+        inputs, targets = (
+            inputs_on(table, dtype, torch.device("cpu")),
+            torch.from_numpy(table.targets),
+        )
         targets = targets.to(dtype) if targets.is_floating_point() else targets
         both, train = table.training + table.validation, table.training
 
@@ -59,7 +62,9 @@ class Parts:
 
 
 def batches(part: Pair, size: int | None, dataset: str, name: str, seed: int) -> Batches:
-    """Batch by number of the weight update: the whole part, or slices of a new order at each pass."""
+    """Batch by number of the weight update: the whole part, or slices of a new order at each
+    pass.
+    """
     if size is None or size >= len(part[1]):
         return lambda number: part
     per_pass, orders = -(-len(part[1]) // size), dict[int, Tensor]()
@@ -68,7 +73,9 @@ def batches(part: Pair, size: int | None, dataset: str, name: str, seed: int) ->
         passes, index = divmod(number, per_pass)
         if passes not in orders:
             orders.clear()
-            orders[passes] = torch.from_numpy(permutation(seed, dataset, name, len(part[1]), passes))
+            orders[passes] = torch.from_numpy(
+                permutation(seed, dataset, name, len(part[1]), passes)
+            )
         chosen = orders[passes][index * size : (index + 1) * size]
         return part[0].index_select(0, chosen), part[1].index_select(0, chosen)
 
@@ -86,15 +93,24 @@ def perceptron(weights: list[Tensor]) -> nn.Module:
 
 
 def train(
-    parts: Parts, weights: list[Tensor], raw: dict[str, Tensor], *, updates: int, interval: int,
-    estimator: Neumann | Unroll | None, record_every: int = 1, training: Batches | None = None,
+    parts: Parts,
+    weights: list[Tensor],
+    raw: dict[str, Tensor],
+    *,
+    updates: int,
+    interval: int,
+    estimator: Neumann | Unroll | None,
+    record_every: int = 1,
+    training: Batches | None = None,
     validation: Batches | None = None,
-) -> Tensor:  # fmt: skip
-    """Train one repetition; returns (updates + 1, 6): losses, then lr, weight decay and momentum, NaN where not due.
+) -> Tensor:
+    """Train one repetition; returns (updates + 1, 6): losses, then lr, weight decay and momentum,
+    NaN where not due.
 
     Args:
         weights: initial parameters.
-        raw: 0-dimensional raw hyperparameters by name; all are tuned with Adam (0.05) if there is an estimator.
+        raw: 0-dimensional raw hyperparameters by name; all are tuned with Adam (0.05) if there is
+            an estimator.
         record_every: weight updates between recorded rows; 0 records nothing.
         training, validation: batches by number of the weight update; full batches unless given.
     """
@@ -104,7 +120,9 @@ def train(
     names = [name for name, _ in module.named_parameters()]
     values = [parameter.detach().clone().requires_grad_(True) for parameter in module.parameters()]
     buffers = [torch.zeros_like(value) for value in values]
-    leaves = {name: value.clone().requires_grad_(estimator is not None) for name, value in raw.items()}
+    leaves = {
+        name: value.clone().requires_grad_(estimator is not None) for name, value in raw.items()
+    }
     adam = torch.optim.Adam(list(leaves.values()), lr=0.05) if estimator is not None else None
     window = 0 if estimator is None else estimator.window(interval)
     rows = torch.full((updates + 1, 6), math.nan, dtype=weights[0].dtype)
@@ -129,7 +147,8 @@ def train(
             break
         with torch.set_grad_enabled(tail):
             new_buffers = [
-                momentum * m + (g + weight_decay * w) for w, m, g in zip(unrolled, buffers, gradients, strict=True)
+                momentum * m + (g + weight_decay * w)
+                for w, m, g in zip(unrolled, buffers, gradients, strict=True)
             ]
             steps = [lr * m for m in new_buffers]
             moved = [w - u for w, u in zip(unrolled, steps, strict=True)]
@@ -143,9 +162,13 @@ def train(
                     product = torch.autograd.grad(steps, before, term, retain_graph=True)
                     term = [a - b for a, b in zip(term, product, strict=True)]
                     total = [a + b for a, b in zip(total, term, strict=True)]
-                hypergradients = torch.autograd.grad(steps, list(leaves.values()), [-p for p in total])
+                hypergradients = torch.autograd.grad(
+                    steps, list(leaves.values()), [-p for p in total]
+                )
             else:
-                hypergradients = torch.autograd.grad(loss(moved, validation(number)), list(leaves.values()))
+                hypergradients = torch.autograd.grad(
+                    loss(moved, validation(number)), list(leaves.values())
+                )
             for leaf, hypergradient in zip(leaves.values(), hypergradients, strict=True):
                 leaf.grad = hypergradient
             adam.step()

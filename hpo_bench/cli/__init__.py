@@ -14,9 +14,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from hpo_bench import __version__, notices, signals
+from hpo_bench import __version__
 from hpo_bench.errors import RunError, UserError, nearest, of_the_system
-from hpo_bench.inherited import (
+from hpo_bench.system import notices, signals
+from hpo_bench.system.inherited import (
     Careful,
     careful_streams,
     drop_empty_variables,
@@ -27,9 +28,10 @@ from hpo_bench.inherited import (
     variable,
     working_directory_is_gone,
 )
-from hpo_bench.quoting import in_one_line
+from hpo_bench.system.quoting import in_one_line
 
-# Command: where its Typer app or its function is. These modules import nothing heavy before their command runs.
+# Command: where its Typer app or its function is. These modules import nothing heavy before their
+# command runs.
 COMMANDS = {
     "run": "run:run_app",
     "reproduce": "reproduce:reproduce",
@@ -47,7 +49,8 @@ COMMANDS = {
     "export": "export:export",
 }
 EXPECTED = (UserError, RunError)
-# Commands that store what they make: it is no failure if they cannot talk of it. Of the others text is the product.
+# Commands that store what they make: it is no failure if they cannot talk of it. Of the others text
+# is the product.
 STORING = ("run", "reproduce", "audit", "plot", "report", "merge", "export", "data")
 
 
@@ -64,7 +67,9 @@ class _Commands(TyperGroup):
             raise UserError(f"{cmd_name}: no such command; {nearest(cmd_name, COMMANDS)}")
         module, _, attribute = COMMANDS[cmd_name].partition(":")
         found = getattr(import_module(f"hpo_bench.cli.{module}"), attribute)
-        command = typer.main.get_command(found if isinstance(found, typer.Typer) else _single(found))
+        command = typer.main.get_command(
+            found if isinstance(found, typer.Typer) else _single(found)
+        )
         command.name = cmd_name
         _prepare(command)
         return command
@@ -90,7 +95,9 @@ class _Commands(TyperGroup):
 
 @contextlib.contextmanager
 def _usage_in_one_line() -> Iterator[None]:
-    """Context: options and arguments that a command does not take are a `UserError`, not four lines."""
+    """Context: options and arguments that a command does not take are a `UserError`, not four
+    lines.
+    """
     try:
         yield
     except Exception as error:  # Typer carries a Click of its own, or uses another: its classes have no fixed place
@@ -131,16 +138,21 @@ def _expanded(value: Any) -> Any:
 
 def _single(function: Callable[..., None]) -> typer.Typer:
     """An app with one command."""
-    single = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    single = typer.Typer(
+        add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
+    )
     single.command()(function)
     return single
 
 
 app = typer.Typer(
-    cls=_Commands, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
+    cls=_Commands,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
     help="Reproducible experiments in one-pass, gradient-based hyperparameter optimisation.",
     epilog="hpo-bench run is the place to start: without arguments it trains 20 repetitions on embedded data.",
-)  # fmt: skip
+)
 
 
 def _version(asked: bool) -> None:
@@ -161,11 +173,12 @@ def _root(
 def main() -> None:
     """Run the program: mistakes and failures are one line each, exit code 2 or 1.
 
-    It works with whatever it inherits: streams that are closed, full or cannot carry a letter, variables that are set
-    to nothing, a backend of Matplotlib that needs a screen.
-    """
+    It works with whatever it inherits: streams that are closed, full or cannot carry a letter,
+    variables that are set to nothing, a backend of Matplotlib that needs a screen."""
     drop_empty_variables()
-    os.environ["MPLBACKEND"] = "agg"  # figures go to files; a backend that there is not would stop Matplotlib's import
+    os.environ["MPLBACKEND"] = (
+        "agg"  # figures go to files; a backend that there is not would stop Matplotlib's import
+    )
     with careful_streams() as (out, _):
         code = _code()
         if code == 0 and out.lost is not None and not _stores(sys.argv):
@@ -196,10 +209,14 @@ def _stores(arguments: list[str]) -> bool:
 
 
 def _tell_of_loss(out: Careful) -> int:
-    """Say that what was asked for could not be printed, but for a reader that has gone (``| head``)."""
+    """Say that what was asked for could not be printed, but for a reader that has gone (``|
+    head``).
+    """
     assert out.lost is not None
     if not is_closed_pipe(out.lost):
-        tell(f"error: cannot write to standard output: {getattr(out.lost, 'strerror', None) or out.lost}")
+        tell(
+            f"error: cannot write to standard output: {getattr(out.lost, 'strerror', None) or out.lost}"
+        )
     return 1
 
 
@@ -210,10 +227,18 @@ def print_error(error: Exception) -> int:
         The exit code: 2 for a mistake of the user, 1 for a failure.
     """
     text = in_one_line(" ".join(str(error).split()))
-    if isinstance(error, OSError):  # a disk that is full, a folder of somebody else's, no file descriptor left
+    if isinstance(
+        error, OSError
+    ):  # a disk that is full, a folder of somebody else's, no file descriptor left
         text = in_one_line(" ".join(of_the_system(error).split()))
     elif not isinstance(error, EXPECTED):
-        text = f"internal error: {type(error).__name__}: {text} (set HPO_BENCH_DEBUG=1 to see where)"
-    red, plain = ("\033[31m", "\033[0m") if is_terminal(sys.stderr) and variable("NO_COLOR") is None else ("", "")
+        text = (
+            f"internal error: {type(error).__name__}: {text} (set HPO_BENCH_DEBUG=1 to see where)"
+        )
+    red, plain = (
+        ("\033[31m", "\033[0m")
+        if is_terminal(sys.stderr) and variable("NO_COLOR") is None
+        else ("", "")
+    )
     tell(f"{red}error: {text}{plain}")
     return 2 if isinstance(error, UserError) else 1

@@ -7,35 +7,50 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpo_bench import checks
+from hpo_bench.core import checks
 
 if TYPE_CHECKING:
-    from hpo_bench.audit import Audit
+    from hpo_bench.experiments.audit import Audit
 
 
 def audit(
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[OVERRIDE]...", help="As of hpo-bench run: method=…, dataset=…, key=value."),
+        typer.Argument(
+            metavar="[OVERRIDE]...", help="As of hpo-bench run: method=…, dataset=…, key=value."
+        ),
     ] = None,
     intervals: Annotated[
-        str, typer.Option("--intervals", metavar="A..B|A,B,…", help="Weight updates per hyperparameter update, T.")
+        str,
+        typer.Option(
+            "--intervals", metavar="A..B|A,B,…", help="Weight updates per hyperparameter update, T."
+        ),
     ] = "1..10",
     look_backs: Annotated[
-        str, typer.Option("--look-backs", metavar="A..B|A,B,…", help="Look-back distances i; cells with i ≤ T count.")
+        str,
+        typer.Option(
+            "--look-backs",
+            metavar="A..B|A,B,…",
+            help="Look-back distances i; cells with i ≤ T count.",
+        ),
     ] = "1..10",
     hyper_update: Annotated[
-        int, typer.Option("--hyper-update", metavar="N", help="At which hyperparameter update, from 1.")
+        int,
+        typer.Option("--hyper-update", metavar="N", help="At which hyperparameter update, from 1."),
     ] = 1,
     config_dir: Annotated[
-        Path | None, typer.Option("--config-dir", "-cd", metavar="DIR", help="Also look for yamls in DIR.")
+        Path | None,
+        typer.Option("--config-dir", "-cd", metavar="DIR", help="Also look for yamls in DIR."),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Compute again what is already stored.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Compute again what is already stored.")
+    ] = False,
 ) -> None:
-    """Compare a method's hypergradients with exact ones and with finite differences, in float64 by default.
+    """Compare a method's hypergradients with exact ones and with finite differences, in float64 by
+    default.
 
-    Stores RESULTS_DIR/audits/ID/hypergradient_error.parquet, a row per repetition, cell and hyperparameter.
-    """
+    Stores RESULTS_DIR/audits/ID/hypergradient_error.parquet, a row per repetition, cell and
+    hyperparameter."""
     from hpo_bench.errors import UserError
 
     if hyper_update < 1:
@@ -43,11 +58,11 @@ def audit(
     if config_dir is not None:
         checks.folder("--config-dir", config_dir)
     columns, rows = numbers("--look-backs", look_backs), numbers("--intervals", intervals)
-    from hpo_bench import audit as audits
+    from hpo_bench.experiments import audit as audits
     from hpo_bench.progress import default_reporter
 
     at = audits.cells(overrides or [], hyper_update, config_dir)
-    grid = audits.Grid(rows, columns, hyper_update)
+    grid = audits.AuditGrid(rows, columns, hyper_update)
     _print(audits.run(at, grid, force=force, reporter=default_reporter()))
 
 
@@ -63,7 +78,9 @@ def numbers(option: str, text: str) -> tuple[int, ...]:
     for part in text.split(","):
         low, dots, high = part.strip().partition("..")
         ends = [low, high] if dots else [low]
-        if not all(end.isascii() and end.isdigit() for end in ends) or not 1 <= int(low) <= int(ends[-1]):
+        if not all(end.isascii() and end.isdigit() for end in ends) or not 1 <= int(low) <= int(
+            ends[-1]
+        ):
             raise UserError(f"{option} {text}: must be whole numbers from 1 up, as 1..10 or 1,2,5")
         found.update(range(int(low), int(ends[-1]) + 1))
     return tuple(sorted(found))
@@ -73,7 +90,7 @@ def _print(audit: Audit) -> None:
     """A line per cell: of every hyperparameter the relative error and how often the signs agree."""
     from rich.table import Table
 
-    from hpo_bench.audit import ALL, check_of_exact, summary
+    from hpo_bench.experiments.audit import ALL, check_of_exact, summary
     from hpo_bench.progress import console
 
     frame = summary(audit.frame)
@@ -83,7 +100,9 @@ def _print(audit: Audit) -> None:
         table.add_column(heading, justify="right")
     for (interval, look_back), cell in frame.groupby(["update_interval", "look_back"]):
         own = cell.set_index("hyperparameter")
-        texts = [(f"{own.relative_error[name]:.2g}", f"{own.same_sign[name]:.0%}") for name in names]
+        texts = [
+            (f"{own.relative_error[name]:.2g}", f"{own.same_sign[name]:.0%}") for name in names
+        ]
         table.add_row(str(interval), str(look_back), f"{own.cosine[ALL]:.4f}", *sum(texts, ()))
     screen = console()
     screen.print(table)
@@ -91,5 +110,7 @@ def _print(audit: Audit) -> None:
         f"{frame['n'].max()} repetitions against exact hypergradients through the last i of T weight updates: mean "
         "cosine of all as a vector; of each the median relative error and how often the signs agree",
         f"exact against finite differences: median relative difference {check_of_exact(audit.frame):.1g}",
-        str(audit.path), sep="\n", soft_wrap=True,
-    )  # fmt: skip
+        str(audit.path),
+        sep="\n",
+        soft_wrap=True,
+    )

@@ -11,7 +11,11 @@ app = typer.Typer(invoke_without_command=True, help="Measure speed on this machi
 SHORT = "hyperparameter_updates=3"
 DATASETS = ["uci_energy", "uci_kin8nm", "fashion_mnist"]
 METHODS = ("random", "ours_wd_lr_m", "diff_through_opt")
-MEMORY = {"uci_energy": 400, "uci_kin8nm": 100, "fashion_mnist": 40}  # repetitions whose memory is looked at
+MEMORY = {
+    "uci_energy": 400,
+    "uci_kin8nm": 100,
+    "fashion_mnist": 40,
+}  # repetitions whose memory is looked at
 UPDATES = {"uci_energy": 400, "uci_kin8nm": 100, "diabetes": 400, "fashion_mnist": 200}
 
 
@@ -19,17 +23,26 @@ UPDATES = {"uci_energy": 400, "uci_kin8nm": 100, "diabetes": 400, "fashion_mnist
 def bench(
     ctx: typer.Context,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Half the updates and fewer rounds: about three minutes.")
+        bool,
+        typer.Option("--quick", help="Half the updates and fewer rounds: about three minutes."),
     ] = False,
     dataset: Annotated[
-        list[str] | None, typer.Option(help="Datasets (default: uci_energy, uci_kin8nm, fashion_mnist).")
+        list[str] | None,
+        typer.Option(help="Datasets (default: uci_energy, uci_kin8nm, fashion_mnist)."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Also write the page to this Markdown file.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Also write the page to this Markdown file.")
+    ] = None,
     against: Annotated[
-        str, typer.Option(help="sequential (a tight PyTorch loop), or jax (vmap, scan and jit; needs hpo-bench[jax]).")
+        str,
+        typer.Option(
+            help="sequential (a tight PyTorch loop), or jax (vmap, scan and jit; needs hpo-bench[jax])."
+        ),
     ] = "sequential",
 ) -> None:
-    """Engine against a tight sequential loop, side by side on one core: ratios, roofline, peak memory."""
+    """Engine against a tight sequential loop, side by side on one core: ratios, roofline, peak
+    memory.
+    """
     if ctx.invoked_subcommand is not None:
         return
     from hpo_bench.errors import UserError
@@ -38,7 +51,7 @@ def bench(
         raise UserError(f"--against {against}: must be sequential or jax")
     text = _against_jax(dataset, quick) if against == "jax" else _against_sequential(dataset, quick)
     if out is not None:
-        from hpo_bench.store import atomic
+        from hpo_bench.store.files import atomic
 
         with atomic(out) as temporary:
             temporary.write_text(text, encoding="utf-8")
@@ -52,14 +65,20 @@ def _against_jax(dataset: list[str] | None, quick: bool) -> str:
     jax.need_jax()
     import torch
 
-    from hpo_bench.config import compose, parse
-    from hpo_bench.experiment import environment
     from hpo_bench.progress import Shown, default_reporter
+    from hpo_bench.running.provenance import environment
+    from hpo_bench.settings.compose import compose
+    from hpo_bench.settings.parse import parse
 
     names = dataset or DATASETS
     for name in names:
         parse(compose([f"dataset={name}"]))  # a wrong name is told before anything is measured
-    wanted = [(name, variant, method) for name in names for variant in jax.variants() for method in jax.METHODS]
+    wanted = [
+        (name, variant, method)
+        for name in names
+        for variant in jax.variants()
+        for method in jax.METHODS
+    ]
     found = []
     with Shown(default_reporter(), "bench", len(wanted)) as reporter:
         for name, variant, method in wanted:
@@ -77,16 +96,21 @@ def _against_sequential(dataset: list[str] | None, quick: bool) -> str:
     from hpo_bench.bench.machine import ceilings, peak_memory
     from hpo_bench.bench.memory_use import memory_use
     from hpo_bench.bench.page import page
-    from hpo_bench.config import compose, parse
-    from hpo_bench.experiment import environment
     from hpo_bench.progress import Shown, default_reporter
+    from hpo_bench.running.provenance import environment
+    from hpo_bench.settings.compose import compose
+    from hpo_bench.settings.parse import parse
 
     names = dataset or DATASETS
     rounds = 3 if quick else 7
     updates = {name: UPDATES.get(name, 100) // (2 if quick else 1) for name in names}
     sizes = (1, 4, 16, 64) if quick else (1, 2, 4, 8, 16, 32, 64, 128)
-    settings = {(d, m): parse(compose([f"dataset={d}", f"method={m}"])) for d in names for m in METHODS}
-    with Shown(default_reporter(), "bench", len(settings) + len(sizes) + 2 * len(names)) as reporter:
+    settings = {
+        (d, m): parse(compose([f"dataset={d}", f"method={m}"])) for d in names for m in METHODS
+    }
+    with Shown(
+        default_reporter(), "bench", len(settings) + len(sizes) + 2 * len(names)
+    ) as reporter:
         comparisons, scaling = [], []
         for (name, _), one in settings.items():
             comparisons.append(compare(one, updates=updates[name], rounds=rounds))
@@ -100,28 +124,38 @@ def _against_sequential(dataset: list[str] | None, quick: bool) -> str:
             one = settings[name, "ours_wd_lr_m"]
             together.append(several_cores(one, updates=updates[name], rounds=min(rounds, 3)))
             reporter.advance(1)
-            taken.append(memory_use([f"dataset={name}", "method=ours_wd_lr_m", SHORT], MEMORY.get(name, 50)))
+            taken.append(
+                memory_use([f"dataset={name}", "method=ours_wd_lr_m", SHORT], MEMORY.get(name, 50))
+            )
             reporter.advance(1)
         machine = environment(torch.device("cpu"), 1)
         torch.set_num_threads(1)
-        return page(comparisons, scaling, ceilings(), peak_memory(), machine, updates, together, taken)
+        return page(
+            comparisons, scaling, ceilings(), peak_memory(), machine, updates, together, taken
+        )
 
 
 @app.command()
 def runtime(
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[OVERRIDE]...")] = None,
-    dataset: Annotated[list[str] | None, typer.Option(help="Datasets (default: uci_energy).")] = None,
-    method: Annotated[list[str] | None, typer.Option(help="Methods (default: random, ours_wd_lr_m, …).")] = None,
-    repetitions: Annotated[int, typer.Option(min=1, help="Blocks of one repetition for each method.")] = 8,
-    results: Annotated[Path, typer.Option(help="Results folder; the runs go to its folder 'runtime'.")] = Path(
-        "results"
-    ),
+    dataset: Annotated[
+        list[str] | None, typer.Option(help="Datasets (default: uci_energy).")
+    ] = None,
+    method: Annotated[
+        list[str] | None, typer.Option(help="Methods (default: random, ours_wd_lr_m, …).")
+    ] = None,
+    repetitions: Annotated[
+        int, typer.Option(min=1, help="Blocks of one repetition for each method.")
+    ] = 8,
+    results: Annotated[
+        Path, typer.Option(help="Results folder; the runs go to its folder 'runtime'.")
+    ] = Path("results"),
 ) -> None:
     """Train one repetition per block, with and without test evaluation: the runs of Figure 14."""
     from hpo_bench.bench.runtime import plan
     from hpo_bench.cli.closing import print_closing
-    from hpo_bench.experiment import execute
     from hpo_bench.progress import default_reporter
+    from hpo_bench.running.execute import execute
 
     chosen = method or [
         "random",
@@ -139,7 +173,9 @@ def runtime(
 
 @app.command()
 def overhead() -> None:
-    """The runner's own cost for a repetition, at 14 400 repetitions with whole curves (2 GB in a temporary folder)."""
+    """The runner's own cost for a repetition, at 14 400 repetitions with whole curves (2 GB in a
+    temporary folder).
+    """
     from hpo_bench.bench.overhead import overhead as measure
 
     measured = measure()

@@ -7,11 +7,13 @@ import pandas as pd
 from rich.table import Table
 
 from hpo_bench.progress import console
-from hpo_bench.store import Run, read_table
+from hpo_bench.store.runs import Run, read_table
 
 
 def print_closing(run: Run) -> None:
-    """Print median, mean, best and how many repetitions did not diverge; then where the results are."""
+    """Print median, mean, best and how many repetitions did not diverge; then where the results
+    are.
+    """
     dataset = run.config["dataset"]
     final = read_table(run, "final", ("status", "test_metric"))
     table = Table(
@@ -32,7 +34,8 @@ def print_closing(run: Run) -> None:
 
 
 def closing_numbers(final: pd.DataFrame, scale: float) -> tuple[str, str, str, str]:
-    """Median (a diverged repetition counts as +inf), mean and best of the others, and their share, as text.
+    """Median (a diverged repetition counts as +inf), mean and best of the others, and their share,
+    as text.
 
     Args:
         final: columns ``status`` and ``test_metric``.
@@ -43,7 +46,12 @@ def closing_numbers(final: pd.DataFrame, scale: float) -> tuple[str, str, str, s
     kept = values[ok]
     mean, best = (f"{kept.mean():.4g}", f"{kept.min():.4g}") if ok.any() else ("-", "-")
     median = _median(values)
-    return (f"{median:.4g}" if np.isfinite(median) else "diverged", mean, best, f"{ok.sum()}/{ok.size}")
+    return (
+        f"{median:.4g}" if np.isfinite(median) else "diverged",
+        mean,
+        best,
+        f"{ok.sum()}/{ok.size}",
+    )
 
 
 def _median(values: np.ndarray) -> float:

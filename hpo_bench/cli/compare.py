@@ -13,17 +13,23 @@ FORMATS = ("text", "json")
 def compare(
     a: Annotated[str, typer.Argument(metavar="RUN", help="Run id, its beginning, or run folder.")],
     b: Annotated[str, typer.Argument(metavar="RUN", help="The other one.")],
-    results: Annotated[Path, typer.Option("--results", metavar="DIR", help="Folder of the results.")] = Path("results"),
-    format_: Annotated[str, typer.Option("--format", metavar="text|json", help="How to print it.")] = "text",
+    results: Annotated[
+        Path, typer.Option("--results", metavar="DIR", help="Folder of the results.")
+    ] = Path("results"),
+    format_: Annotated[
+        str, typer.Option("--format", metavar="text|json", help="How to print it.")
+    ] = "text",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the bootstrap.")] = 0,
 ) -> None:
-    """Print what differs between two runs, and the comparison of their final values on shared seeds."""
+    """Print what differs between two runs, and the comparison of their final values on shared
+    seeds.
+    """
     import json
 
-    from hpo_bench import compare as comparing
+    from hpo_bench.analysis import compare as comparing
     from hpo_bench.errors import UserError, nearest
-    from hpo_bench.export import choose
-    from hpo_bench.notices import leaving_out_nothing
+    from hpo_bench.store.export import choose
+    from hpo_bench.system.notices import leaving_out_nothing
 
     if format_ not in FORMATS:
         raise UserError(f"--format {format_}: {nearest(format_, FORMATS)}")
@@ -31,6 +37,8 @@ def compare(
         runs = choose(results, [a, b])
         found = comparing.compare(runs[0], runs[1], seed)
     if format_ == "json":
-        typer.echo(json.dumps(comparing.plain(found), indent=2, ensure_ascii=False, allow_nan=False))
+        typer.echo(
+            json.dumps(comparing.plain(found), indent=2, ensure_ascii=False, allow_nan=False)
+        )
     else:
         typer.echo(comparing.text(found), nl=False)

@@ -9,11 +9,13 @@ import typer
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from hpo_bench.datasets.catalogue import Dataset
     from hpo_bench.datasets.sources import RemoteFile
+    from hpo_bench.settings.catalogue import Dataset
 
 app = typer.Typer(help="List, download and verify the datasets.", no_args_is_help=True)
-Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Datasets, as in dataset=NAME.")]
+Names = Annotated[
+    list[str] | None, typer.Argument(metavar="[NAME]...", help="Datasets, as in dataset=NAME.")
+]
 
 
 @app.command("list")
@@ -21,8 +23,8 @@ def list_() -> None:
     """Show every dataset: size, where it comes from, and whether it is here."""
     from rich.table import Table
 
-    from hpo_bench.datasets.sources import cache_folder
     from hpo_bench.progress import console
+    from hpo_bench.system.inherited import cache_folder
 
     table = Table("dataset", "task", box=None, pad_edge=False)
     for heading in ("rows", "inputs", "train/val/test"):
@@ -32,7 +34,9 @@ def list_() -> None:
     for dataset in _datasets(None):
         size = dataset.summary
         parts = "/".join(map(str, size.parts)) if size.parts else "-"
-        numbers = [str(number) if number is not None else "-" for number in (size.rows, size.inputs)]
+        numbers = [
+            str(number) if number is not None else "-" for number in (size.rows, size.inputs)
+        ]
         table.add_row(dataset.name, dataset.task, *numbers, parts, size.origin, _presence(dataset))
     screen = console()
     screen.print(table)
@@ -42,8 +46,12 @@ def list_() -> None:
 @app.command()
 def download(
     names: Names = None,
-    all_: Annotated[bool, typer.Option("--all", help="Every dataset that has files to download.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Download again what is already there.")] = False,
+    all_: Annotated[
+        bool, typer.Option("--all", help="Every dataset that has files to download.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Download again what is already there.")
+    ] = False,
 ) -> None:
     """Download datasets into the cache and check them."""
     from hpo_bench.errors import UserError
@@ -78,7 +86,10 @@ def _fetch(dataset: Dataset, done: set[Path], force: bool) -> None:
 
 @app.command()
 def verify(names: Names = None) -> None:
-    """Check the SHA-256 of downloaded files; of the datasets named, every file must be there. Exit code 2 if not."""
+    """Check the SHA-256 of downloaded files; of the datasets named, every file must be there.
+
+    Exit code 2 if not.
+    """
     bad = 0
     told: set[str] = set()
     for dataset in _datasets(names):
@@ -105,7 +116,10 @@ def _verified(dataset: str, file: RemoteFile, *, required: bool) -> tuple[str, b
         return f"bad      {error}", False
     if path is not None:
         return f"ok       {path}", True
-    return f"missing  {cached_path(dataset, file)} (hpo-bench data download {dataset})", not required
+    return (
+        f"missing  {cached_path(dataset, file)} (hpo-bench data download {dataset})",
+        not required,
+    )
 
 
 def _presence(dataset: Dataset) -> str:
@@ -119,10 +133,12 @@ def _presence(dataset: Dataset) -> str:
         return "damaged"
     if not all(present(dataset.name, file) for file in files):
         return "missing"
-    return "cached" if any(cached_path(dataset.name, file).is_file() for file in files) else "packaged"
+    return (
+        "cached" if any(cached_path(dataset.name, file).is_file() for file in files) else "packaged"
+    )
 
 
 def _datasets(names: list[str] | None) -> list[Dataset]:
-    from hpo_bench.datasets.catalogue import dataset_names, read_dataset
+    from hpo_bench.settings.catalogue import dataset_names, read_dataset
 
     return [read_dataset(name) for name in (names or dataset_names())]

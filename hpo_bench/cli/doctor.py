@@ -14,13 +14,22 @@ from typing import Annotated
 import typer
 
 from hpo_bench.errors import UserError
-from hpo_bench.inherited import expanded, variable
-from hpo_bench.locks import unsupported
+from hpo_bench.system.inherited import expanded, variable
+from hpo_bench.system.locks import unsupported
 
 PACKAGES = (
-    "torch", "hydra-core", "omegaconf", "typer", "rich", "numpy", "pandas", "pyarrow", "scipy", "scikit-learn",
+    "torch",
+    "hydra-core",
+    "omegaconf",
+    "typer",
+    "rich",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "scipy",
+    "scikit-learn",
     "matplotlib",
-)  # fmt: skip
+)
 GIB = 1 << 30
 TIMEOUT = 5.0  # seconds to wait for a mirror
 LITTLE_SPACE = 1 * GIB
@@ -44,19 +53,33 @@ class Check:
 
 
 def doctor(
-    results: Annotated[Path, typer.Option("--results", metavar="DIR", help="Folder that results will go to.")] = Path(
-        "results"
-    ),
+    results: Annotated[
+        Path, typer.Option("--results", metavar="DIR", help="Folder that results will go to.")
+    ] = Path("results"),
 ) -> None:
-    """Look at versions, device, data, mirror and folders; exit code 1 if something that a run needs is broken."""
+    """Look at versions, device, data, mirror and folders; exit code 1 if something that a run needs
+    is broken.
+    """
     broken = 0
-    for check in (*_versions(), *_machine(), *_folders(results), *_mirror(), *_datasets(), _kernels()):
+    for check in (
+        *_versions(),
+        *_machine(),
+        *_folders(results),
+        *_mirror(),
+        *_datasets(),
+        _kernels(),
+    ):
         mark = {True: "✓", False: "✗", None: "·"}[check.good]
         print(
-            f"{mark} {check.what}: {check.found}" + (f"  → {check.fix}" if check.good is not True and check.fix else "")
+            f"{mark} {check.what}: {check.found}"
+            + (f"  → {check.fix}" if check.good is not True and check.fix else "")
         )
         broken += check.good is False
-    print("all that a run needs is there" if not broken else f"{broken} problem{'s' * (broken > 1)}, marked ✗")
+    print(
+        "all that a run needs is there"
+        if not broken
+        else f"{broken} problem{'s' * (broken > 1)}, marked ✗"
+    )
     if broken:
         raise typer.Exit(1)
 
@@ -76,12 +99,15 @@ def _versions() -> Iterator[Check]:
             missing.append(package)
     yield Check(True, "packages", ", ".join(found))
     if missing:
-        yield Check(False, "packages", f"{', '.join(missing)} missing", f"pip install {' '.join(missing)}")
+        yield Check(
+            False, "packages", f"{', '.join(missing)} missing", f"pip install {' '.join(missing)}"
+        )
     yield _guarded("configuration", _composes, "install hpo-bench again")
 
 
 def _composes() -> str:
-    from hpo_bench.config import compose, configs_folder
+    from hpo_bench.settings.compose import compose
+    from hpo_bench.settings.yamls import configs_folder
 
     compose()
     return str(configs_folder())
@@ -118,14 +144,18 @@ def _memory() -> str:
 
 
 def _folders(results: Path) -> Iterator[Check]:
-    from hpo_bench.datasets.sources import cache_folder
+    from hpo_bench.system.inherited import cache_folder
 
-    yield _writable("data cache", cache_folder(), "set HPO_BENCH_DATA to a folder that can be written")
+    yield _writable(
+        "data cache", cache_folder(), "set HPO_BENCH_DATA to a folder that can be written"
+    )
     yield _writable("results", results.absolute(), "choose another folder with results_dir=…")
 
 
 def _writable(what: str, folder: Path, fix: str) -> Check:
-    """Whether ``folder`` can be written, or made where it is not there yet (it is not made here)."""
+    """Whether ``folder`` can be written, or made where it is not there yet (it is not made
+    here).
+    """
     existing = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
     try:
         with tempfile.TemporaryFile(dir=existing):
@@ -137,7 +167,9 @@ def _writable(what: str, folder: Path, fix: str) -> Check:
         fix = "do not start the same command twice at once, or choose a folder on a local disk"
         return Check(None, what, f"{folder}, where files cannot be locked ({without})", fix)
     if free < LITTLE_SPACE:
-        return Check(False, what, f"{folder}, only {free / GIB:.2f} GiB free", f"free some space, or {fix}")
+        return Check(
+            False, what, f"{folder}, only {free / GIB:.2f} GiB free", f"free some space, or {fix}"
+        )
     return Check(True, what, f"{folder}, {free / GIB:.1f} GiB free")
 
 
@@ -168,8 +200,8 @@ def _reached(url: str) -> str:
 
 
 def _datasets() -> Iterator[Check]:
-    from hpo_bench.datasets.catalogue import dataset_names, read_dataset
     from hpo_bench.datasets.sources import cached_path, damaged, present
+    from hpo_bench.settings.catalogue import dataset_names, read_dataset
 
     absent, here = [], []
     for name in dataset_names():
@@ -180,7 +212,9 @@ def _datasets() -> Iterator[Check]:
             continue
         wrong = [cached_path(name, file) for file in files if damaged(name, file)]
         if wrong:
-            yield Check(False, name, f"{wrong[0]} is damaged", f"hpo-bench data download --force {name}")
+            yield Check(
+                False, name, f"{wrong[0]} is damaged", f"hpo-bench data download --force {name}"
+            )
         elif all(present(name, file) for file in files):
             here.append(name)
         else:
@@ -194,10 +228,10 @@ def _datasets() -> Iterator[Check]:
 def _kernels() -> Check:
     """Which kernels are used, and a second's measurement of what there is.
 
-    It does not decide anything: kernels and torch differ in the last digit, so a run would not be the same twice.
-    """
-    from hpo_bench import native
+    It does not decide anything: kernels and torch differ in the last digit, so a run would not be
+    the same twice."""
     from hpo_bench.bench.kernels import speeds
+    from hpo_bench.core import native
 
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -216,5 +250,7 @@ def _kernels() -> Check:
         fix = "HPO_BENCH_NATIVE=0 is faster here, but its numbers differ in their last digits"
         return Check(None, "kernels", text, fix)
     if own > CLEARLY * found[best]:
-        return Check(None, "kernels", text, f"HPO_BENCH_NATIVE={best} is faster here, with the same numbers")
+        return Check(
+            None, "kernels", text, f"HPO_BENCH_NATIVE={best} is faster here, with the same numbers"
+        )
     return Check(True, "kernels", text)

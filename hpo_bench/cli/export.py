@@ -10,35 +10,53 @@ import typer
 
 def export(
     runs: Annotated[
-        list[str] | None, typer.Argument(metavar="[RUN]...", help="Run ids, their beginnings, or run folders; all.")
+        list[str] | None,
+        typer.Argument(metavar="[RUN]...", help="Run ids, their beginnings, or run folders; all."),
     ] = None,
-    format_: Annotated[str, typer.Option("--format", metavar="csv|tensorboard", help="What to write.")] = "csv",
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write to.")] = Path("exported"),
-    results: Annotated[Path, typer.Option("--results", metavar="DIR", help="Folder of the results.")] = Path("results"),
+    format_: Annotated[
+        str, typer.Option("--format", metavar="csv|tensorboard", help="What to write.")
+    ] = "csv",
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder to write to.")] = Path(
+        "exported"
+    ),
+    results: Annotated[
+        Path, typer.Option("--results", metavar="DIR", help="Folder of the results.")
+    ] = Path("results"),
     schedule: Annotated[
         bool,
-        typer.Option("--schedule", help="Write the learned learning rate, weight decay and momentum by step instead."),
+        typer.Option(
+            "--schedule",
+            help="Write the learned learning rate, weight decay and momentum by step instead.",
+        ),
     ] = False,
     seed: Annotated[
         list[int] | None,
         typer.Option(
-            "--seed", min=0, help="Of one repetition, instead of medians (schedule) or beside them (tensorboard)."
+            "--seed",
+            min=0,
+            help="Of one repetition, instead of medians (schedule) or beside them (tensorboard).",
         ),
     ] = None,
 ) -> None:
-    """Write runs as CSV (final values and curves), as TensorBoard event files, or as a schedule to replay."""
-    from hpo_bench import export as exporting
+    """Write runs as CSV (final values and curves), as TensorBoard event files, or as a schedule to
+    replay.
+    """
     from hpo_bench.errors import UserError, nearest
+    from hpo_bench.store import export as exporting
 
     if format_ not in exporting.FORMATS:
         raise UserError(f"--format {format_}: {nearest(format_, exporting.FORMATS)}")
     if schedule and format_ != "csv":
         raise UserError("--schedule: is written as csv only")
     if seed and not schedule and format_ == "csv":
-        raise UserError("--seed: goes with --schedule or --format tensorboard; the CSV files hold every seed")
+        raise UserError(
+            "--seed: goes with --schedule or --format tensorboard; the CSV files hold every seed"
+        )
     chosen = exporting.choose(results, runs or [])
     if schedule:
-        written = [exporting.write_schedule(run, out, one) for run in chosen for one in (seed or (None,))]
+        written = [
+            exporting.write_schedule(run, out, one) for run in chosen for one in (seed or (None,))
+        ]
     elif format_ == "csv":
         written = exporting.write_csv(chosen, out)
     else:

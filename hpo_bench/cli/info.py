@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hpo_bench.errors import UserError, nearest
-from hpo_bench.settings import HYPERPARAMETERS
+from hpo_bench.settings.run import HYPERPARAMETERS
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,7 +19,10 @@ Rows = Iterator[tuple[str, ...]]
 
 def list_(
     kind: Annotated[
-        str | None, typer.Argument(metavar="[datasets|methods|experiments|figures|tables]", help="All by default.")
+        str | None,
+        typer.Argument(
+            metavar="[datasets|methods|experiments|figures|tables]", help="All by default."
+        ),
     ] = None,
 ) -> None:
     """Show the datasets, methods, experiments, figures and tables that there are."""
@@ -55,16 +58,28 @@ def _datasets() -> Rows:
         dataset = OmegaConf.create(content).dataset  # a label may depend on other keys
         files = "embedded" if dataset.get("offline") else "downloaded on first use"
         label = "Own table" if dataset["label"] == "auto" else dataset["label"]
-        yield name, label, dataset["task"], dataset["metric_label"], "your file" if name == "csv" else files
+        yield (
+            name,
+            label,
+            dataset["task"],
+            dataset["metric_label"],
+            "your file" if name == "csv" else files,
+        )
 
 
 def _methods() -> Rows:
     methods = sorted(_yamls("method"), key=lambda item: item[1]["method"]["order"])
     for name, content in methods:
         method = content["method"]
-        parts = [method[part]["_target_"].rpartition(".")[2] for part in ("search", "estimator") if method.get(part)]
+        parts = [
+            method[part]["_target_"].rpartition(".")[2]
+            for part in ("search", "estimator")
+            if method.get(part)
+        ]
         estimator = " over ".join(parts) or "none"
-        tuned = ", ".join(HYPERPARAMETERS if method.get("search") else content["tuned"]) or "nothing"
+        tuned = (
+            ", ".join(HYPERPARAMETERS if method.get("search") else content["tuned"]) or "nothing"
+        )
         yield name, method["label"], tuned, estimator, method["data_for_weights"].replace("_", " ")
 
 
@@ -88,7 +103,7 @@ def _tables() -> Rows:
 
 
 def _yamls(group: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    from hpo_bench.datasets.catalogue import configs_folder, read_yaml
+    from hpo_bench.settings.yamls import configs_folder, read_yaml
 
     folder: Path = configs_folder() / group
     for file in sorted(folder.glob("*.yaml")):
@@ -97,7 +112,10 @@ def _yamls(group: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 KINDS: dict[str, tuple[tuple[str, ...], Callable[[], Rows]]] = {
     "datasets": (("dataset", "name", "task", "metric", "files"), _datasets),
-    "methods": (("method", "label", "tunes", "search, hypergradient", "weights trained on"), _methods),
+    "methods": (
+        ("method", "label", "tunes", "search, hypergradient", "weights trained on"),
+        _methods,
+    ),
     "experiments": (("experiment", "shows", "figures and tables"), _experiments),
     "figures": (("figure", "shows"), _figures),
     "tables": (("table", "shows"), _tables),

@@ -10,14 +10,18 @@ import typer
 
 
 def merge(
-    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Results folders to take runs from.")],
-    results: Annotated[Path, typer.Option("--results", metavar="DIR", help="Results folder to join them in.")] = Path(
-        "results"
-    ),
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="DIR...", help="Results folders to take runs from.")
+    ],
+    results: Annotated[
+        Path, typer.Option("--results", metavar="DIR", help="Results folder to join them in.")
+    ] = Path("results"),
 ) -> None:
-    """Join the complete runs of several results folders; if repetitions disagree, nothing is copied."""
-    from hpo_bench import merge as merging
-    from hpo_bench.store import tidy
+    """Join the complete runs of several results folders; if repetitions disagree, nothing is
+    copied.
+    """
+    from hpo_bench.store import merge as merging
+    from hpo_bench.store.writer import tidy
 
     made = merging.plan(folders, results)
     for run in made.copies:
@@ -29,7 +33,9 @@ def merge(
         f"identical, {len(made.incomplete)} failed or unfinished, {len(made.damaged)} damaged"
     )
     for name in made.apart:
-        print(f"note: {name} stands for different data in these runs; they are shown apart and never compared")
+        print(
+            f"note: {name} stands for different data in these runs; they are shown apart and never compared"
+        )
     for path in made.incomplete:
         print(f"not complete: {path}", file=sys.stderr)
     for error in made.damaged:

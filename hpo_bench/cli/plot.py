@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpo_bench.checks import condition
+from hpo_bench.settings.conditions import condition
 
 if TYPE_CHECKING:
     from hpo_bench.figures.common.make import Made, Request
@@ -17,36 +17,56 @@ if TYPE_CHECKING:
 
 def plot(
     names: Annotated[
-        list[str] | None, typer.Argument(metavar="[FIGURE]...", help="hpo-bench list figures shows all; default: all.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[FIGURE]...", help="hpo-bench list figures shows all; default: all."
+        ),
     ] = None,
     dataset: Annotated[
-        list[str] | None, typer.Option("--dataset", help="A figure of this dataset alone; may be repeated.")
+        list[str] | None,
+        typer.Option("--dataset", help="A figure of this dataset alone; may be repeated."),
     ] = None,
     method: Annotated[
         list[str] | None,
-        typer.Option("--method", help="Method to compare instead of the figure's own; may be repeated."),
+        typer.Option(
+            "--method", help="Method to compare instead of the figure's own; may be repeated."
+        ),
     ] = None,
     where: Annotated[
         list[str] | None,
-        typer.Option("--where", metavar="KEY=VALUE", help="Only runs with this setting; may be repeated."),
+        typer.Option(
+            "--where", metavar="KEY=VALUE", help="Only runs with this setting; may be repeated."
+        ),
     ] = None,
-    results: Annotated[Path, typer.Option("--results", help="Folder of the results.")] = Path("results"),
-    out: Annotated[Path | None, typer.Option("--out", help="Folder to write to; default: RESULTS/figures.")] = None,
+    results: Annotated[Path, typer.Option("--results", help="Folder of the results.")] = Path(
+        "results"
+    ),
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder to write to; default: RESULTS/figures.")
+    ] = None,
     format_: Annotated[
-        str | None, typer.Option("--format", help="Of pdf, png and svg, with commas; default: pdf,png.")
+        str | None,
+        typer.Option("--format", help="Of pdf, png and svg, with commas; default: pdf,png."),
     ] = None,
     stats: Annotated[
-        str, typer.Option("--stats", help="default: diverged runs count as +inf; paper: as in the paper.")
+        str,
+        typer.Option(
+            "--stats", help="default: diverged runs count as +inf; paper: as in the paper."
+        ),
     ] = "default",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of bootstraps.")] = 0,
     from_: Annotated[
-        Path | None, typer.Option("--from", metavar="MANIFEST", help="Draw again from a figure's .json and .csv alone.")
+        Path | None,
+        typer.Option(
+            "--from", metavar="MANIFEST", help="Draw again from a figure's .json and .csv alone."
+        ),
     ] = None,
 ) -> None:
-    """Draw figures from stored runs: the images, the plotted points (CSV) and a manifest (JSON) for each.
+    """Draw figures from stored runs: the images, the plotted points (CSV) and a manifest (JSON) for
+    each.
 
-    Without names: every figure that the store can feed. Says what is missing, and the command that makes it.
-    """
+    Without names: every figure that the store can feed. Says what is missing, and the command that
+    makes it."""
     from hpo_bench.figures.common.artefact import check_formats
 
     asked = format_ if format_ is not None else "pdf,png"
@@ -60,11 +80,15 @@ def plot(
         )
         return
     chosen = _figures(names or [], dataset or [])
-    request = _request(chosen, dataset or [], method or [], where or [], results, out, formats, stats, seed)
+    request = _request(
+        chosen, dataset or [], method or [], where or [], results, out, formats, stats, seed
+    )
     _draw(chosen, request, named=bool(names))
 
 
-def _redraw(manifest: Path, out: Path | None, formats: tuple[str, ...], others: Sequence[str]) -> None:
+def _redraw(
+    manifest: Path, out: Path | None, formats: tuple[str, ...], others: Sequence[str]
+) -> None:
     from hpo_bench.errors import UserError
     from hpo_bench.figures.common.artefact import redraw
 
@@ -90,29 +114,43 @@ def _figures(names: Sequence[str], datasets: Sequence[str]) -> list[str]:
     chosen = list(dict.fromkeys(figures.resolve(name) for name in names))
     for name in chosen:
         if datasets and not figures.find(name).NEEDS:
-            raise UserError(f"--dataset {datasets[0]}: {name} is an illustration and has no dataset")
+            raise UserError(
+                f"--dataset {datasets[0]}: {name} is an illustration and has no dataset"
+            )
     return chosen
 
 
 def _request(
-    chosen: Sequence[str], datasets: Sequence[str], methods: Sequence[str], where: Sequence[str], results: Path,
-    out: Path | None, formats: tuple[str, ...], stats: str, seed: int,
-) -> Request:  # fmt: skip
+    chosen: Sequence[str],
+    datasets: Sequence[str],
+    methods: Sequence[str],
+    where: Sequence[str],
+    results: Path,
+    out: Path | None,
+    formats: tuple[str, ...],
+    stats: str,
+    seed: int,
+) -> Request:
     from hpo_bench import figures
-    from hpo_bench.analysis.load import each_data, find
-    from hpo_bench.analysis.statistics import MODES
-    from hpo_bench.datasets.catalogue import dataset_names
+    from hpo_bench.analysis.selection import each_data, find
+    from hpo_bench.analysis.statistics.interval import MODES
     from hpo_bench.errors import UserError, nearest
     from hpo_bench.figures.common.base import Options
     from hpo_bench.figures.common.make import Request
     from hpo_bench.figures.common.needs import check_names
+    from hpo_bench.settings.catalogue import dataset_names
 
     if stats not in MODES:
         raise UserError(f"--stats {stats}: {nearest(stats, MODES)}")
     runs = find(results) if any(figures.find(name).NEEDS for name in chosen) else []
     datasets = each_data(runs, datasets)
     check_names("dataset", datasets, {*dataset_names(), *(run.dataset for run in runs)})
-    wanted = {method for name in figures.names() for need in figures.find(name).NEEDS for method in need.methods}
+    wanted = {
+        method
+        for name in figures.names()
+        for need in figures.find(name).NEEDS
+        for method in need.methods
+    }
     check_names("method", methods, wanted | {run.method for run in runs})
     return Request(
         results=str(results),
@@ -127,7 +165,9 @@ def _request(
 
 
 def _draw(chosen: Sequence[str], request: Request, *, named: bool) -> None:
-    """Draw figure after figure and say so; where a named one cannot be drawn at all, fail in the end."""
+    """Draw figure after figure and say so; where a named one cannot be drawn at all, fail in the
+    end.
+    """
     from hpo_bench.errors import UserError
     from hpo_bench.figures.common.make import make
 
@@ -148,7 +188,9 @@ def _draw(chosen: Sequence[str], request: Request, *, named: bool) -> None:
         typer.echo(f"{made.name}: not drawn, no stored run fits")
         _explain(made)
     if named and undrawn:
-        raise UserError(f"not drawn: {', '.join(made.name for made in undrawn)}; see above for what makes the runs")
+        raise UserError(
+            f"not drawn: {', '.join(made.name for made in undrawn)}; see above for what makes the runs"
+        )
 
 
 def _explain(made: Made) -> None:

@@ -9,20 +9,29 @@ import typer
 
 
 def report(
-    results: Annotated[Path, typer.Option("--results", help="Folder of the results.")] = Path("results"),
+    results: Annotated[Path, typer.Option("--results", help="Folder of the results.")] = Path(
+        "results"
+    ),
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE.html", help="File to write; default: RESULTS/report.html.")
+        Path | None,
+        typer.Option(
+            "--out", metavar="FILE.html", help="File to write; default: RESULTS/report.html."
+        ),
     ] = None,
     stats: Annotated[
-        str, typer.Option("--stats", help="default: diverged runs count as +inf; paper: as in the paper.")
+        str,
+        typer.Option(
+            "--stats", help="default: diverged runs count as +inf; paper: as in the paper."
+        ),
     ] = "default",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of bootstraps.")] = 0,
 ) -> None:
-    """Write one HTML page about all stored runs: verdicts on the paper's claims, figures, tables, provenance.
+    """Write one HTML page about all stored runs: verdicts on the paper's claims, figures, tables,
+    provenance.
 
-    It opens from disk in any browser and loads nothing else. What is missing is named with the command that makes it.
-    """
-    from hpo_bench.analysis.statistics import MODES
+    It opens from disk in any browser and loads nothing else. What is missing is named with the
+    command that makes it."""
+    from hpo_bench.analysis.statistics.interval import MODES
     from hpo_bench.errors import RunError, UserError, nearest
     from hpo_bench.report import page
 
@@ -33,7 +42,9 @@ def report(
     made = page.build(results, "paper" if stats == "paper" else "default", seed, _say)
     page.write(made, file)
     drawn = sum(bool(drawing.uri) for drawing in made.drawings)
-    typer.echo(f"wrote {file}: {drawn} of {len(made.drawings)} figures, {len(made.finals)} tables of results")
+    typer.echo(
+        f"wrote {file}: {drawn} of {len(made.drawings)} figures, {len(made.finals)} tables of results"
+    )
     failed = [drawing for drawing in made.drawings if drawing.error]
     if failed:
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""

@@ -1,4 +1,4 @@
-"""``hpo-bench run``: Hydra's command line in front of `hpo_bench.experiment.execute`."""
+"""``hpo-bench run``: Hydra's command line in front of `hpo_bench.running.execute.execute`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpo_bench import checks, signals
-from hpo_bench.errors import Failed, RunError, UserError, described, nearest, of_the_system, sendable
-from hpo_bench.inherited import careful_streams, expanded, tell
+from hpo_bench.core import checks
+from hpo_bench.errors import (
+    Failed,
+    RunError,
+    UserError,
+    described,
+    nearest,
+    of_the_system,
+    sendable,
+)
+from hpo_bench.system import signals
+from hpo_bench.system.inherited import careful_streams, expanded, tell
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -22,11 +31,36 @@ if TYPE_CHECKING:
 DEFAULT = ("method=ours_wd_lr_m", "dataset=diabetes", "repetitions=20")
 TOPICS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 SHORT = {
-    "-h": "--help", "-c": "--cfg", "-p": "--package", "-r": "--run", "-m": "--multirun", "-cp": "--config-path",
-    "-cn": "--config-name", "-cd": "--config-dir", "-i": "--info", "-sc": "--shell-completion",
-}  # fmt: skip
-SWITCHES = ("--help", "--hydra-help", "--version", "--resolve", "--run", "--multirun", "--shell-completion", "--force")
-WITH_VALUE = ("--on", "--cfg", "--package", "--config-path", "--config-name", "--config-dir", "--experimental-rerun")
+    "-h": "--help",
+    "-c": "--cfg",
+    "-p": "--package",
+    "-r": "--run",
+    "-m": "--multirun",
+    "-cp": "--config-path",
+    "-cn": "--config-name",
+    "-cd": "--config-dir",
+    "-i": "--info",
+    "-sc": "--shell-completion",
+}
+SWITCHES = (
+    "--help",
+    "--hydra-help",
+    "--version",
+    "--resolve",
+    "--run",
+    "--multirun",
+    "--shell-completion",
+    "--force",
+)
+WITH_VALUE = (
+    "--on",
+    "--cfg",
+    "--package",
+    "--config-path",
+    "--config-name",
+    "--config-dir",
+    "--experimental-rerun",
+)
 OURS = ("--force", "--on")
 LAUNCHERS = ("concurrent", "joblib", "submitit")  # packages whose own errors tell of a lost process
 MODES = ("--run", "--multirun", "--cfg", "--info", "--shell-completion")
@@ -48,7 +82,7 @@ class CommandLine:
 
     @property
     def on(self) -> str | None:
-        """Where blocks are computed, see `hpo_bench.distributed.open_pool`."""
+        """Where blocks are computed, see `hpo_bench.running.places.open_pool`."""
         return self.flags.get("--on")
 
     @property
@@ -60,10 +94,19 @@ class CommandLine:
     @property
     def for_hydra(self) -> list[str]:
         """What Hydra is given."""
-        from hpo_bench.config import with_home
+        from hpo_bench.settings.isolated import with_home
 
-        flags = {**self.flags, **({"--config-dir": str(self.config_dir)} if self.config_dir else {})}
-        parts = [part for name, value in flags.items() if name not in OURS for part in (name, value) if part]
+        flags = {
+            **self.flags,
+            **({"--config-dir": str(self.config_dir)} if self.config_dir else {}),
+        }
+        parts = [
+            part
+            for name, value in flags.items()
+            if name not in OURS
+            for part in (name, value)
+            if part
+        ]
         return [*map(with_home, self.overrides), *parts]
 
 
@@ -84,7 +127,9 @@ def split(arguments: Sequence[str]) -> CommandLine:
         if name in SWITCHES and not equals:
             line.flags[name] = None
         elif name == "--info":
-            line.flags[name] = value if equals else rest.pop(0) if rest and rest[0] in TOPICS else "all"
+            line.flags[name] = (
+                value if equals else rest.pop(0) if rest and rest[0] in TOPICS else "all"
+            )
         elif name in WITH_VALUE:
             if not equals and not rest:
                 raise UserError(f"{name}: needs a value")
@@ -92,7 +137,9 @@ def split(arguments: Sequence[str]) -> CommandLine:
             if not line.flags[name]:
                 raise UserError(f"{name}: needs a value")
         else:
-            raise UserError(f"{argument}: no such flag; {nearest(name, (*SWITCHES, *WITH_VALUE, '--info'))}")
+            raise UserError(
+                f"{argument}: no such flag; {nearest(name, (*SWITCHES, *WITH_VALUE, '--info'))}"
+            )
     _check(line)
     return line
 
@@ -113,17 +160,21 @@ def _check(line: CommandLine) -> None:
 
 def complete(incomplete: str) -> list[str]:
     """Overrides that begin with what is typed: groups, or the options of one."""
-    from hpo_bench.config import configs_folder, groups
+    from hpo_bench.settings.yamls import configs_folder, groups
 
     group, equals, _ = incomplete.partition("=")
     if not equals:
         return [f"{name}=" for name in groups() if name.startswith(group)]
     files = sorted((configs_folder() / group).glob("*.yaml")) if group in groups() else []
-    return [f"{group}={file.stem}" for file in files if f"{group}={file.stem}".startswith(incomplete)]
+    return [
+        f"{group}={file.stem}" for file in files if f"{group}={file.stem}".startswith(incomplete)
+    ]
 
 
 @run_app.command(
-    add_help_option=False, context_settings={"ignore_unknown_options": True}, short_help="Train and store one run."
+    add_help_option=False,
+    context_settings={"ignore_unknown_options": True},
+    short_help="Train and store one run.",
 )
 def run(
     overrides: Annotated[
@@ -141,7 +192,7 @@ def run(
         _experiments(line)
         return
     if line.on is not None:
-        from hpo_bench.distributed import open_pool
+        from hpo_bench.running.places import open_pool
 
         open_pool(line.on)  # a mistake in it is told once, before any job starts
     failures = call_hydra(line)
@@ -155,7 +206,9 @@ def _experiments(line: CommandLine) -> None:
 
     other = [name for name in line.flags if name not in ("--force", "--multirun", "--config-dir")]
     if other:
-        raise UserError(f"{other[0]}: does not go with experiment=…; see hpo-bench reproduce --help")
+        raise UserError(
+            f"{other[0]}: does not go with experiment=…; see hpo-bench reproduce --help"
+        )
     given = {"experiment": "", "scale": "paper"}
     rest = []
     for override in line.overrides:
@@ -181,20 +234,28 @@ def call_hydra(line: CommandLine) -> list[Exception]:
 
     import hydra
 
-    from hpo_bench.config import EXPLAINED, VERSION_BASE, check_yamls, configs_folder, explain, hydra_to_ourselves
+    from hpo_bench.settings.explain import EXPLAINED, explain
+    from hpo_bench.settings.isolated import VERSION_BASE, hydra_to_ourselves
+    from hpo_bench.settings.yamls import check_yamls, configs_folder
 
     check_yamls(line.config_dir)
-    logging.raiseExceptions = False  # what --info prints goes through logging, which complains about | head
+    logging.raiseExceptions = (
+        False  # what --info prints goes through logging, which complains about | head
+    )
     failures: list[Exception] = []
     task = _task(line.force, line.on, failures)
     try:
         with hydra_to_ourselves(), _arguments(["hpo-bench run", *line.for_hydra]):
-            hydra.main(config_path=str(configs_folder()), config_name="config", version_base=VERSION_BASE)(task)()
+            hydra.main(
+                config_path=str(configs_folder()), config_name="config", version_base=VERSION_BASE
+            )(task)()
     except Failed as several:
         failures += several.failures
     except EXPLAINED as error:
         raise explain(error, line.config_dir, line.overrides) from None
-    except OSError as error:  # of the folder that Hydra makes for a multirun; a full disk does not name it
+    except (
+        OSError
+    ) as error:  # of the folder that Hydra makes for a multirun; a full disk does not name it
         what = "" if error.filename else "the configuration of this multirun (hydra.sweep.dir): "
         raise UserError(f"cannot write to {what}{of_the_system(error)}") from None
     except Exception as error:
@@ -213,11 +274,11 @@ def call_hydra(line: CommandLine) -> list[Exception]:
 
 
 def _task(force: bool, on: str | None, failures: list[Exception]) -> Callable[[DictConfig], None]:
-    """One job. Failures are collected where that is possible, since Hydra adds a line of its own to what is raised.
+    """One job. Failures are collected where that is possible, since Hydra adds a line of its own to
+    what is raised.
 
-    From another process an error comes back as text in a class of ours (`sendable`): one of a user's own class may not
-    survive the way.
-    """
+    From another process an error comes back as text in a class of ours (`sendable`): one of a
+    user's own class may not survive the way."""
     process = os.getpid()
 
     def task(cfg: DictConfig) -> None:
@@ -238,15 +299,14 @@ def _task(force: bool, on: str | None, failures: list[Exception]) -> Callable[[D
 
 def execute(cfg: DictConfig, force: bool, on: str | None = None) -> None:
     """Check the configuration, run it where ``on`` says, and print the closing table."""
-    from hpo_bench.config import parse
+    from hpo_bench.cli.closing import print_closing
+    from hpo_bench.progress import default_reporter
+    from hpo_bench.running import execute as engine
+    from hpo_bench.running.places import open_pool
+    from hpo_bench.settings.parse import parse
 
     settings = parse(cfg, force=force)
-    from hpo_bench import experiment
-    from hpo_bench.cli.closing import print_closing
-    from hpo_bench.distributed import open_pool
-    from hpo_bench.progress import default_reporter
-
-    print_closing(experiment.execute(settings, default_reporter(), open_pool(on)).run)
+    print_closing(engine.execute(settings, default_reporter(), open_pool(on)).run)
 
 
 @contextmanager

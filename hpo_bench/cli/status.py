@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hpo_bench import documents, identity
 from hpo_bench.errors import UserError, nearest
-from hpo_bench.inherited import tell
+from hpo_bench.settings import identity
+from hpo_bench.store import documents
+from hpo_bench.system.inherited import tell
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from hpo_bench.index import Entry, Listing
+    from hpo_bench.store.index import Entry, Listing
 
 Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="Folder of the results.")]
 
@@ -29,8 +30,8 @@ def status(
     results: Results = Path("results"),
 ) -> None:
     """Show the stored runs by dataset and method: complete, failed, and begun but not finished."""
-    from hpo_bench import index
     from hpo_bench.progress import console
+    from hpo_bench.store import index
 
     folder = index.runs_folder(results)
     listing = index.read(folder)
@@ -83,7 +84,9 @@ def _table(runs: Iterable[Entry]) -> Table:
     for heading in ("complete", "repetitions", "failed"):
         table.add_column(heading, justify="right")
     for (dataset, method), cell in sorted(counts.items()):
-        table.add_row(dataset, method, *(str(cell[key]) for key in ("complete", "repetitions", "failed")))
+        table.add_row(
+            dataset, method, *(str(cell[key]) for key in ("complete", "repetitions", "failed"))
+        )
     return table
 
 
@@ -91,13 +94,20 @@ def _experiment(name: str, results: Path, listing: Listing, screen: Console) -> 
     """What is stored of an experiment, for each of the ways in which it was begun here."""
     from rich.table import Table
 
-    from hpo_bench import held, plan
+    from hpo_bench.experiments import definition as plan
+    from hpo_bench.store import held
 
     if name not in plan.names():
         raise UserError(f"status {name}: no such experiment; {nearest(name, plan.names())}")
-    records = [record for record in map(_record, sorted((results / "experiments").glob(f"{name}-*.json"))) if record]
+    records = [
+        record
+        for record in map(_record, sorted((results / "experiments").glob(f"{name}-*.json")))
+        if record
+    ]
     if not records:
-        screen.print(f"{name}: not begun in {results}; hpo-bench reproduce {name} begins it", soft_wrap=True)
+        screen.print(
+            f"{name}: not begun in {results}; hpo-bench reproduce {name} begins it", soft_wrap=True
+        )
         return
     table = Table("experiment", "scale", "overrides", box=None, pad_edge=False)
     for heading in ("runs", "complete", "repetitions", "failed", "unfinished", "not begun"):
@@ -105,8 +115,12 @@ def _experiment(name: str, results: Path, listing: Listing, screen: Console) -> 
     begun = {*listing.unfinished, *listing.damaged}
     failed: list[Entry] = []
     for record in records:
-        found = [listing.entries[run_id] for run_id in record["run_ids"] if run_id in listing.entries]
-        complete = {entry.run_id: entry.repetitions for entry in found if entry.status == "complete"}
+        found = [
+            listing.entries[run_id] for run_id in record["run_ids"] if run_id in listing.entries
+        ]
+        complete = {
+            entry.run_id: entry.repetitions for entry in found if entry.status == "complete"
+        }
         wanted = {each.run_id: each for each in held.recorded(record)}
         missing = held.missing(listing, list(wanted.values()))
         complete |= {name: len(each.seeds) for name, each in wanted.items() if not missing[name]}
@@ -114,7 +128,14 @@ def _experiment(name: str, results: Path, listing: Listing, screen: Console) -> 
         failed += not_complete
         unfinished = len(begun.intersection(record["run_ids"]) - set(complete))
         rest = len(record["run_ids"]) - len(complete) - len(not_complete) - unfinished
-        numbers = (len(record["run_ids"]), len(complete), sum(complete.values()), len(not_complete), unfinished, rest)
+        numbers = (
+            len(record["run_ids"]),
+            len(complete),
+            sum(complete.values()),
+            len(not_complete),
+            unfinished,
+            rest,
+        )
         table.add_row(name, record["scale"], " ".join(record["overrides"]), *map(str, numbers))
     screen.print(table)
     _failures({entry.run_id: entry for entry in failed}.values(), screen)
@@ -134,7 +155,10 @@ def _record(file: Path) -> dict[str, Any] | None:
 
 def unfinished_runs(folder: Path, names: Iterable[str]) -> dict[str, int]:
     """How many repetitions the finished blocks of run folders without ``run.json`` hold."""
-    return {name: sum(_block_rows(block) for block in (folder / name).glob("blocks/block-*")) for name in names}
+    return {
+        name: sum(_block_rows(block) for block in (folder / name).glob("blocks/block-*"))
+        for name in names
+    }
 
 
 def _block_rows(block: Path) -> int:

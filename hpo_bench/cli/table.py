@@ -8,31 +8,44 @@ from typing import Annotated
 
 import typer
 
-from hpo_bench.checks import condition
+from hpo_bench.settings.conditions import condition
 
 
 def table(
     name: Annotated[str, typer.Argument(help="Which table; hpo-bench list tables shows all.")],
-    results: Annotated[Path, typer.Option("--results", help="Folder of the results.")] = Path("results"),
-    format_: Annotated[str, typer.Option("--format", help="latex, markdown or csv (unrounded).")] = "markdown",
+    results: Annotated[Path, typer.Option("--results", help="Folder of the results.")] = Path(
+        "results"
+    ),
+    format_: Annotated[
+        str, typer.Option("--format", help="latex, markdown or csv (unrounded).")
+    ] = "markdown",
     stats: Annotated[
         str,
-        typer.Option("--stats", help="default: diverged runs count as +inf; paper: as the paper's tables."),
+        typer.Option(
+            "--stats", help="default: diverged runs count as +inf; paper: as the paper's tables."
+        ),
     ] = "default",
     dataset: Annotated[
-        list[str] | None, typer.Option("--dataset", help="Dataset instead of the table's own; may be repeated.")
+        list[str] | None,
+        typer.Option("--dataset", help="Dataset instead of the table's own; may be repeated."),
     ] = None,
-    method: Annotated[list[str] | None, typer.Option("--method", help="Only this method; may be repeated.")] = None,
+    method: Annotated[
+        list[str] | None, typer.Option("--method", help="Only this method; may be repeated.")
+    ] = None,
     where: Annotated[
         list[str] | None,
-        typer.Option("--where", metavar="KEY=VALUE", help="Only runs with this setting; may be repeated."),
+        typer.Option(
+            "--where", metavar="KEY=VALUE", help="Only runs with this setting; may be repeated."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the bootstrap.")] = 0,
-    out: Annotated[Path | None, typer.Option("--out", help="File to write instead of printing.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="File to write instead of printing.")
+    ] = None,
 ) -> None:
     """Print a table made from stored runs, as LaTeX (booktabs), Markdown or CSV."""
     from hpo_bench.analysis.render import FORMATS
-    from hpo_bench.analysis.statistics import MODES
+    from hpo_bench.analysis.statistics.interval import MODES
     from hpo_bench.analysis.tables import build
     from hpo_bench.errors import UserError, nearest
 
@@ -43,9 +56,14 @@ def table(
     _check_datasets(dataset or [], results)
     conditions = dict(condition(text) for text in where or [])
     made = build(
-        name, results, mode="paper" if stats == "paper" else "default", datasets=dataset, methods=method,
-        where=conditions, seed=seed,
-    )  # fmt: skip
+        name,
+        results,
+        mode="paper" if stats == "paper" else "default",
+        datasets=dataset,
+        methods=method,
+        where=conditions,
+        seed=seed,
+    )
     text = FORMATS[format_](made)
     for line in (*(made.notes if format_ == "csv" else ()), *made.missing):
         typer.echo(line, err=True)
@@ -58,13 +76,15 @@ def table(
 
 def _check_datasets(names: list[str], results: Path) -> None:
     """Refuse names that neither the configuration nor the store knows."""
-    from hpo_bench.datasets.catalogue import dataset_names
     from hpo_bench.errors import UserError, nearest
-    from hpo_bench.store import complete_runs
+    from hpo_bench.settings.catalogue import dataset_names
+    from hpo_bench.store.runs import complete_runs
 
     known = set(dataset_names())
     if not known.issuperset(names):
-        known |= {name for run in complete_runs(results) for name in (run.dataset, run.dataset_name)}
+        known |= {
+            name for run in complete_runs(results) for name in (run.dataset, run.dataset_name)
+        }
     for name in names:
         if name not in known:
             raise UserError(f"--dataset {name}: no such dataset; {nearest(name, known)}")
@@ -72,7 +92,7 @@ def _check_datasets(names: list[str], results: Path) -> None:
 
 def _write(path: Path, text: str) -> None:
     from hpo_bench.errors import UserError
-    from hpo_bench.store import atomic
+    from hpo_bench.store.files import atomic
 
     try:
         with atomic(path) as temporary:

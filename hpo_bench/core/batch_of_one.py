@@ -1,4 +1,6 @@
-"""Batches of one row, which some models cannot be trained with: found before training, not in the middle of it."""
+"""Batches of one row, which some models cannot be trained with: found before training, not in the
+middle of it.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +10,13 @@ import numpy as np
 import torch
 
 from hpo_bench.core.batches import Rows, smallest_batch
+from hpo_bench.core.model import Model
 from hpo_bench.errors import UserError
-from hpo_bench.models.base import Model
 
 
 def check(model: Model, streams: Mapping[str, Rows], batch_size: int | None) -> None:
-    """Refuse a batch size that leaves a batch of one row, if the model cannot take that (batch normalisation).
+    """Refuse a batch size that leaves a batch of one row, if the model cannot take that (batch
+    normalisation).
 
     Args:
         streams: rows that are gone through in training mode, by what messages call them.
@@ -43,7 +46,8 @@ def check(model: Model, streams: Mapping[str, Rows], batch_size: int | None) -> 
 
 
 def check_evaluated(model: Model, rows: Rows, name: str) -> None:
-    """Refuse to evaluate rows one by one, or in parts, if the model then puts out something else, or nothing.
+    """Refuse to evaluate rows one by one, or in parts, if the model then puts out something else,
+    or nothing.
 
     Args:
         name: what messages call the rows.
@@ -70,7 +74,10 @@ def check_evaluated(model: Model, rows: Rows, name: str) -> None:
 
 
 def _nearest(streams: Mapping[str, Rows], batch_size: int) -> int | None:
-    """The batch size next to the one given that leaves two rows or more in every batch; None for all rows at once."""
+    """The batch size next to the one given that leaves two rows or more in every batch;
+
+    None for all rows at once.
+    """
     longest = max(len(rows) for rows in streams.values())
     works = (
         size
@@ -101,7 +108,9 @@ def _loss(model: Model, rows: Rows, count: int) -> float:
 @torch.no_grad()
 def _evaluated(model: Model, rows: Rows, begin: int, end: int) -> float:
     """Loss of some rows in evaluation mode, with weights as they begin."""
-    batch = model.batch(rows.inputs[begin:end], rows.targets[begin:end], shared=True, split=rows.split)
+    batch = model.batch(
+        rows.inputs[begin:end], rows.targets[begin:end], shared=True, split=rows.split
+    )
     return float(model.evaluate(_weights(model, rows), batch, model.initial_carried(1))[0])
 
 

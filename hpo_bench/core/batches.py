@@ -1,8 +1,8 @@
 """Streams of batches: every repetition draws its own order, all of them as one gather.
 
-A stream is a function of the update's number: batch s of a repetition follows from its seed, the dataset, the stream's
-name and the number of rows, so a training can be taken up at any update without a stored position.
-"""
+A stream is a function of the update's number: batch s of a repetition follows from its seed, the
+dataset, the stream's name and the number of rows, so a training can be taken up at any update
+without a stored position."""
 
 from __future__ import annotations
 
@@ -14,12 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hpo_bench.core.memory import on_large_pages
+from hpo_bench.core.model import Batch, Model, Split, TakesPlaces
 from hpo_bench.core.seeds import as_signed, permutation, random_bits
-from hpo_bench.datasets.base import Table
-from hpo_bench.models.base import Batch, Model, Split, TakesPlaces
-
-BLOCK = 1 << 22  # numbers that are standardised at a time
 
 
 @dataclass(frozen=True)
@@ -44,24 +40,6 @@ class Rows:
         return model.batch(self.inputs, self.targets, shared=True, split=self.split)
 
 
-def inputs_on(table: Table, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """The inputs (N, …) of a dataset on the device; tokens stay int64.
-
-    Inputs that come with `Table.centre` are standardised here, in float64 by blocks of `BLOCK` numbers: besides the
-    result no more than a few blocks exist.
-    """
-    values = torch.from_numpy(table.inputs)
-    if table.centre is None or table.scale is None:
-        own = dtype if values.is_floating_point() else values.dtype
-        return values.to(device=device, dtype=own).contiguous()  # a table may lie in memory column by column
-    centre, scale = torch.from_numpy(table.centre).to(device), torch.from_numpy(table.scale).to(device)
-    result = on_large_pages(torch.empty(values.shape, dtype=dtype, device=device))
-    rows = max(1, BLOCK * len(values) // max(values.numel(), 1))
-    for part in (slice(at, at + rows) for at in range(0, len(values), rows)):
-        result[part] = (values[part].to(device).to(torch.float64) - centre) / scale
-    return result
-
-
 def smallest_batch(rows: int, batch_size: int | None) -> int:
     """Rows of the last, or only, batch of a pass over some rows."""
     size = min(batch_size or rows, rows)
@@ -77,7 +55,8 @@ class Batches(Protocol):
 
 
 class Stream:
-    """Consecutive slices of ``batch_size`` rows (the last of a pass shorter), reshuffled by repetition at each pass.
+    """Consecutive slices of ``batch_size`` rows (the last of a pass shorter), reshuffled by
+    repetition at each pass.
 
     Args:
         rows: to draw from.
@@ -88,10 +67,23 @@ class Stream:
     """
 
     def __init__(
-        self, rows: Rows, model: Model, batch_size: int | None, *, shuffled: bool, dataset: str, name: str,
+        self,
+        rows: Rows,
+        model: Model,
+        batch_size: int | None,
+        *,
+        shuffled: bool,
+        dataset: str,
+        name: str,
         seeds: Sequence[int],
-    ) -> None:  # fmt: skip
-        self.rows, self.model, self.dataset, self.name, self.seeds = rows, model, dataset, name, tuple(seeds)
+    ) -> None:
+        self.rows, self.model, self.dataset, self.name, self.seeds = (
+            rows,
+            model,
+            dataset,
+            name,
+            tuple(seeds),
+        )
         self.size = min(batch_size or len(rows), len(rows))
         self.per_pass = -(-len(rows) // self.size)
         self.shuffled = shuffled and self.per_pass > 1
@@ -105,7 +97,9 @@ class Stream:
             return self.gathered(self.places(number), first=index == 0)
         if index not in self._fixed:
             part = slice(index * self.size, (index + 1) * self.size)
-            self._fixed[index] = self._make(self.rows.inputs[part], self.rows.targets[part], True, index == 0)
+            self._fixed[index] = self._make(
+                self.rows.inputs[part], self.rows.targets[part], True, index == 0
+            )
         return self._fixed[index]
 
     def places(self, number: int) -> Tensor:
@@ -116,12 +110,18 @@ class Stream:
     def gathered(self, places: Tensor, *, first: bool) -> Batch:
         """The batch of the rows ``places`` (R, B)."""
         if isinstance(self.model, TakesPlaces):
-            return self.model.batch_at(self.rows.inputs, self.rows.targets, places, split=self.rows.split, first=first)
-        inputs, targets = (_take(values, places) for values in (self.rows.inputs, self.rows.targets))
+            return self.model.batch_at(
+                self.rows.inputs, self.rows.targets, places, split=self.rows.split, first=first
+            )
+        inputs, targets = (
+            _take(values, places) for values in (self.rows.inputs, self.rows.targets)
+        )
         return self._make(inputs, targets, False, first)
 
     def kind(self, number: int) -> tuple[int, ...]:
-        """Equal for batches that one program can use: alike in size and place in a pass, as far as that matters."""
+        """Equal for batches that one program can use: alike in size and place in a pass, as far as
+        that matters.
+        """
         index = number % self.per_pass
         size = min(self.size, len(self.rows) - index * self.size)
         return (size, int(index == 0 and self.model.carries_state))
@@ -136,10 +136,14 @@ class Stream:
         return self._order[1]
 
     def _orders(self, passes: int) -> Tensor:
-        """As `permutation` says; a GPU sorts the random numbers itself, which are 2⁶⁴ apart from chance ties."""
+        """As `permutation` says; a GPU sorts the random numbers itself, which are 2⁶⁴ apart from
+        chance ties.
+        """
         device, count = self.rows.inputs.device, len(self.rows)
         if device.type != "cuda":
-            orders = [permutation(seed, self.dataset, self.name, count, passes) for seed in self.seeds]
+            orders = [
+                permutation(seed, self.dataset, self.name, count, passes) for seed in self.seeds
+            ]
             return torch.from_numpy(np.stack(orders)).to(device)
         bits = [random_bits(seed, self.dataset, self.name, count, passes) for seed in self.seeds]
         signed = torch.from_numpy(as_signed(np.stack(bits)))
@@ -147,5 +151,7 @@ class Stream:
 
 
 def _take(values: Tensor, chosen: Tensor) -> Tensor:
-    """values[chosen] for row numbers (R, B): whole rows are copied, at twice the speed of general indexing."""
+    """values[chosen] for row numbers (R, B): whole rows are copied, at twice the speed of general
+    indexing.
+    """
     return values.index_select(0, chosen.flatten()).unflatten(0, chosen.shape)

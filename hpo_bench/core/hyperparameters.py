@@ -1,7 +1,8 @@
-"""Hyperparameters of the weight update in raw space, where they are optimised, and in natural space, where they act.
+"""Hyperparameters of the weight update in raw space, where they are optimised, and in natural
+space, where they act.
 
-lr = 10^x, weight decay = 10^y, momentum = 1 / (1 + e^-z) (paper §2, appendix B). A hyperparameter is a tensor (R, 1),
-or (R, P) where every weight has its own; broadcasting makes both the same code.
+lr = 10^x, weight decay = 10^y, momentum = 1 / (1 + e^-z) (paper §2, appendix B). A hyperparameter
+is a tensor (R, 1), or (R, P) where every weight has its own; broadcasting makes both the same code.
 """
 
 from __future__ import annotations
@@ -12,19 +13,22 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from hpo_bench.native.elementary import exp
+from hpo_bench.core.native.elementary import exp
 
 
 @dataclass(frozen=True)
 class Space:
-    """One coordinate change: natural = f(raw), and its derivative as a function of the natural value."""
+    """One coordinate change: natural = f(raw), and its derivative as a function of the natural
+    value.
+    """
 
     natural: Callable[[Tensor], Tensor]
     slope: Callable[[Tensor], Tensor]
 
 
 def _power_of_ten(raw: Tensor) -> Tensor:
-    """10^raw by way of exp: `torch.pow` rounds a number by its place in the vector, and rows would differ by theirs.
+    """10^raw by way of exp: `torch.pow` rounds a number by its place in the vector, and rows would
+    differ by theirs.
 
     In float64 whatever the precision: raw·ln 10 would lose a digit of float32.
     """
@@ -53,7 +57,10 @@ SPACES: Mapping[str, Space] = {
 
 @dataclass(frozen=True)
 class Hyperparameters:
-    """Values in force during some weight updates: ``raw`` and ``natural`` by name, each (R, 1) or (R, P)."""
+    """Values in force during some weight updates:
+
+    ``raw`` and ``natural`` by name, each (R, 1) or (R, P).
+    """
 
     raw: Mapping[str, Tensor]
     natural: Mapping[str, Tensor]
@@ -61,7 +68,9 @@ class Hyperparameters:
     @staticmethod
     def of(raw: Mapping[str, Tensor]) -> Hyperparameters:
         """Compute the natural values of raw ones."""
-        return Hyperparameters(raw, {name: SPACES[name].natural(value) for name, value in raw.items()})
+        return Hyperparameters(
+            raw, {name: SPACES[name].natural(value) for name, value in raw.items()}
+        )
 
     @property
     def lr(self) -> Tensor:

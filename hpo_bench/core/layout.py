@@ -32,7 +32,8 @@ class Layout:
         lead = flat.shape[:-1]
         parts = flat.split(self.sizes, dim=-1)
         return {
-            name: part.view((*lead, *shape)) for name, shape, part in zip(self.names, self.shapes, parts, strict=True)
+            name: part.view((*lead, *shape))
+            for name, shape, part in zip(self.names, self.shapes, parts, strict=True)
         }
 
     def flatten(self, parameters: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -1,7 +1,7 @@
 """The training loop: R repetitions of one method, one pass over the weight updates.
 
-repeat K times:  T weight updates;  raw hypergradients from the last of them;  a step of the hyperparameter optimiser
-"""
+repeat K times:  T weight updates;  raw hypergradients from the last of them;  a step of the
+hyperparameter optimiser"""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 
 from hpo_bench.core.batches import Batches
+from hpo_bench.core.estimator import Accumulator, Estimator, accumulator
 from hpo_bench.core.hyperparameters import Hyperparameters
+from hpo_bench.core.model import Batch, Model
 from hpo_bench.core.optimisers import Optimiser
 from hpo_bench.core.recorder import Record, Recorder
-from hpo_bench.core.update import Linearisation, MomentumSGD, Rule, State
-from hpo_bench.hypergradients.base import Accumulator, Estimator, accumulator
-from hpo_bench.models.base import Batch, Model
+from hpo_bench.core.rule import MomentumSGD, Rule
+from hpo_bench.core.update import Linearisation, State
 
 MOMENTUM_SGD = MomentumSGD()
 RANDOM_LR_BOUNDS = (-10.0, 0.0)  # of log10 lr under a schedule: lr in [1e-10, 1]
@@ -34,11 +35,14 @@ class Problem:
 
     Args:
         training: stream that trains the weights.
-        second: stream whose loss is the validation loss and whose gradient enters the hypergradients; None without one.
+        second: stream whose loss is the validation loss and whose gradient enters the
+            hypergradients; None without one.
         test: the whole test set.
-        full_validation: the whole validation set, to be logged instead of the second stream's loss; or None.
-        settled: makes of a carried state the one that belongs to other weights than the trained ones, for rules that
-            evaluate others; None for models that carry nothing that an evaluation uses.
+        full_validation: the whole validation set, to be logged instead of the second stream's loss;
+            or None.
+        settled: makes of a carried state the one that belongs to other weights than the trained
+            ones, for rules that evaluate others; None for models that carry nothing that an
+            evaluation uses.
     """
 
     model: Model
@@ -52,7 +56,8 @@ class Problem:
 
 @dataclass(frozen=True)
 class Plan:
-    """How hyperparameters move during the training (`hpo_bench.settings.Method`, with T, K and the clamp).
+    """How hyperparameters move during the training (`hpo_bench.settings.run.Method`, with T, K and
+    the clamp).
 
     Estimator and optimiser are both there or both None; an estimator needs `MomentumSGD`.
     """
@@ -69,7 +74,11 @@ class Plan:
     @property
     def interval(self) -> int:
         """Weight updates between calls of the estimator."""
-        return 1 if self.estimator is not None and self.estimator.every_update else self.update_interval
+        return (
+            1
+            if self.estimator is not None and self.estimator.every_update
+            else self.update_interval
+        )
 
     @property
     def window(self) -> int:
@@ -85,7 +94,9 @@ class Plan:
         return self.estimator is not None and (number + 1) % self.interval == 0
 
     def resets_after(self, number: int) -> bool:
-        """Whether the weights go back to their start after the hyperparameter update that follows ``number``."""
+        """Whether the weights go back to their start after the hyperparameter update that follows
+        ``number``.
+        """
         return self.reset_weights and number + 1 < self.weight_updates
 
     @property
@@ -100,13 +111,14 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Start:
+class InitialState:
     """Where R repetitions start.
 
     Args:
         weights: (R, P).
         raw: raw hyperparameters, (R, 1) or (R, P) each.
-        log10_multiplier: log10 of what the learning rate is multiplied by every T updates, (R, 1), or None.
+        log10_multiplier: log10 of what the learning rate is multiplied by every T updates, (R, 1),
+            or None.
     """
 
     weights: Tensor
@@ -131,10 +143,18 @@ class Snapshot:
     memory: Any
 
 
-def beginning(problem: Problem, plan: Plan, start: Start) -> Snapshot:
+def beginning(problem: Problem, plan: Plan, start: InitialState) -> Snapshot:
     """Before the first weight update."""
-    state = State(start.weights, plan.rule.init(start.weights), problem.model.initial_carried(len(start.weights)))
-    memory = None if plan.optimiser is None else plan.optimiser.init({name: start.raw[name] for name in plan.tuned})
+    state = State(
+        start.weights,
+        plan.rule.init(start.weights),
+        problem.model.initial_carried(len(start.weights)),
+    )
+    memory = (
+        None
+        if plan.optimiser is None
+        else plan.optimiser.init({name: start.raw[name] for name in plan.tuned})
+    )
     return Snapshot(0, state, dict(start.raw), memory)
 
 
@@ -144,19 +164,21 @@ class Training:
 
     problem: Problem
     plan: Plan
-    start: Start
+    start: InitialState
     recorder: Record
 
 
 Advance = Callable[[Snapshot, int], Snapshot]
-"""What brings a training to a number of weight updates that is at most T away (`Eager`, or a replayed graph)."""
+"""What brings a training to a number of weight updates that is at most T away (`Eager`, or a
+replayed graph).
+"""
 
 
 @torch.no_grad()
 def train(
     problem: Problem,
     plan: Plan,
-    start: Start,
+    start: InitialState,
     recorder: Recorder,
     *,
     snapshot: Snapshot | None = None,
@@ -164,15 +186,19 @@ def train(
     on_interval: Callable[[Snapshot], None] = lambda snapshot: None,
     engine: Callable[[Training], Advance] | None = None,
 ) -> Snapshot:
-    """Train; row s of the record holds the state before update s, the last row that after the final update.
+    """Train; row s of the record holds the state before update s, the last row that after the final
+    update.
 
     Args:
-        snapshot: where to begin: not among updates that a hypergradient differentiates; None for the start.
-        until: number of weight updates after which to stop, likewise; None for the end. Row ``until`` is recorded by
-            whoever goes on from there, or here if it is the end.
-        on_interval: called with each snapshot after T weight updates. What a snapshot holds may be overwritten by the
+        snapshot: where to begin: not among updates that a hypergradient differentiates; None for
+            the start.
+        until: number of weight updates after which to stop, likewise; None for the end. Row
+            ``until`` is recorded by whoever goes on from there, or here if it is the end.
+        on_interval: called with each snapshot after T weight updates. What a snapshot holds may be
+            overwritten by the
             next interval: whoever keeps it copies it.
-        engine: makes what advances the training; `Eager` unless given (`hpo_bench.core.graphs.of` replays graphs).
+        engine: makes what advances the training; `Eager` unless given
+            (`hpo_bench.running.graphs.of` replays graphs).
     """
     training = Training(problem, plan, start, recorder)
     last = plan.weight_updates if until is None else until
@@ -207,10 +233,11 @@ class Eager:
 
 
 def advance(training: Training, now: Snapshot, end: int, hyper: Hyperparameters) -> Snapshot:
-    """Weight updates ``now.number`` to ``end``, all within one interval of T, and the hyperparameter updates due.
+    """Weight updates ``now.number`` to ``end``, all within one interval of T, and the
+    hyperparameter updates due.
 
-    Nothing in here waits for the device or depends on a value on it, so that a graph of it can be replayed.
-    """
+    Nothing in here waits for the device or depends on a value on it, so that a graph of it can be
+    replayed."""
     problem, plan = training.problem, training.plan
     accumulator = plan.accumulator
     window = None if accumulator is None else accumulator.begin(plan.tuned)
@@ -218,7 +245,9 @@ def advance(training: Training, now: Snapshot, end: int, hyper: Hyperparameters)
 
     for number in range(now.number, end):
         differentiable = plan.differentiates(number)
-        state, linearisation, second = observe(training, number, state, hyper, differentiable=differentiable)
+        state, linearisation, second = observe(
+            training, number, state, hyper, differentiable=differentiable
+        )
         state, step = plan.rule.advance(state, linearisation, hyper, problem.gradient_clip_norm)
         if accumulator is not None and differentiable:
             assert step is not None
@@ -231,13 +260,17 @@ def advance(training: Training, now: Snapshot, end: int, hyper: Hyperparameters)
             now = tune(training, after, accumulator, window, second)
             state, raw, memory, hyper = now.state, now.raw, now.memory, Hyperparameters.of(now.raw)
             window = accumulator.begin(plan.tuned)
-        elif training.start.log10_multiplier is not None and (number + 1) % plan.update_interval == 0:
+        elif (
+            training.start.log10_multiplier is not None and (number + 1) % plan.update_interval == 0
+        ):
             raw = move(raw, {"lr": training.start.log10_multiplier}, RANDOM_LR_BOUNDS)
             hyper = Hyperparameters.of(raw)
     return Snapshot(end, state, raw, memory)
 
 
-def tune(training: Training, now: Snapshot, accumulator: Accumulator, window: Any, second: Batch) -> Snapshot:
+def tune(
+    training: Training, now: Snapshot, accumulator: Accumulator, window: Any, second: Batch
+) -> Snapshot:
     """Make the hyperparameter update that follows weight update ``now.number - 1``.
 
     Args:
@@ -250,14 +283,21 @@ def tune(training: Training, now: Snapshot, accumulator: Accumulator, window: An
 
 
 def tuned(
-    training: Training, now: Snapshot, hypergradients: Mapping[str, Tensor], carried: Mapping[str, Any]
+    training: Training,
+    now: Snapshot,
+    hypergradients: Mapping[str, Tensor],
+    carried: Mapping[str, Any],
 ) -> Snapshot:
-    """Make the hyperparameter update that follows weight update ``now.number - 1`` with these hypergradients."""
+    """Make the hyperparameter update that follows weight update ``now.number - 1`` with these
+    hypergradients.
+    """
     plan, state = training.plan, now.state
     assert plan.optimiser is not None
     changes, memory = plan.optimiser.update(hypergradients, now.memory)
     moved = move(now.raw, changes, plan.clip_log10_lr)
-    training.recorder.hyper_update((now.number - 1) // plan.interval, hypergradients, now.raw, moved)
+    training.recorder.hyper_update(
+        (now.number - 1) // plan.interval, hypergradients, now.raw, moved
+    )
     weights = training.start.weights if plan.resets_after(now.number - 1) else state.weights
     return Snapshot(now.number, State(weights, state.buffer, carried), moved, memory)
 
@@ -265,11 +305,12 @@ def tuned(
 def observe(
     training: Training, number: int, state: State, hyper: Hyperparameters, *, differentiable: bool
 ) -> tuple[State, Linearisation, Batch | None]:
-    """Look at the training before weight update ``number``: losses, and what they leave in the carried state.
+    """Look at the training before weight update ``number``: losses, and what they leave in the
+    carried state.
 
     Returns:
-        The state with what the forward passes carried on, the linearisation of the training loss (to second order
-        where ``differentiable``), and the second batch where one was drawn.
+        The state with what the forward passes carried on, the linearisation of the training loss
+        (to second order where ``differentiable``), and the second batch where one was drawn.
     """
     problem, plan, recorder = training.problem, training.plan, training.recorder
     model, due = problem.model, recorder.due(number)
@@ -277,7 +318,9 @@ def observe(
     if problem.second is not None and (due or plan.tunes_after(number) or model.carries_state):
         second = problem.second.batch(number)
 
-    linearisation = model.linearise(state.weights, problem.training.batch(number), state.carried, differentiable)
+    linearisation = model.linearise(
+        state.weights, problem.training.batch(number), state.carried, differentiable
+    )
     recorder.watch(number, state, linearisation.loss, plan.rule.in_force(state, hyper))
     values, carried = {"train_loss": linearisation.loss}, linearisation.carried
     if second is not None and due:
@@ -295,14 +338,18 @@ def move(
     raw: Mapping[str, Tensor], changes: Mapping[str, Tensor], bounds: tuple[float, float] | None
 ) -> dict[str, Tensor]:
     """Add the changes and clamp log10 lr (element by element; NaN stays NaN)."""
-    moved = {name: value + changes[name] if name in changes else value for name, value in raw.items()}
+    moved = {
+        name: value + changes[name] if name in changes else value for name, value in raw.items()
+    }
     if bounds is not None and "lr" in changes:
         moved["lr"] = moved["lr"].clamp(*bounds)
     return moved
 
 
 def evaluated(problem: Problem, rule: Rule, state: State) -> tuple[Tensor, Mapping[str, Any]]:
-    """The weights (R, P) whose validation and test losses count, and the carried state that belongs to them."""
+    """The weights (R, P) whose validation and test losses count, and the carried state that belongs
+    to them.
+    """
     weights = rule.evaluated(state)
     if problem.settled is None or weights is state.weights:
         return weights, state.carried
@@ -315,6 +362,8 @@ def _evaluate(problem: Problem, rule: Rule, state: State, recorder: Record) -> d
     loss, metric = problem.model.evaluate(weights, problem.test, carried)
     values = {"test_loss": loss, "test_metric": metric}
     if problem.full_validation is not None:
-        values["validation_loss"], _ = problem.model.evaluate(weights, problem.full_validation, carried)
+        values["validation_loss"], _ = problem.model.evaluate(
+            weights, problem.full_validation, carried
+        )
     recorder.evaluate_seconds += time.perf_counter() - begin
     return values

@@ -1,4 +1,6 @@
-"""Optimisers of the raw hyperparameters, as pairs ``init`` / ``update``: state goes in, state comes out."""
+"""Optimisers of the raw hyperparameters, as pairs ``init`` / ``update``: state goes in, state comes
+out.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +12,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from hpo_bench import checks
-from hpo_bench.core import tree
-from hpo_bench.native.elementary import exp
+from hpo_bench.core import checks, tree
+from hpo_bench.core.native.elementary import exp
 
 Values = Mapping[str, Tensor]
 
@@ -50,7 +51,11 @@ class SGD:
     def update(self, hypergradients: Values, memory: None) -> tuple[dict[str, Tensor], None]:
         """Steps -lr·hypergradient."""
         steps = {name: -self.lr * value for name, value in hypergradients.items()}
-        return _without_the_others(hypergradients, steps, None, None) if self.skip_not_finite else (steps, None)
+        return (
+            _without_the_others(hypergradients, steps, None, None)
+            if self.skip_not_finite
+            else (steps, None)
+        )
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,8 @@ class AdamMemory:
     """What Adam carries.
 
     Args:
-        count: updates made, (R, 1) float64: a tensor, so that an update is the same program every time.
+        count: updates made, (R, 1) float64: a tensor, so that an update is the same program every
+            time.
         first, second: moments by name, shaped like the raw values.
     """
 
@@ -69,11 +75,13 @@ class AdamMemory:
 
 @dataclass(frozen=True)
 class Adam:
-    """Adam with PyTorch's bias correction (Kingma and Ba 2015); the paper's: lr 0.05, β = (0.9, 0.999), ε = 1e-8.
+    """Adam with PyTorch's bias correction (Kingma and Ba 2015); the paper's: lr 0.05, β = (0.9,
+    0.999), ε = 1e-8.
 
     Args:
-        skip_not_finite: leave a row as it is, its memory too, where an update would not be finite. The paper's code
-            goes on, with hyperparameters that are NaN from then on, and the repetition counts as diverged.
+        skip_not_finite: leave a row as it is, its memory too, where an update would not be finite.
+            The paper's code goes on, with hyperparameters that are NaN from then on, and the
+            repetition counts as diverged.
     """
 
     lr: float
@@ -96,15 +104,22 @@ class Adam:
             {name: torch.zeros_like(value) for name, value in raw.items()},
         )
 
-    def update(self, hypergradients: Values, memory: AdamMemory) -> tuple[dict[str, Tensor], AdamMemory]:
+    def update(
+        self, hypergradients: Values, memory: AdamMemory
+    ) -> tuple[dict[str, Tensor], AdamMemory]:
         """Steps -lr·m̂ / (√v̂ + ε).
 
-        The bias corrections are computed in float64 and rounded once, as they are where they are Python's numbers.
-        """
+        The bias corrections are computed in float64 and rounded once, as they are where they are
+        Python's numbers."""
         beta1, beta2 = self.betas
         count = memory.count + 1
-        first = {name: torch.lerp(memory.first[name], g, 1 - beta1) for name, g in hypergradients.items()}
-        second = {name: beta2 * memory.second[name] + (1 - beta2) * g * g for name, g in hypergradients.items()}
+        first = {
+            name: torch.lerp(memory.first[name], g, 1 - beta1) for name, g in hypergradients.items()
+        }
+        second = {
+            name: beta2 * memory.second[name] + (1 - beta2) * g * g
+            for name, g in hypergradients.items()
+        }
         scale = -self.lr / (1 - _power(beta1, count))
         root = (1 - _power(beta2, count)).sqrt()
         steps = {}
@@ -112,7 +127,11 @@ class Adam:
             deviation = second[name].sqrt() / root.to(second[name]) + self.eps
             steps[name] = scale.to(first[name]) * first[name] / deviation
         after = AdamMemory(count, first, second)
-        return _without_the_others(hypergradients, steps, after, memory) if self.skip_not_finite else (steps, after)
+        return (
+            _without_the_others(hypergradients, steps, after, memory)
+            if self.skip_not_finite
+            else (steps, after)
+        )
 
 
 # --- hypergradients that are not finite ---
@@ -123,11 +142,14 @@ def finite_rows(hypergradients: Values, steps: Values, new: Any, old: Any) -> Te
 
     Args:
         hypergradients, steps: what went in and came out, (R, 1) or (R, P) each.
-        new, old: the memory after it and before; what was not finite before is no fault of this update.
+        new, old: the memory after it and before; what was not finite before is no fault of this
+            update.
     """
     rows = len(next(iter(hypergradients.values())))
     usable = _finite([*hypergradients.values(), *steps.values()], rows)
-    after, before = ([leaf for leaf in tree.leaves(memory) if isinstance(leaf, Tensor)] for memory in (new, old))
+    after, before = (
+        [leaf for leaf in tree.leaves(memory) if isinstance(leaf, Tensor)] for memory in (new, old)
+    )
     return usable & (_finite(after, rows) | ~_finite(before, rows)) if after and before else usable
 
 
@@ -136,15 +158,21 @@ def _finite(tensors: Sequence[Tensor], rows: int) -> Tensor:
     return torch.isfinite(torch.cat([tensor.reshape(rows, -1) for tensor in tensors], 1)).all(1)
 
 
-def _without_the_others(hypergradients: Values, steps: Values, new: Any, old: Any) -> tuple[dict[str, Tensor], Any]:
-    """Steps and memory of the rows whose update is finite; the others' are zeros and what was remembered before."""
+def _without_the_others(
+    hypergradients: Values, steps: Values, new: Any, old: Any
+) -> tuple[dict[str, Tensor], Any]:
+    """Steps and memory of the rows whose update is finite; the others' are zeros and what was
+    remembered before.
+    """
     usable = finite_rows(hypergradients, steps, new, old)
     kept = {name: torch.where(usable.unsqueeze(-1), value, 0.0) for name, value in steps.items()}
     return kept, None if old is None else chosen_rows(usable, new, old)
 
 
 def with_own_numbers(memory: Any, rows: int, device: torch.device) -> Any:
-    """A memory in which each row has its own copy (R, 1) of the numbers that the rows share, such as a count."""
+    """A memory in which each row has its own copy (R, 1) of the numbers that the rows share, such
+    as a count.
+    """
 
     def own(leaf: Any) -> Any:
         if isinstance(leaf, Tensor | bool) or not isinstance(leaf, int | float):
@@ -155,7 +183,9 @@ def with_own_numbers(memory: Any, rows: int, device: torch.device) -> Any:
 
 
 def chosen_rows(chosen: Tensor, new: Any, old: Any) -> Any:
-    """A memory with the rows ``chosen`` (R,) of one and the others of another, in the dtypes of ``old``."""
+    """A memory with the rows ``chosen`` (R,) of one and the others of another, in the dtypes of
+    ``old``.
+    """
 
     def pick(ours: Any, theirs: Any) -> Any:
         if not isinstance(ours, Tensor):
@@ -167,5 +197,8 @@ def chosen_rows(chosen: Tensor, new: Any, old: Any) -> Any:
 
 
 def _power(base: float, exponents: Tensor) -> Tensor:
-    """base^exponents, shaped like the exponents: `torch.pow` rounds a number by its place among the rows."""
+    """base^exponents, shaped like the exponents:
+
+    `torch.pow` rounds a number by its place among the rows.
+    """
     return exp(exponents * math.log(base)) if base > 0 else torch.zeros_like(exponents)

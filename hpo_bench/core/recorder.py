@@ -1,4 +1,6 @@
-"""What is written down during a training, kept on the device until its end (no host synchronisation in a step)."""
+"""What is written down during a training, kept on the device until its end (no host synchronisation
+in a step).
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ class Record(Protocol):
         """Whether ``step`` gets a row of the curves."""
         ...
 
-    def watch(self, step: int, state: State, loss: Tensor, hyperparameters: Hyperparameters) -> None:
+    def watch(
+        self, step: int, state: State, loss: Tensor, hyperparameters: Hyperparameters
+    ) -> None:
         """Take note of the state before weight update ``step``."""
         ...
 
@@ -50,12 +54,15 @@ class Record(Protocol):
         before: Mapping[str, Tensor],
         after: Mapping[str, Tensor],
     ) -> None:
-        """Take note of a hyperparameter update: hypergradients, and raw values before and after it."""
+        """Take note of a hyperparameter update: hypergradients, and raw values before and after
+        it.
+        """
         ...
 
 
 class Recorder:
-    """Columns of curves, the first step that was not finite, and the time each recorded step was reached.
+    """Columns of curves, the first step that was not finite, and the time each recorded step was
+    reached.
 
     Args:
         rows: R.
@@ -71,13 +78,21 @@ class Recorder:
     """
 
     def __init__(
-        self, rows: int, updates: int, every: int, per_weight_lr: bool, like: Tensor, hyper_updates: int = 0
+        self,
+        rows: int,
+        updates: int,
+        every: int,
+        per_weight_lr: bool,
+        like: Tensor,
+        hyper_updates: int = 0,
     ) -> None:
         self.steps = recorded_steps(updates, every)
         self._index = {step: index for index, step in enumerate(self.steps)}
         self._rows, self._like = rows, like
         self._columns: dict[str, Tensor] = {}
-        self._finite = like.new_zeros(updates + 1, rows)  # 0 where all is finite at a step, else NaN
+        self._finite = like.new_zeros(
+            updates + 1, rows
+        )  # 0 where all is finite at a step, else NaN
         self._per_weight_lr = per_weight_lr
         self._quantiles = like.new_tensor([0.5, *QUANTILES.values()])
         self._hyper: Hyperparameters | None = None
@@ -93,12 +108,16 @@ class Recorder:
         """Whether ``step`` gets a row."""
         return step in self._index
 
-    def watch(self, step: int, state: State, loss: Tensor, hyperparameters: Hyperparameters) -> None:
+    def watch(
+        self, step: int, state: State, loss: Tensor, hyperparameters: Hyperparameters
+    ) -> None:
         """Note whether loss, weights and hyperparameters are finite at ``step``."""
         self._finite[step] = self.finite(state, loss, hyperparameters)
 
     def finite(self, state: State, loss: Tensor, hyperparameters: Hyperparameters) -> Tensor:
-        """0 where loss, weights and hyperparameters are finite, else NaN, (R,): 0·x is NaN where x is not."""
+        """0 where loss, weights and hyperparameters are finite, else NaN, (R,): 0·x is NaN where x
+        is not.
+        """
         return (state.weights * 0).sum(-1) + loss * 0 + self.see(hyperparameters)
 
     def see(self, hyperparameters: Hyperparameters) -> Tensor:
@@ -106,25 +125,36 @@ class Recorder:
         if hyperparameters is not self._hyper:
             self._hyper = hyperparameters
             self._hyper_columns = dict(self._summaries(hyperparameters))
-            self._hyper_finite = torch.stack([(v * 0).sum(-1) for v in hyperparameters.natural.values()]).sum(0)
+            self._hyper_finite = torch.stack(
+                [(v * 0).sum(-1) for v in hyperparameters.natural.values()]
+            ).sum(0)
         return self._hyper_finite
 
     def _summaries(self, hyperparameters: Hyperparameters) -> Mapping[str, Tensor]:
-        columns = {name: value.squeeze(-1) for name, value in hyperparameters.natural.items() if value.shape[-1] == 1}
+        columns = {
+            name: value.squeeze(-1)
+            for name, value in hyperparameters.natural.items()
+            if value.shape[-1] == 1
+        }
         if self._per_weight_lr:
             quantiles = torch.quantile(hyperparameters.lr, self._quantiles, dim=-1)
             columns |= dict(zip(("lr", *QUANTILES), quantiles, strict=True))
         return columns
 
     def record(self, step: int, values: Mapping[str, Tensor]) -> None:
-        """Write a row of the curves: ``values`` by column, (R,) each; `watch` supplies the hyperparameters."""
+        """Write a row of the curves:
+
+        ``values`` by column, (R,) each; `watch` supplies the hyperparameters.
+        """
         index = self._index[step]
         for name, value in self.row(values).items():
             self._column(name)[index] = value
         self.elapsed[index] = time.perf_counter() - self._begin
 
     def row(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """``values`` with the hyperparameters that `watch`, `finite` or `see` saw last, (R,) each."""
+        """``values`` with the hyperparameters that `watch`, `finite` or `see` saw last, (R,)
+        each.
+        """
         return {**values, **self._hyper_columns}
 
     def _column(self, name: str) -> Tensor:
@@ -138,7 +168,8 @@ class Recorder:
         Args:
             first: number of the first of them.
             finite: (T, R), as `finite` for each.
-            columns: the rows due among them, (rows, R) by column, or (R,) for what is the same in all of them.
+            columns: the rows due among them, (rows, R) by column, or (R,) for what is the same in
+                all of them.
         """
         self._finite[first : first + len(finite)].copy_(finite)
         due = [self._index[step] for step in range(first, first + len(finite)) if self.due(step)]
@@ -161,9 +192,13 @@ class Recorder:
             self._hyper_column(name)[index] = values
 
     def hyper_row(
-        self, hypergradients: Mapping[str, Tensor], before: Mapping[str, Tensor], after: Mapping[str, Tensor]
+        self,
+        hypergradients: Mapping[str, Tensor],
+        before: Mapping[str, Tensor],
+        after: Mapping[str, Tensor],
     ) -> dict[str, Tensor]:
-        """Hypergradient and step taken by hyperparameter, (2, R); of per-weight ones the sum and the mean.
+        """Hypergradient and step taken by hyperparameter, (2, R); of per-weight ones the sum and
+        the mean.
 
         Nothing where none are kept.
         """
@@ -177,11 +212,14 @@ class Recorder:
 
     def _hyper_column(self, name: str) -> Tensor:
         if name not in self._hypergradients:
-            self._hypergradients[name] = self._like.new_full((self._hyper_updates, 2, self._rows), torch.nan)
+            self._hypergradients[name] = self._like.new_full(
+                (self._hyper_updates, 2, self._rows), torch.nan
+            )
         return self._hypergradients[name]
 
     def take_hyper(self, first: int, rows: Mapping[str, Tensor]) -> None:
-        """Write what a replayed interval left of its hyperparameter updates, number ``first`` and on.
+        """Write what a replayed interval left of its hyperparameter updates, number ``first`` and
+        on.
 
         Args:
             rows: (updates, 2, R) by hyperparameter, see `hyper_row`.
@@ -197,10 +235,12 @@ class Recorder:
         """All that was written down so far, to `restore` it later."""
         numbers = np.array([self.evaluate_seconds, time.perf_counter() - self._begin])
         return {
-            "finite": self._finite.cpu().numpy(), "elapsed": self.elapsed, "seconds": numbers,
+            "finite": self._finite.cpu().numpy(),
+            "elapsed": self.elapsed,
+            "seconds": numbers,
             **{f"column/{name}": values for name, values in self.curves().items()},
             **{f"hypergradient/{name}": values for name, values in self.hypergradients().items()},
-        }  # fmt: skip
+        }
 
     def restore(self, contents: Mapping[str, np.ndarray]) -> None:
         """Go on from `contents` of a recorder made with the same arguments.
@@ -227,6 +267,8 @@ class Recorder:
         return {name: column.cpu().numpy() for name, column in self._columns.items()}
 
     def diverged_at(self) -> np.ndarray:
-        """First step at which the training loss, a weight or a hyperparameter was not finite, (R,) int64, or -1."""
+        """First step at which the training loss, a weight or a hyperparameter was not finite, (R,)
+        int64, or -1.
+        """
         bad = ~torch.isfinite(self._finite).cpu().numpy()
         return np.where(bad.any(0), bad.argmax(0), -1).astype(np.int64)

@@ -1,10 +1,12 @@
-"""Named random streams: everything random about a repetition follows from its seed, the dataset and a purpose.
+"""Named random streams: everything random about a repetition follows from its seed, the dataset and
+a purpose.
 
-DIFFERENCE: the released code seeds torch's global generator once and draws everything from it, so its repetitions
-change with the method and the device; distributions are the same here, the numbers are not. Tests hold `permutation`,
-starts and rows independent of method, batch and shard.
+DIFFERENCE: the released code seeds torch's global generator once and draws everything from it, so
+its repetitions change with the method and the device; distributions are the same here, the numbers
+are not. Tests hold `permutation`, starts and rows independent of method, batch and shard.
 
-Nothing is drawn from a global generator, and nothing depends on the method, on the batch that a repetition was computed
+Nothing is drawn from a global generator, and nothing depends on the method, on the batch that a
+repetition was computed
 in, or on the device: all draws are made by NumPy on the CPU, in float64.
 """
 
@@ -33,11 +35,12 @@ def _number(word: str | int) -> int:
 
 
 def permutation(seed: int, dataset: str, stream: str, rows: int, passes: int) -> np.ndarray:
-    """Order of ``rows`` rows in pass number ``passes`` (from 0) of a stream of batches: (rows,) int64.
+    """Order of ``rows`` rows in pass number ``passes`` (from 0) of a stream of batches: (rows,)
+    int64.
 
-    A function of its arguments alone, so a stream can be taken up anywhere without a stored state. Sorts raw 64-bit
-    numbers, whose stream NumPy promises for ever, which it does not for its own ``permutation``.
-    """
+    A function of its arguments alone, so a stream can be taken up anywhere without a stored state.
+    Sorts raw 64-bit numbers, whose stream NumPy promises for ever, which it does not for its own
+    ``permutation``."""
     return np.argsort(random_bits(seed, dataset, stream, rows, passes))
 
 
@@ -47,5 +50,7 @@ def random_bits(seed: int, dataset: str, stream: str, rows: int, passes: int) ->
 
 
 def as_signed(bits: np.ndarray) -> np.ndarray:
-    """Unsigned 64-bit numbers as signed ones in the same order, for libraries that sort no others."""
+    """Unsigned 64-bit numbers as signed ones in the same order, for libraries that sort no
+    others.
+    """
     return (bits ^ np.uint64(1 << 63)).view(np.int64)

@@ -1,4 +1,6 @@
-"""Nested values (dataclasses, mappings, sequences) as lists of their tensors and numbers, and back."""
+"""Nested values (dataclasses, mappings, sequences) as lists of their tensors and numbers, and
+back.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,10 @@ T = TypeVar("T")
 
 
 def change(value: T, leaf: Callable[[Any], Any]) -> T:
-    """The same structure with ``leaf`` applied to each of its tensors, numbers and texts; None stays."""
+    """The same structure with ``leaf`` applied to each of its tensors, numbers and texts;
+
+    None stays.
+    """
     return _change(value, leaf)
 
 
@@ -21,7 +26,9 @@ def _change(value: Any, leaf: Callable[[Any], Any]) -> Any:
     if value is None:
         return None
     if is_dataclass(value) and not isinstance(value, type):
-        return type(value)(**{item.name: _change(getattr(value, item.name), leaf) for item in fields(value)})
+        return type(value)(
+            **{item.name: _change(getattr(value, item.name), leaf) for item in fields(value)}
+        )
     if isinstance(value, Mapping):
         return {name: _change(item, leaf) for name, item in value.items()}
     if isinstance(value, list | tuple):
@@ -57,5 +64,9 @@ def rebuilt(template: T, values: Iterable[Any]) -> T:
 
 
 def take_rows(value: T, rows: Tensor) -> T:
-    """The repetitions ``rows`` (n,) int64 of a structure whose tensors all have them as their first axis."""
-    return change(value, lambda leaf: leaf.index_select(0, rows) if isinstance(leaf, torch.Tensor) else leaf)
+    """The repetitions ``rows`` (n,) int64 of a structure whose tensors all have them as their first
+    axis.
+    """
+    return change(
+        value, lambda leaf: leaf.index_select(0, rows) if isinstance(leaf, torch.Tensor) else leaf
+    )

@@ -1,19 +1,19 @@
-"""The weight update u(λ, w) and its derivatives, written out: no estimator needs autograd through it.
+"""The weight update u(λ, w) and its derivatives, written out: no estimator needs autograd through
+it.
 
 SGD with momentum and weight decay in PyTorch's form (paper §2, eq. 1):
 
     g = clip(∇L_T(w)) + wd·w;    m' = μ·m + g;    w' = w - u,   u = lr·m'
 
-The only derivative that depends on the model is the product of the loss's Hessian with a vector, which a model's
-`Linearisation` provides: Neumann series, unrolled (reverse) and tangent (forward) differentiation are all short
-recurrences around it.
-"""
+The only derivative that depends on the model is the product of the loss's Hessian with a vector,
+which a model's `Linearisation` provides: Neumann series, unrolled (reverse) and tangent (forward)
+differentiation are all short recurrences around it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,7 +28,8 @@ class State:
     Args:
         weights: (R, P).
         buffer: momentum buffer, (R, P), or whatever else the `Rule` carries, rows first.
-        carried: what the model carries besides (batch-norm statistics, LSTM states), rows first; opaque to the loop.
+        carried: what the model carries besides (batch-norm statistics, LSTM states), rows first;
+            opaque to the loop.
     """
 
     weights: Tensor
@@ -36,7 +37,9 @@ class State:
     carried: Mapping[str, Any] = field(default_factory=dict)
 
 
-ProductsOfSeries = Callable[[Tensor, Tensor, Tensor, Sequence[int], Sequence[Tensor]], Tensor | None]
+ProductsOfSeries = Callable[
+    [Tensor, Tensor, Tensor, Sequence[int], Sequence[Tensor]], Tensor | None
+]
 
 
 @dataclass(frozen=True)
@@ -46,14 +49,17 @@ class Linearisation:
     Args:
         loss: (R,).
         gradient: (R, P).
-        hessian_product: v (R, P) -> H·v (R, P), H the (symmetric) Hessian of each row's loss; may be called repeatedly.
+        hessian_product: v (R, P) -> H·v (R, P), H the (symmetric) Hessian of each row's loss; may
+            be called repeatedly.
         carried: the model's carried state after the forward pass.
-        hessian_products: the same for several vectors, (n, R, P) -> (n, R, P), if that costs less than n products.
-        series: (vector (R, P), lr, weight decay, terms) -> (R, P), what `Step.series` says, bit by bit, if there is a
-            faster way to it.
-        products_of_series: (vector (R, P), lr, weight decay, terms of each row, n vectors (R, P)) -> (n, R, 1), inner
-            products of what `series` says with other vectors, to rounding, if there is a faster way to them; None where
-            there is none for these hyperparameters or this many terms.
+        hessian_products: the same for several vectors, (n, R, P) -> (n, R, P), if that costs less
+            than n products.
+        series: (vector (R, P), lr, weight decay, terms) -> (R, P), what `Step.series` says, bit by
+            bit, if there is a faster way to it.
+        products_of_series: (vector (R, P), lr, weight decay, terms of each row, n vectors (R, P))
+            -> (n, R, 1), inner products of what `series` says with other vectors, to rounding, if
+            there is a faster way to them; None where there is none for these hyperparameters or
+            this many terms.
     """
 
     loss: Tensor
@@ -77,7 +83,8 @@ def _row_norm(vector: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Clip:
-    """Clipping of one gradient to a norm, per repetition: factor max_norm / (norm + 1e-6) where that is below 1.
+    """Clipping of one gradient to a norm, per repetition: factor max_norm / (norm + 1e-6) where
+    that is below 1.
 
     Its Jacobian C = c·I - (c / (norm + 1e-6) / norm)·g·gᵀ is symmetric.
     """
@@ -104,7 +111,10 @@ class Clip:
 
     def jacobian_product(self, vector: Tensor) -> Tensor:
         """C·v (R, P)."""
-        return self.factor * vector - self.inner * (self.gradient * vector).sum(-1, keepdim=True) * self.gradient
+        return (
+            self.factor * vector
+            - self.inner * (self.gradient * vector).sum(-1, keepdim=True) * self.gradient
+        )
 
 
 @dataclass(frozen=True)
@@ -127,9 +137,15 @@ class Step:
     hyperparameters: Hyperparameters
 
     def gradient_pullback(self, covector: Tensor) -> Tensor:
-        """a·∂g/∂w with g = clip(∇L_T(w)) + wd·w: (R, P) -> (R, P). Costs one Hessian-vector product."""
+        """a·∂g/∂w with g = clip(∇L_T(w)) + wd·w: (R, P) -> (R, P).
+
+        Costs one Hessian-vector product.
+        """
         through = covector if self.clip is None else self.clip.jacobian_product(covector)
-        return self.linearisation.hessian_product(through) + self.hyperparameters.weight_decay * covector
+        return (
+            self.linearisation.hessian_product(through)
+            + self.hyperparameters.weight_decay * covector
+        )
 
     def gradient_pushforward(self, vectors: Tensor) -> Tensor:
         """∂g/∂w·v for each v: (n, R, P) -> (n, R, P). Costs n Hessian-vector products."""
@@ -143,7 +159,10 @@ class Step:
         return self.gradient_pullback(self.hyperparameters.lr * covector)
 
     def series(self, covector: Tensor, terms: int) -> Tensor:
-        """Σ_{0≤j<terms} a·(I - ∂u/∂w)^j, the buffer being a constant: (R, P). Costs terms - 1 products."""
+        """Σ_{0≤j<terms} a·(I - ∂u/∂w)^j, the buffer being a constant: (R, P).
+
+        Costs terms - 1 products.
+        """
         if self.clip is None and self.linearisation.series is not None:
             return self.linearisation.series(
                 covector, self.hyperparameters.lr, self.hyperparameters.weight_decay, terms
@@ -157,18 +176,22 @@ class Step:
     def raw_products_of_series(
         self, covector: Tensor, terms: Sequence[int], names: Sequence[str]
     ) -> dict[str, Tensor] | None:
-        """`raw_product` of each name for the covectors p and lr·p with p = `series`, row r's of ``terms[r]`` terms.
+        """`raw_product` of each name for the covectors p and lr·p with p = `series`, row r's of
+        ``terms[r]`` terms.
 
         None unless the linearisation knows a way to it that does without p.
         """
         shortcut, hyper = self.linearisation.products_of_series, self.hyperparameters
         if shortcut is None or self.clip is not None:
             return None
-        products = shortcut(covector, hyper.lr, hyper.weight_decay, terms, [self._factor(name) for name in names])
+        products = shortcut(
+            covector, hyper.lr, hyper.weight_decay, terms, [self._factor(name) for name in names]
+        )
         return None if products is None else raw_products(products, names, hyper)
 
     def raw_product(self, name: str, weights_covector: Tensor, buffer_covector: Tensor) -> Tensor:
-        """Derivative with respect to raw ``name`` of ⟨weights_covector, u⟩ (lr) or ⟨buffer_covector, m'⟩ (the others).
+        """Derivative with respect to raw ``name`` of ⟨weights_covector, u⟩ (lr) or
+        ⟨buffer_covector, m'⟩ (the others).
 
         Returns: (R, 1), or (R, P) for a hyperparameter with one value per weight.
         """
@@ -179,7 +202,9 @@ class Step:
         return product * slope
 
     def raw_tangent(self, name: str) -> Tensor:
-        """Derivative with respect to raw ``name`` of u (lr) or of m' (the others), w and m being constants: (R, P)."""
+        """Derivative with respect to raw ``name`` of u (lr) or of m' (the others), w and m being
+        constants: (R, P).
+        """
         return self.hyperparameters.slope(name) * self._factor(name)
 
     def _factor(self, name: str) -> Tensor:
@@ -187,8 +212,12 @@ class Step:
         return {"lr": self.new_buffer, "weight_decay": self.weights, "momentum": self.buffer}[name]
 
 
-def raw_products(products: Tensor, names: Sequence[str], hyperparameters: Hyperparameters) -> dict[str, Tensor]:
-    """What `Step.raw_products_of_series` says, from the inner products (n, R, 1) of p with each name's factor."""
+def raw_products(
+    products: Tensor, names: Sequence[str], hyperparameters: Hyperparameters
+) -> dict[str, Tensor]:
+    """What `Step.raw_products_of_series` says, from the inner products (n, R, 1) of p with each
+    name's factor.
+    """
     through_buffer = hyperparameters.lr * products
     chosen = (products if name == "lr" else through_buffer for name in names)
     own = enumerate(zip(names, chosen, strict=True))
@@ -196,9 +225,15 @@ def raw_products(products: Tensor, names: Sequence[str], hyperparameters: Hyperp
 
 
 def advance(
-    state: State, linearisation: Linearisation, hyperparameters: Hyperparameters, clip_norm: float | None
+    state: State,
+    linearisation: Linearisation,
+    hyperparameters: Hyperparameters,
+    clip_norm: float | None,
 ) -> tuple[State, Step]:
-    """Make one weight update, without dampening or Nesterov (PyTorch's SGD); `State.carried` stays as it is."""
+    """Make one weight update, without dampening or Nesterov (PyTorch's SGD);
+
+    `State.carried` stays as it is.
+    """
     clip = None if clip_norm is None else Clip.of(linearisation.gradient, clip_norm)
     gradient = linearisation.gradient if clip is None else clip.clipped
     decayed = torch.addcmul(gradient, hyperparameters.weight_decay, state.weights)
@@ -206,48 +241,3 @@ def advance(
     weights = torch.addcmul(state.weights, hyperparameters.lr, buffer, value=-1)
     step = Step(state.weights, state.buffer, buffer, linearisation, clip, hyperparameters)
     return State(weights, buffer, state.carried), step
-
-
-class Rule(Protocol):
-    """How weights are updated from gradients. Hypergradients need the `Step` that only `MomentumSGD` gives."""
-
-    def init(self, weights: Tensor) -> Any:
-        """`State.buffer` before the first update of ``weights`` (R, P)."""
-        ...
-
-    def advance(
-        self, state: State, linearisation: Linearisation, hyperparameters: Hyperparameters, clip_norm: float | None
-    ) -> tuple[State, Step | None]:
-        """Make one weight update; `State.carried` stays as it is."""
-        ...
-
-    def evaluated(self, state: State) -> Tensor:
-        """The weights (R, P) whose validation and test losses count: the trained ones, or an average of them."""
-        ...
-
-    def in_force(self, state: State, hyperparameters: Hyperparameters) -> Hyperparameters:
-        """What the curves show as hyperparameters: those given, or what the rule puts in their place."""
-        ...
-
-
-@dataclass(frozen=True)
-class MomentumSGD:
-    """SGD with momentum and weight decay: `advance`."""
-
-    def init(self, weights: Tensor) -> Tensor:
-        """A buffer of zeros."""
-        return torch.zeros_like(weights)
-
-    def advance(
-        self, state: State, linearisation: Linearisation, hyperparameters: Hyperparameters, clip_norm: float | None
-    ) -> tuple[State, Step | None]:
-        """See `advance`."""
-        return advance(state, linearisation, hyperparameters, clip_norm)
-
-    def evaluated(self, state: State) -> Tensor:
-        """The trained weights."""
-        return state.weights
-
-    def in_force(self, state: State, hyperparameters: Hyperparameters) -> Hyperparameters:
-        """Those given."""
-        return hyperparameters

@@ -1,0 +1,1 @@
+"""Datasets: one family a file, each a frozen source that loads a table."""

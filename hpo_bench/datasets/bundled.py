@@ -1,4 +1,6 @@
-"""Two small sets that come with scikit-learn, so that everything can be tried without a download."""
+"""Two small sets that come with scikit-learn, so that everything can be tried without a
+download.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +10,20 @@ from typing import Literal
 
 import numpy as np
 
-from hpo_bench.datasets.base import Table
+from hpo_bench.core.table import Table
 from hpo_bench.datasets.preparation import holdout, ordered_table, split
-from hpo_bench.datasets.sources import RemoteFile, Summary
+from hpo_bench.datasets.sources import DatasetSummary, RemoteFile
 
 LOADER = "bundled/1"
 
 
 @dataclass(frozen=True)
 class Bundled:
-    """``diabetes`` (regression, 442 x 10) or ``digits`` (classification of 8 x 8 pixels, 1797 x 64).
+    """``diabetes`` (regression, 442 x 10) or ``digits`` (classification of 8 x 8 pixels, 1797 x
+    64).
 
-    Rows are put into the order of `fixed_order`; the last rint(rows·test_share) of them are the test set.
+    Rows are put into the order of `fixed_order`; the last rint(rows·test_share) of them are the
+    test set.
 
     Args:
         name: which of the two.
@@ -37,11 +41,11 @@ class Bundled:
         """Nothing has to be downloaded."""
         return ()
 
-    def summary(self, validation_share: float) -> Summary:
+    def summary(self, validation_share: float) -> DatasetSummary:
         """What the dataset holds, without reading it."""
         test = holdout(self.rows, self.test_share)
         parts = (*split(self.rows - test, validation_share), test)
-        return Summary(self.rows, self.inputs, parts, "scikit-learn")
+        return DatasetSummary(self.rows, self.inputs, parts, "scikit-learn")
 
     def load(self, validation_share: float) -> Table:
         """Load; inputs and regression targets are standardised by the training and validation rows.
@@ -51,7 +55,9 @@ class Bundled:
         """
         inputs, targets = {"diabetes": _diabetes, "digits": _digits}[self.name]()
         content = {"sha256": hashlib.sha256(inputs.tobytes() + targets.tobytes()).hexdigest()}
-        return ordered_table(self.name, inputs, targets, (validation_share, self.test_share), LOADER, content)
+        return ordered_table(
+            self.name, inputs, targets, (validation_share, self.test_share), LOADER, content
+        )
 
 
 def _diabetes() -> tuple[np.ndarray, np.ndarray]:

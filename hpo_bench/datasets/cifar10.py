@@ -1,4 +1,6 @@
-"""CIFAR-10: 32 x 32 colour images in ten classes, read from the published archive without unpacking it to disk."""
+"""CIFAR-10: 32 x 32 colour images in ten classes, read from the published archive without unpacking
+it to disk.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from hpo_bench.datasets.base import Table
+from hpo_bench.core.table import Table
 from hpo_bench.datasets.images import checked_labels, image_table, parts_of
-from hpo_bench.datasets.sources import RemoteFile, Summary, cached_path, fetch
+from hpo_bench.datasets.sources import DatasetSummary, RemoteFile, cached_path, fetch
 from hpo_bench.errors import UserError, nearest
 
 LOADER = "cifar10/1"
@@ -24,13 +26,17 @@ SHAPE = (3, 32, 32)
 PIXELS = 3 * 32 * 32
 TRAINING, TEST = tuple(f"data_batch_{number}" for number in range(1, 6)), "test_batch"
 MEMBER_BYTES = 64 << 20  # no member that is read is larger
-MEAN, STD = (0.4914, 0.4822, 0.4465), (0.247, 0.243, 0.261)  # of red, green and blue for pixels within [0, 1]
+MEAN, STD = (
+    (0.4914, 0.4822, 0.4465),
+    (0.247, 0.243, 0.261),
+)  # of red, green and blue for pixels within [0, 1]
 PIXEL_SCALES = {"unit": 255.0, "paper": 1.0}  # what pixels are divided by before MEAN and STD apply
 
 
 @dataclass(frozen=True)
 class CIFAR10:
-    """Images (3, 32, 32) in the published order: the last of the training batches' rows are for validation.
+    """Images (3, 32, 32) in the published order: the last of the training batches' rows are for
+    validation.
 
     Args:
         name: id of the dataset; seeds derive from it.
@@ -38,10 +44,12 @@ class CIFAR10:
         small: an ``.npz`` with the first of the training and of the test images.
         training_and_validation, test: rows of the archive.
         small_rows: rows of ``small``: training and validation, test.
-        subset: use only the rows of ``small``: from the archive where that is in the cache, else from ``small``.
-        pixel_scale: ``unit`` brings pixels into [0, 1] before they are standardised with `MEAN` and `STD`.
-            DIFFERENCE: the paper's code applied those constants to pixels from 0 to 255, so that inputs are about 255
-            times as large and far from centred; ``paper`` does the same (`tests/datasets/test_cifar10.py` holds both).
+        subset: use only the rows of ``small``: from the archive where that is in the cache, else
+            from ``small``.
+        pixel_scale: ``unit`` brings pixels into [0, 1] before they are standardised with `MEAN` and
+            `STD`. DIFFERENCE: the paper's code applied those constants to pixels from 0 to 255, so
+            that inputs are about 255 times as large and far from centred; ``paper`` does the same
+            (`tests/datasets/test_cifar10.py` holds both).
     """
 
     name: str
@@ -55,7 +63,9 @@ class CIFAR10:
 
     def __post_init__(self) -> None:
         if self.pixel_scale not in PIXEL_SCALES:
-            raise UserError(f"dataset.pixel_scale={self.pixel_scale}: {nearest(self.pixel_scale, PIXEL_SCALES)}")
+            raise UserError(
+                f"dataset.pixel_scale={self.pixel_scale}: {nearest(self.pixel_scale, PIXEL_SCALES)}"
+            )
         if not isinstance(self.subset, bool):
             raise UserError(f"dataset.subset={self.subset}: must be true or false")
 
@@ -69,16 +79,17 @@ class CIFAR10:
         known, test = self.small_rows if self.subset else (self.training_and_validation, self.test)
         return known, test
 
-    def summary(self, validation_share: float) -> Summary:
+    def summary(self, validation_share: float) -> DatasetSummary:
         """What the dataset holds, without reading it."""
         parts = parts_of(*self._rows, validation_share)
-        return Summary(sum(parts), PIXELS, parts, self.files[0].origin)
+        return DatasetSummary(sum(parts), PIXELS, parts, self.files[0].origin)
 
     def load(self, validation_share: float) -> Table:
         """Load, downloading on first use: images (N, 3, 32, 32) uint8, a few seconds.
 
         Raises:
-            UserError: no such share, files missing and offline, damaged, or not what was promised above.
+            UserError: no such share, files missing and offline, damaged, or not what was promised
+                above.
         """
         parts = parts_of(*self._rows, validation_share)
         images, labels = self._small() if self.subset else self._whole()
@@ -86,7 +97,11 @@ class CIFAR10:
         centre, scale = (divisor * np.array(values).reshape(3, 1, 1) for values in (MEAN, STD))
         digest = hashlib.sha256(labels.tobytes())
         digest.update(np.ascontiguousarray(images).data)
-        content = {"sha256": digest.hexdigest(), "centre": centre.ravel().tolist(), "scale": scale.ravel().tolist()}
+        content = {
+            "sha256": digest.hexdigest(),
+            "centre": centre.ravel().tolist(),
+            "scale": scale.ravel().tolist(),
+        }
         return image_table(self.name, images, labels, parts, (centre, scale), LOADER, content)
 
     def _whole(self) -> tuple[np.ndarray, np.ndarray]:
@@ -111,30 +126,41 @@ def _joined(path: Path, batches: tuple[Batch, Batch], rows: tuple[int, int]) -> 
     """Images and labels, those for training and validation first, checked."""
     for (images, labels), expected in zip(batches, rows, strict=True):
         if (len(images), len(labels)) != (expected, expected):
-            raise UserError(f"{path} holds {len(images)} images and {len(labels)} labels, expected {expected} of each")
+            raise UserError(
+                f"{path} holds {len(images)} images and {len(labels)} labels, expected {expected} of each"
+            )
     images = np.concatenate([images.reshape(-1, *SHAPE) for images, _ in batches])
     return images, checked_labels(path, np.concatenate([labels for _, labels in batches]))
 
 
 def read_npz(path: Path) -> tuple[Batch, Batch]:
-    """Training and test images of an ``.npz`` with ``train_images``, ``train_labels`` and the same of ``test``.
+    """Training and test images of an ``.npz`` with ``train_images``, ``train_labels`` and the same
+    of ``test``.
 
     Raises:
         UserError: not such a file.
     """
     try:
         with np.load(path, allow_pickle=False) as content:
-            arrays = {part: (content[f"{part}_images"], content[f"{part}_labels"]) for part in ("train", "test")}
-    except Exception as error:  # whatever numpy, zipfile and lzma make of a file that is not what it should be
+            arrays = {
+                part: (content[f"{part}_images"], content[f"{part}_labels"])
+                for part in ("train", "test")
+            }
+    except (
+        Exception
+    ) as error:  # whatever numpy, zipfile and lzma make of a file that is not what it should be
         raise UserError(f"{path} cannot be read: {error}") from None
     for images, _ in arrays.values():
         if images.dtype != np.uint8 or images.shape[1:] != SHAPE:
-            raise UserError(f"{path} holds images {images.shape} of {images.dtype}, expected (N, 3, 32, 32) of uint8")
+            raise UserError(
+                f"{path} holds images {images.shape} of {images.dtype}, expected (N, 3, 32, 32) of uint8"
+            )
     return arrays["train"], arrays["test"]
 
 
 def read_archive(path: Path) -> tuple[Batch, Batch]:
-    """Training and test images of the published archive; nothing is unpacked to disk and no foreign code is run.
+    """Training and test images of the published archive; nothing is unpacked to disk and no foreign
+    code is run.
 
     Raises:
         UserError: cut off or damaged, or without one of the batches.
@@ -169,12 +195,16 @@ def _members(path: Path) -> dict[str, bytes]:
 ALLOWED = {
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
-    ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],  # its module depends on NumPy's version
+    ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[
+        0
+    ],  # its module depends on NumPy's version
 }
 
 
 class _Arrays(pickle.Unpickler):
-    """Reads pickles that hold nothing but NumPy arrays and Python's own containers, numbers and strings."""
+    """Reads pickles that hold nothing but NumPy arrays and Python's own containers, numbers and
+    strings.
+    """
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in ALLOWED:
@@ -188,7 +218,11 @@ def _read_batch(what: str, content: bytes) -> Batch:
         images, labels = batch["data"], np.array(batch["labels"])
     except Exception as error:  # whatever a damaged pickle makes of it
         raise UserError(f"{what} cannot be read: {error}") from None
-    right = isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.shape[1:] == (PIXELS,)
+    right = (
+        isinstance(images, np.ndarray)
+        and images.dtype == np.uint8
+        and images.shape[1:] == (PIXELS,)
+    )
     if not right or labels.ndim != 1 or labels.dtype.kind != "i":
         raise UserError(f"{what} does not hold images of {PIXELS} bytes and their labels")
     return images, labels

@@ -1,4 +1,6 @@
-"""One's own table: a CSV (or Parquet) file with one target column; every other column is a numeric input."""
+"""One's own table: a CSV (or Parquet) file with one target column; every other column is a numeric
+input.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +12,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from hpo_bench import checks
-from hpo_bench.datasets.base import Table, Task
-from hpo_bench.datasets.preparation import LARGEST, Places, content_of, ordered_table, unseen_classes
+from hpo_bench.core import checks
+from hpo_bench.core.table import Table, Task
+from hpo_bench.datasets.preparation import (
+    LARGEST,
+    Places,
+    content_of,
+    ordered_table,
+    unseen_classes,
+)
 from hpo_bench.datasets.reading import (
     NAMELESS,
     NUMBER,
@@ -23,9 +31,9 @@ from hpo_bench.datasets.reading import (
     read_bytes,
     read_table,
 )
-from hpo_bench.datasets.sources import RemoteFile, Summary
+from hpo_bench.datasets.sources import DatasetSummary, RemoteFile
 from hpo_bench.errors import UserError, nearest
-from hpo_bench.quoting import override
+from hpo_bench.system.quoting import override
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,9 +48,26 @@ SHOWN = 5  # names or labels in a message
 TASKS = ("auto", "regression", "classification")
 DECIMALS = {"auto": ".", "point": ".", "comma": ","}
 MISSING = {
-    "", "NA", "N/A", "n/a", "nan", "NaN", "-nan", "-NaN", "null", "NULL", "None", "<NA>", "#N/A", "#NA", "#N/A N/A",
-    "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN",
-}  # fmt: skip
+    "",
+    "NA",
+    "N/A",
+    "n/a",
+    "nan",
+    "NaN",
+    "-nan",
+    "-NaN",
+    "null",
+    "NULL",
+    "None",
+    "<NA>",
+    "#N/A",
+    "#NA",
+    "#N/A N/A",
+    "1.#IND",
+    "-1.#IND",
+    "1.#QNAN",
+    "-1.#QNAN",
+}
 NO_LABELS = {
     "?",
     "NAN",
@@ -72,21 +97,23 @@ QUANTITY = re.compile(
 class CSV:
     """A text table with a header line, or a Parquet file (``.parquet``, ``.pq``).
 
-    Rows are put into the order of `fixed_order` (keyed by the name, independent of the seed); the last
-    rint(rows·test_share) of them are the test set.
+    Rows are put into the order of `fixed_order` (keyed by the name, independent of the seed); the
+    last rint(rows·test_share) of them are the test set.
 
     Args:
         name: id of the dataset; seeds derive from it.
         path: the file, relative to the working directory.
         target: the column to predict.
-        task: what the target is. ``auto`` takes words, truth values, and at most `MOST_CLASSES` distinct whole
-            numbers for classes, other numbers for regression; text that might be meant as numbers is refused.
+        task: what the target is. ``auto`` takes words, truth values, and at most `MOST_CLASSES`
+            distinct whole numbers for classes, other numbers for regression; text that might be
+            meant as numbers is refused.
         test_share: share of the rows held out for the test.
         drop: columns to leave out.
-        separator: between the columns of a text table: one of `SEPARATORS`, any single character, or ``auto``: the
-            one of comma, semicolon, tab and bar with which the rows are as wide as the header line, or white space.
-        decimal: mark before the decimals of numbers: ``point``, ``comma``, or ``auto``: a comma if a column cannot be
-            read otherwise.
+        separator: between the columns of a text table: one of `SEPARATORS`, any single character,
+            or ``auto``: the one of comma, semicolon, tab and bar with which the rows are as wide as
+            the header line, or white space.
+        decimal: mark before the decimals of numbers: ``point``, ``comma``, or ``auto``: a comma if
+            a column cannot be read otherwise.
     """
 
     name: str
@@ -103,17 +130,18 @@ class CSV:
         """Nothing has to be downloaded."""
         return ()
 
-    def summary(self, validation_share: float) -> Summary:
+    def summary(self, validation_share: float) -> DatasetSummary:
         """Nothing is known before the user's file is read."""
-        return Summary(None, None, None, "your file")
+        return DatasetSummary(None, None, None, "your file")
 
     def load(self, validation_share: float) -> Table:
-        """Read and check the file; inputs and regression targets are standardised by training and validation rows.
+        """Read and check the file; inputs and regression targets are standardised by training and
+        validation rows.
 
         Raises:
-            UserError: no such file or column, names that stand twice, text, missing or much too large values where
-                numbers are needed, too few rows, a target that is constant, does not fit the task or may be meant in
-                two ways, a bad share.
+            UserError: no such file or column, names that stand twice, text, missing or much too
+                large values where numbers are needed, too few rows, a target that is constant, does
+                not fit the task or may be meant in two ways, a bad share.
         """
         path = self._checked_path()
         content = read_bytes(path)
@@ -129,22 +157,33 @@ class CSV:
         values = _numbers(path, inputs, "inputs")
         places = Places(str(path), target, [column.name for column in inputs], "data row")
         shares = (validation_share, self.test_share)
-        options: dict[str, Any] = {"values": content_of(values, targets, 0), "task": task}  # however they are spelt
+        options: dict[str, Any] = {
+            "values": content_of(values, targets, 0),
+            "task": task,
+        }  # however they are spelt
         if predicted.kind == "text" and task == "classification":
             options["labels"] = labels
         table = ordered_table(self.name, values, targets, shares, LOADER, options, places)
-        made = [_about_target(predicted, labels), *_about_inputs(inputs, values), *_about_file(reading, decimal)]
+        made = [
+            _about_target(predicted, labels),
+            *_about_inputs(inputs, values),
+            *_about_file(reading, decimal),
+        ]
         if unseen := [labels[number] for number in unseen_classes(table)]:
             made.append(f"in no training row, so never learned: {_shown(unseen)}")
         return replace(table, label=f"{path.name}: {target}", notice="; ".join(made))
 
-    def _read(self, path: Path, content: bytes, target: str, drop: Sequence[str]) -> tuple[Reading, list[Column], str]:
+    def _read(
+        self, path: Path, content: bytes, target: str, drop: Sequence[str]
+    ) -> tuple[Reading, list[Column], str]:
         """The file, its columns (the target last), and the decimal mark of its numbers."""
         classes = self.task == "classification"
         decimal = DECIMALS[self.decimal]
         reading = read_table(path, content, self.separator, decimal)
         columns = _columns(path, reading, target, drop, decimal)
-        if self.decimal == "auto" and _has_decimal_commas(path, columns[:-1] if classes else columns):
+        if self.decimal == "auto" and _has_decimal_commas(
+            path, columns[:-1] if classes else columns
+        ):
             decimal = ","
             reading = read_table(path, content, self.separator, decimal)
             columns = _columns(path, reading, target, drop, decimal)
@@ -157,7 +196,9 @@ class CSV:
             raise UserError(f"dataset.task={self.task}: {nearest(self.task, TASKS)}")
         if self.decimal not in tuple(DECIMALS):
             raise UserError(f"dataset.decimal={self.decimal}: {nearest(self.decimal, DECIMALS)}")
-        if self.separator not in ("auto", *SEPARATORS) and not re.fullmatch(r'[^"\r\n\w]', str(self.separator)):
+        if self.separator not in ("auto", *SEPARATORS) and not re.fullmatch(
+            r'[^"\r\n\w]', str(self.separator)
+        ):
             allowed = f"auto, {', '.join(SEPARATORS)}, or one character that is no letter, digit or quotation mark"
             raise UserError(f"dataset.separator={self.separator}: allowed: {allowed}")
         return checks.path("dataset.path", self.path)
@@ -165,7 +206,9 @@ class CSV:
     def _dropped(self) -> list[str]:
         names = [self.drop] if isinstance(self.drop, str | int) else self.drop or []
         if not isinstance(names, list | tuple):
-            raise UserError(f"dataset.drop={names}: must be a list of columns, as in dataset.drop=[a,b]")
+            raise UserError(
+                f"dataset.drop={names}: must be a list of columns, as in dataset.drop=[a,b]"
+            )
         return sorted({clean_name(str(name)) for name in names})
 
 
@@ -202,7 +245,9 @@ class Column:
         return f"data row {row + 1} of {self.name!r} is {str(self.values[row])!r}"
 
 
-def _columns(path: Path, reading: Reading, target: str, drop: Sequence[str], decimal: str) -> list[Column]:
+def _columns(
+    path: Path, reading: Reading, target: str, drop: Sequence[str], decimal: str
+) -> list[Column]:
     """Input columns and, last, the target column.
 
     Raises:
@@ -211,7 +256,9 @@ def _columns(path: Path, reading: Reading, target: str, drop: Sequence[str], dec
     frame, names = reading.frame, list(reading.frame.columns)
     if target not in names:
         if target in reading.index:
-            raise UserError(f"{path}: dataset.target={target} is the index of the table; save it with reset_index()")
+            raise UserError(
+                f"{path}: dataset.target={target} is the index of the table; save it with reset_index()"
+            )
         raise UserError(f"{path} has no column dataset.target={target}: {nearest(target, names)}")
     for name in drop:
         if name not in names and name not in reading.index:
@@ -228,7 +275,9 @@ def _columns(path: Path, reading: Reading, target: str, drop: Sequence[str], dec
                 f"the header line, or leave it out with {_dropping([name])}"
             )
     if len(frame) < MINIMUM_ROWS:
-        raise UserError(f"{path} has {counted(len(frame), 'row')}; at least {MINIMUM_ROWS} are needed")
+        raise UserError(
+            f"{path} has {counted(len(frame), 'row')}; at least {MINIMUM_ROWS} are needed"
+        )
     return [_column(name, frame[name], decimal) for name in (*inputs, target)]
 
 
@@ -251,16 +300,22 @@ def _column(name: str, cells: pd.Series, decimal: str) -> Column:
     if odd is None:
         return replace(column, kind="numbers", values=_converted(column, decimal))
     if column.first(lambda cell: cell.lower() not in ("true", "false")) is None:
-        return replace(column, kind="truth", values=np.array([cell.lower() == "true" for cell in text]))
+        return replace(
+            column, kind="truth", values=np.array([cell.lower() == "true" for cell in text])
+        )
     return replace(column, odd=odd)
 
 
 def _converted(column: Column, decimal: str) -> np.ndarray:
     """Numbers in text; whole ones stay whole, so that those too long for float64 can be told."""
     cells = [str(cell).replace(decimal, ".") for cell in column.values]
-    whole = all(len(cells[row]) <= DIGITS and cells[row].lstrip("+-").isdecimal() for row in column.words)
+    whole = all(
+        len(cells[row]) <= DIGITS and cells[row].lstrip("+-").isdecimal() for row in column.words
+    )
     kind: type = int if whole else float
-    converted = [kind(0) if gone else kind(cell) for cell, gone in zip(cells, column.missing, strict=True)]
+    converted = [
+        kind(0) if gone else kind(cell) for cell, gone in zip(cells, column.missing, strict=True)
+    ]
     return np.array(converted, dtype=object if whole else np.float64)
 
 
@@ -333,7 +388,9 @@ def _classes(path: Path, target: Column) -> tuple[np.ndarray, list[str]]:
 
 
 def _no_labels(cells: np.ndarray) -> np.ndarray:
-    """Which cells of text are marks for missing values, (N,): known ones, and marks such as - or . among words."""
+    """Which cells of text are marks for missing values, (N,): known ones, and marks such as - or .
+    among words.
+    """
     words = np.array([any(map(str.isalnum, cell)) for cell in cells])
     return np.isin(cells, list(NO_LABELS)) | (~words if words.any() else np.zeros(len(cells), bool))
 
@@ -350,11 +407,15 @@ def _numbers(path: Path, columns: Sequence[Column], role: Role) -> np.ndarray:
     _no_missing(path, columns, role)
     for column in columns:
         _representable(path, column, role)
-    return np.ascontiguousarray(np.stack([column.values.astype(np.float64) for column in columns], axis=1))
+    return np.ascontiguousarray(
+        np.stack([column.values.astype(np.float64) for column in columns], axis=1)
+    )
 
 
 def _representable(path: Path, column: Column, role: Role) -> None:
-    """Refuse numbers that a training cannot use: too large for float32, or whole with more digits than float64 has."""
+    """Refuse numbers that a training cannot use: too large for float32, or whole with more digits
+    than float64 has.
+    """
     size = np.abs(column.values.astype(np.float64))
     if size.max() >= LARGEST:
         wrong, why = size >= LARGEST, f"is too large (allowed: up to {LARGEST:g} in size)"
@@ -365,7 +426,11 @@ def _representable(path: Path, column: Column, role: Role) -> None:
         return
     if wrong.any():
         row = int(np.argmax(wrong))
-        ways = f"leave the row out, or the column with {_dropping([column.name])}" if role == "inputs" else "correct it"
+        ways = (
+            f"leave the row out, or the column with {_dropping([column.name])}"
+            if role == "inputs"
+            else "correct it"
+        )
         raise UserError(
             f"{path}: column {column.name!r}, data row {row + 1}: {column.values[row]} {why}"
             f"{_more(int(wrong.sum()))}; a key, or a mark for missing values? Then {ways}"
@@ -378,7 +443,9 @@ def _more(count: int) -> str:
 
 def _about_text(path: Path, columns: Sequence[Column], role: Role, row: int) -> str:
     names = [column.name for column in columns]
-    plain = "1234.5" if columns[0].decimal == "." else "1234,5 (there are decimal commas in the file)"
+    plain = (
+        "1234.5" if columns[0].decimal == "." else "1234,5 (there are decimal commas in the file)"
+    )
     ways = {
         "inputs": f"write plain numbers such as {plain}, or leave out with {_dropping(names)}",
         "target": f"write plain numbers such as {plain}, or set dataset.task=classification if these are classes",
@@ -404,7 +471,9 @@ def _no_missing(path: Path, columns: Sequence[Column], role: Role) -> None:
     column = columns[number]
     kind = "missing" if column.missing[row] else "infinite"
     cell = column.values[row] if column.kind == "text" and column.values[row] else ""
-    ways = "fill it in or remove the row" + (", or leave columns out with dataset.drop" if role == "inputs" else "")
+    ways = "fill it in or remove the row" + (
+        ", or leave columns out with dataset.drop" if role == "inputs" else ""
+    )
     raise UserError(
         f"{path}: {kind} value{f' ({cell})' if cell else ''} in column {column.name!r}, data row {row + 1} "
         f"({bad.sum()} missing or infinite in the {role}); {ways}"

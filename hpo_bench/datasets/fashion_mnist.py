@@ -1,4 +1,6 @@
-"""Fashion-MNIST: 28 x 28 grey images of clothes in ten classes, in four gzip-compressed idx files."""
+"""Fashion-MNIST: 28 x 28 grey images of clothes in ten classes, in four gzip-compressed idx
+files.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from hpo_bench.datasets.base import Table
+from hpo_bench.core.table import Table
 from hpo_bench.datasets.images import checked_labels, image_table, parts_of
 from hpo_bench.datasets.preparation import moments
-from hpo_bench.datasets.sources import RemoteFile, Summary, fetch
+from hpo_bench.datasets.sources import DatasetSummary, RemoteFile, fetch
 from hpo_bench.errors import UserError
 
 LOADER = "fashion_mnist/1"
@@ -23,10 +25,11 @@ BYTES = 0x08  # idx's code for unsigned bytes
 
 @dataclass(frozen=True)
 class FashionMNIST:
-    """Images as rows of pixels, in the published order: the last of the training files' rows are for validation.
+    """Images as rows of pixels, in the published order: the last of the training files' rows are
+    for validation.
 
-    Each of the pixels is standardised by its mean and unbiased std over training and validation rows; one that is
-    constant there becomes 0.
+    Each of the pixels is standardised by its mean and unbiased std over training and validation
+    rows; one that is constant there becomes 0.
 
     Args:
         name: id of the dataset; seeds derive from it.
@@ -49,27 +52,30 @@ class FashionMNIST:
         """What has to be downloaded."""
         return (self.training_images, self.training_labels, self.test_images, self.test_labels)
 
-    def summary(self, validation_share: float) -> Summary:
+    def summary(self, validation_share: float) -> DatasetSummary:
         """What the dataset holds, without reading it."""
         parts = parts_of(self.training_and_validation, self.test, validation_share)
-        return Summary(sum(parts), math.prod(self.image), parts, self.training_images.origin)
+        return DatasetSummary(sum(parts), math.prod(self.image), parts, self.training_images.origin)
 
     def load(self, validation_share: float) -> Table:
         """Load, downloading on first use: images (N, pixels) uint8, about a second.
 
         Raises:
-            UserError: no such share, files missing and offline, damaged, or not what was promised above.
+            UserError: no such share, files missing and offline, damaged, or not what was promised
+                above.
         """
         known = self.training_and_validation
         parts = parts_of(known, self.test, validation_share)
-        images = np.concatenate([
-            self._images(self.training_images, known), self._images(self.test_images, self.test)
-        ])  # fmt: skip
-        labels = np.concatenate([
-            self._labels(self.training_labels, known), self._labels(self.test_labels, self.test)
-        ])  # fmt: skip
+        images = np.concatenate(
+            [self._images(self.training_images, known), self._images(self.test_images, self.test)]
+        )
+        labels = np.concatenate(
+            [self._labels(self.training_labels, known), self._labels(self.test_labels, self.test)]
+        )
         content = {"files": [file.sha256 for file in self.files]}
-        return image_table(self.name, images, labels, parts, moments(images, known), LOADER, content)
+        return image_table(
+            self.name, images, labels, parts, moments(images, known), LOADER, content
+        )
 
     def _images(self, file: RemoteFile, rows: int) -> np.ndarray:
         return read_idx(fetch(self.name, file), (rows, *self.image)).reshape(rows, -1)
@@ -82,8 +88,8 @@ class FashionMNIST:
 def read_idx(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     """The bytes of a gzip-compressed idx file, as a read-only array.
 
-    Two zero bytes, the type of the entries, the number of dimensions, each of them in four bytes (the highest first),
-    then the entries.
+    Two zero bytes, the type of the entries, the number of dimensions, each of them in four bytes
+    (the highest first), then the entries.
 
     Raises:
         UserError: not such a file, or of another shape.

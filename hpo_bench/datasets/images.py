@@ -1,4 +1,6 @@
-"""What the sets of images share: rows as published, kept as uint8, standardised on their way to the device."""
+"""What the sets of images share: rows as published, kept as uint8, standardised on their way to the
+device.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from hpo_bench.datasets.base import Table
+from hpo_bench.core.table import Table
 from hpo_bench.datasets.preparation import fingerprint, split
 from hpo_bench.errors import UserError
 

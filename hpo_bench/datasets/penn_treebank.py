@@ -1,4 +1,6 @@
-"""Penn Treebank in Mikolov's preparation: three texts, one sentence a line, as parallel columns of word numbers."""
+"""Penn Treebank in Mikolov's preparation: three texts, one sentence a line, as parallel columns of
+word numbers.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from hpo_bench.datasets.base import Table
+from hpo_bench.core.table import Table
 from hpo_bench.datasets.preparation import fingerprint, split
-from hpo_bench.datasets.sources import RemoteFile, Summary, fetch
+from hpo_bench.datasets.sources import DatasetSummary, RemoteFile, fetch
 from hpo_bench.errors import UserError
 
 LOADER = "penn_treebank/1"
@@ -20,15 +22,19 @@ END = "<eos>"  # follows every line
 class PennTreebank:
     """Next-word prediction: a row is one time step of ``columns`` sequences that run in parallel.
 
-    The texts for training and validation, joined, are cut into ``columns`` pieces of equal length (left-over words are
-    dropped); row t has the t-th word of each piece as inputs and the words after them as targets. The last rows are for
-    validation: the end of each piece, not the published validation text. The test text is cut likewise.
+    The texts for training and validation, joined, are cut into ``columns`` pieces of equal length
+    (left-over words are dropped); row t has the t-th word of each piece as inputs and the words
+    after them as targets. The last rows are for
+    validation: the end of each piece, not the published validation text. The test text is cut
+        likewise.
 
     Args:
         name: id of the dataset; seeds derive from it.
         training_text, validation_text, test_text: the three files.
-        training_and_validation, test: words of the joined texts and of the test text, each line's `END` included.
-        words: different words in all of them. Their numbers are their places in the list sorted by code points.
+        training_and_validation, test: words of the joined texts and of the test text, each line's
+            `END` included.
+        words: different words in all of them. Their numbers are their places in the list sorted by
+            code points.
         columns: sequences that run in parallel.
     """
 
@@ -46,36 +52,53 @@ class PennTreebank:
         """What has to be downloaded."""
         return (self.training_text, self.validation_text, self.test_text)
 
-    def summary(self, validation_share: float) -> Summary:
+    def summary(self, validation_share: float) -> DatasetSummary:
         """What the dataset holds, without reading it; rows are time steps."""
         parts = self._parts(validation_share)
-        return Summary(sum(parts), self.columns, parts, self.training_text.origin)
+        return DatasetSummary(sum(parts), self.columns, parts, self.training_text.origin)
 
     def _parts(self, validation_share: float) -> tuple[int, int, int]:
-        known, test = (words // self.columns - 1 for words in (self.training_and_validation, self.test))
+        known, test = (
+            words // self.columns - 1 for words in (self.training_and_validation, self.test)
+        )
         return (*split(known, validation_share), test)
 
     def load(self, validation_share: float) -> Table:
-        """Load, downloading on first use: inputs and targets (steps, columns) int64, about a second.
+        """Load, downloading on first use: inputs and targets (steps, columns) int64, about a
+        second.
 
         Raises:
-            UserError: no such share, files missing and offline, damaged, or not what was promised above.
+            UserError: no such share, files missing and offline, damaged, or not what was promised
+                above.
         """
         parts = self._parts(validation_share)
         paths = [fetch(self.name, file) for file in self.files]
         training, validation, test = (read_words(path) for path in paths)
-        numbers = {word: number for number, word in enumerate(sorted({*training, *validation, *test}))}
+        numbers = {
+            word: number for number, word in enumerate(sorted({*training, *validation, *test}))
+        }
         self._check(paths, len(training) + len(validation), len(test), len(numbers))
-        pieces = [side_by_side(numbered(text, numbers), self.columns) for text in ([*training, *validation], test)]
+        pieces = [
+            side_by_side(numbered(text, numbers), self.columns)
+            for text in ([*training, *validation], test)
+        ]
         inputs = np.concatenate([piece[:-1] for piece in pieces])
         targets = np.concatenate([piece[1:] for piece in pieces])
-        content = {"files": [file.sha256 for file in self.files], "columns": self.columns, "parts": parts}
+        content = {
+            "files": [file.sha256 for file in self.files],
+            "columns": self.columns,
+            "parts": parts,
+        }
         digest = fingerprint(LOADER, content)
         return Table(self.name, "language", inputs, targets, *parts, self.words, 1.0, digest)
 
     def _check(self, paths: list[Path], known: int, test: int, words: int) -> None:
         for found, expected, what in (
-            (known, self.training_and_validation, f"{paths[0]} and {paths[1].name} hold {known} words"),
+            (
+                known,
+                self.training_and_validation,
+                f"{paths[0]} and {paths[1].name} hold {known} words",
+            ),
             (test, self.test, f"{paths[2]} holds {test} words"),
             (words, self.words, f"{paths[0]} and the texts beside it have {words} different words"),
         ):
@@ -103,6 +126,8 @@ def numbered(text: list[str], numbers: dict[str, int]) -> np.ndarray:
 
 
 def side_by_side(stream: np.ndarray, columns: int) -> np.ndarray:
-    """Cut (N,) into ``columns`` consecutive pieces of N // columns, (N // columns, columns); the rest is dropped."""
+    """Cut (N,) into ``columns`` consecutive pieces of N // columns, (N // columns, columns); the
+    rest is dropped.
+    """
     steps = len(stream) // columns
     return stream[: steps * columns].reshape(columns, steps).T

@@ -12,12 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from hpo_bench.datasets.base import Table, Task
+from hpo_bench.core.table import Table, Task
 from hpo_bench.errors import UserError
 
 BLOCK = 1 << 21  # numbers that are converted to float64 at a time
-LARGEST = 3.4e38  # numbers from here on do not fit into float32: marks for missing values, as -1.797e308 or -3.403e38
-FARTHEST = 1e18  # standard deviations: the square of what lies farther off does not fit into float32
+# Numbers from here on do not fit into float32: marks for missing values, as -1.797e308 or
+# -3.403e38.
+LARGEST = 3.4e38
+FARTHEST = (
+    1e18  # standard deviations: the square of what lies farther off does not fit into float32
+)
 MARGIN = 1e6  # by which squared errors may differ from the variance of the target
 FILLED = 1e6  # marks for missing values, as 1e20 or -99999999, are larger than this
 TINY = 1e-150  # a standard deviation below lost digits when its square was taken
@@ -51,23 +55,27 @@ class Places:
 
 
 def fixed_order(name: str, rows: int) -> np.ndarray:
-    """The order (rows,) in which a dataset without a published one is read: the same for every seed and machine.
+    """The order (rows,) in which a dataset without a published one is read: the same for every seed
+    and machine.
 
-    Row numbers sorted by the raw 64-bit output of NumPy's Philox, keyed by the first 16 bytes of SHA-256 of
-    ``hpo-bench/order/NAME``. NumPy promises the raw stream for ever, which it does not for ``permutation``.
-    """
+    Row numbers sorted by the raw 64-bit output of NumPy's Philox, keyed by the first 16 bytes of
+    SHA-256 of ``hpo-bench/order/NAME``. NumPy promises the raw stream for ever, which it does not
+    for ``permutation``."""
     key = int.from_bytes(hashlib.sha256(f"hpo-bench/order/{name}".encode()).digest()[:16], "big")
     return np.argsort(np.random.Philox(key=key).random_raw(rows), kind="stable")
 
 
 def split(rows: int, validation_share: float) -> tuple[int, int]:
-    """Cut ``rows`` training and validation rows into (training, validation): rint(rows·(1 - share)) and the rest.
+    """Cut ``rows`` training and validation rows into (training, validation): rint(rows·(1 - share))
+    and the rest.
 
     Raises:
         UserError: the share is not strictly between 0 and 1, or one part would be empty.
     """
     if not _is_share(validation_share):
-        raise UserError(f"validation_share={validation_share} is not allowed: it must lie strictly between 0 and 1")
+        raise UserError(
+            f"validation_share={validation_share} is not allowed: it must lie strictly between 0 and 1"
+        )
     training = int(np.rint(rows * (1 - validation_share)))
     if not 0 < training < rows:
         part = "training" if training == 0 else "validation"
@@ -82,10 +90,13 @@ def holdout(rows: int, test_share: float) -> int:
     """Number of test rows: rint(rows·share).
 
     Raises:
-        UserError: the share is not strictly between 0 and 1, or leaves no test row or fewer than two others.
+        UserError: the share is not strictly between 0 and 1, or leaves no test row or fewer than
+            two others.
     """
     if not _is_share(test_share):
-        raise UserError(f"dataset.test_share={test_share} is not allowed: it must lie strictly between 0 and 1")
+        raise UserError(
+            f"dataset.test_share={test_share} is not allowed: it must lie strictly between 0 and 1"
+        )
     test = int(np.rint(rows * test_share))
     if not 0 < test <= rows - 2:
         what = "no test row" if test == 0 else "fewer than two training and validation rows"
@@ -101,11 +112,13 @@ def _is_share(value: object) -> bool:
 
 
 def standardise(values: np.ndarray, fitted: int) -> tuple[np.ndarray, np.ndarray]:
-    """Centre and scale the columns of ``values`` (N, d) by mean and unbiased std of the first ``fitted`` rows.
+    """Centre and scale the columns of ``values`` (N, d) by mean and unbiased std of the first
+    ``fitted`` rows.
 
-    DIFFERENCE: the released code standardises in float32 and keeps the scale 1 where a computed std is exactly 0. Here
-    all is float64, and a column is constant if its max is its min: the float64 std of Naval's constant column 11 is
-    not 0 (`tests/datasets/test_uci.py` and `test_preparation.py` hold both).
+    DIFFERENCE: the released code standardises in float32 and keeps the scale 1 where a computed std
+        is exactly 0. Here
+    all is float64, and a column is constant if its max is its min: the float64 std of Naval's
+    constant column 11 is not 0 (`tests/datasets/test_uci.py` and `test_preparation.py` hold both).
 
     Returns:
         The standardised values (N, d) and the scale of each column (d,), both float64.
@@ -122,17 +135,21 @@ def standardise(values: np.ndarray, fitted: int) -> tuple[np.ndarray, np.ndarray
     return (values - centre) / scale, scale
 
 
-def moments(values: np.ndarray, fitted: int, shared: tuple[int, ...] = ()) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and unbiased std of the entries of the first ``fitted`` rows, without a float64 copy of them all.
+def moments(
+    values: np.ndarray, fitted: int, shared: tuple[int, ...] = ()
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and unbiased std of the entries of the first ``fitted`` rows, without a float64 copy of
+    them all.
 
     Args:
-        values: (N, …) uint8 or floating-point. Of uint8, both follow from sums of integers: only the last operations
-            round.
-        shared: axes of one row (0 is its first) whose entries have one mean and std in common, as the pixels of an
-            image's channel.
+        values: (N, …) uint8 or floating-point. Of uint8, both follow from sums of integers: only
+            the last operations round.
+        shared: axes of one row (0 is its first) whose entries have one mean and std in common, as
+            the pixels of an image's channel.
 
     Returns:
-        Centre and scale, float64, broadcastable against one row; the scale of what is constant is 1.
+        Centre and scale, float64, broadcastable against one row; the scale of what is constant is
+        1.
     """
     axes = (0, *(axis + 1 for axis in shared))
     known = values[:fitted]
@@ -142,7 +159,9 @@ def moments(values: np.ndarray, fitted: int, shared: tuple[int, ...] = ()) -> tu
     if tiny.any():
         largest = np.where(tiny, np.abs(known).max(axis=axes, keepdims=True)[0], 1.0)
         scale = np.where(tiny, _float_moments(known / largest, axes)[1] * largest, scale)
-    return np.where(constant, known.min(axis=axes, keepdims=True)[0], centre), np.where(constant, 1.0, scale)
+    return np.where(constant, known.min(axis=axes, keepdims=True)[0], centre), np.where(
+        constant, 1.0, scale
+    )
 
 
 def _integer_moments(known: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
@@ -153,15 +172,23 @@ def _integer_moments(known: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarr
         total = total + exact.sum(axis=axes, keepdims=True)[0]
         squares = squares + np.square(exact, out=exact).sum(axis=axes, keepdims=True)[0]
     count = int(np.prod([known.shape[axis] for axis in axes]))
-    total, squares = total.astype(np.int64).astype(object), squares.astype(np.int64).astype(object)  # Python's integers
+    total, squares = (
+        total.astype(np.int64).astype(object),
+        squares.astype(np.int64).astype(object),
+    )  # Python's integers
     variance = (count * squares - total * total) / (count * (count - 1))
     return (total / count).astype(np.float64), np.sqrt(variance.astype(np.float64))
 
 
 def _float_moments(known: np.ndarray, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     count = int(np.prod([known.shape[axis] for axis in axes]))
-    centre = sum(block.sum(axis=axes, keepdims=True, dtype=np.float64)[0] for block in _blocks(known)) / count
-    squares = sum(np.square(block - centre).sum(axis=axes, keepdims=True)[0] for block in _blocks(known))
+    centre = (
+        sum(block.sum(axis=axes, keepdims=True, dtype=np.float64)[0] for block in _blocks(known))
+        / count
+    )
+    squares = sum(
+        np.square(block - centre).sum(axis=axes, keepdims=True)[0] for block in _blocks(known)
+    )
     return np.asarray(centre), np.sqrt(squares / (count - 1))
 
 
@@ -193,7 +220,8 @@ def check_varies(targets: np.ndarray, places: Places) -> None:
 
 
 def check_standardised(values: np.ndarray, cell: Callable[[int, int], str]) -> None:
-    """Refuse rows (N, d) that lie so far from those they were standardised by that their squares overflow.
+    """Refuse rows (N, d) that lie so far from those they were standardised by that their squares
+    overflow.
 
     Args:
         cell: how a message calls the cell in a row and a column.
@@ -211,8 +239,11 @@ def check_standardised(values: np.ndarray, cell: Callable[[int, int], str]) -> N
     )
 
 
-def check_told_apart(values: np.ndarray, standardised: np.ndarray, cell: Callable[[int, int], str]) -> None:
-    """Refuse a column in which one value is so large that the others are the same beside it, in float32.
+def check_told_apart(
+    values: np.ndarray, standardised: np.ndarray, cell: Callable[[int, int], str]
+) -> None:
+    """Refuse a column in which one value is so large that the others are the same beside it, in
+    float32.
 
     Args:
         values, standardised: (N, d), the rows that the columns were standardised by.
@@ -233,23 +264,27 @@ def check_told_apart(values: np.ndarray, standardised: np.ndarray, cell: Callabl
 
 
 def check_table(table: Table, precision: str) -> None:
-    """Refuse a table that would only show in mid-training, or in the results, what is wrong with it.
+    """Refuse a table that would only show in mid-training, or in the results, what is wrong with
+    it.
 
     Args:
         precision: of the training, ``float32`` or ``float64``.
 
     Raises:
-        UserError: not a `Table`, parts that are empty or do not sum to its rows, numbers that are not finite in this
-            precision, class numbers that the model has no output for, a scale whose square is lost.
+        UserError: not a `Table`, parts that are empty or do not sum to its rows, numbers that are
+            not finite in this precision, class numbers that the model has no output for, a scale
+            whose square is lost.
     """
     if not isinstance(table, Table):
         raise UserError(
-            f"dataset.source: load gave a {type(table).__name__}, needed is a hpo_bench.datasets.base.Table"
+            f"dataset.source: load gave a {type(table).__name__}, needed is a hpo_bench.core.table.Table"
         )
     parts = {"training": table.training, "validation": table.validation, "test": table.test}
     for name, rows in parts.items():
         if rows < 1:
-            raise UserError(f"dataset {table.name}: it has {rows} {name} rows; at least 1 is needed")
+            raise UserError(
+                f"dataset {table.name}: it has {rows} {name} rows; at least 1 is needed"
+            )
     lengths = (len(table.inputs), len(table.targets), sum(parts.values()))
     if len(set(lengths)) > 1:
         raise UserError(
@@ -264,7 +299,10 @@ def check_table(table: Table, precision: str) -> None:
                 f"dataset {table.name}: {values[tuple(at)]} in the {what}, row {at[0]} (from 0) of training, "
                 f"validation and test in this order, is not a finite number in precision={precision}"
             )
-    if table.task == "classification" and not 0 <= table.targets.min() <= table.targets.max() < table.outputs:
+    if (
+        table.task == "classification"
+        and not 0 <= table.targets.min() <= table.targets.max() < table.outputs
+    ):
         raise UserError(
             f"dataset {table.name}: classes from {table.targets.min()} to {table.targets.max()}; allowed: 0 to "
             f"{table.outputs - 1}"
@@ -298,7 +336,8 @@ def make_table(
         order: row of the source that each row was; as they are unless given.
 
     Raises:
-        UserError: a target that is constant where it is learned from, a value that is out of all proportion.
+        UserError: a target that is constant where it is learned from, a value that is out of all
+            proportion.
     """
     training, validation, test = parts
     known = training + validation
@@ -312,12 +351,14 @@ def make_table(
         targets, scale = _standardised(targets[:, None], known, partial(_cell, of_target, order))
         outputs, target_scale = 1, float(scale[0])
     task: Task = "classification" if targets.dtype == np.int64 else "regression"
-    return Table(name, task, inputs, targets, training, validation, test, outputs, target_scale, fingerprint)
+    return Table(
+        name, task, inputs, targets, training, validation, test, outputs, target_scale, fingerprint
+    )
 
 
 def _standardised(
     values: np.ndarray, known: int, cell: Callable[[int, int], str]
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+) -> tuple[np.ndarray, np.ndarray]:
     """See `standardise`; values that are out of all proportion are refused."""
     standardised, scale = standardise(values, known)
     check_standardised(standardised, cell)
@@ -338,7 +379,8 @@ def ordered_table(
     content: Mapping[str, Any],
     places: Places | None = None,
 ) -> Table:
-    """A table from rows without a published order: `fixed_order`, the last rows for the test, then `make_table`.
+    """A table from rows without a published order: `fixed_order`, the last rows for the test, then
+    `make_table`.
 
     Args:
         inputs, targets: as in `make_table`.
@@ -357,7 +399,8 @@ def ordered_table(
 
 
 def content_of(inputs: np.ndarray, targets: np.ndarray, test: int, options: str = "") -> str:
-    """SHA-256 (hex) over the values of a table's rows, in their order and before they are standardised.
+    """SHA-256 (hex) over the values of a table's rows, in their order and before they are
+    standardised.
 
     Args:
         test: how many of the last rows are for the test.
@@ -372,6 +415,8 @@ def content_of(inputs: np.ndarray, targets: np.ndarray, test: int, options: str 
 
 
 def fingerprint(loader: str, content: Mapping[str, Any]) -> str:
-    """SHA-256 (hex) over the loader's name and version and everything else that decides a table's numbers."""
+    """SHA-256 (hex) over the loader's name and version and everything else that decides a table's
+    numbers.
+    """
     text = json.dumps({"loader": loader, **content}, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()

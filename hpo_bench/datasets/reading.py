@@ -1,9 +1,8 @@
 """Files of one's own as tables: what stands in them, without repairs that nobody asked for.
 
-pandas numbers a column name that stands twice, names columns without a name, takes a column that has none for row
-numbers, and fills short rows. Here the header line and the width of every row are read and checked first; pandas only
-turns the cells into numbers.
-"""
+pandas numbers a column name that stands twice, names columns without a name, takes a column that
+has none for row numbers, and fills short rows. Here the header line and the width of every row are
+read and checked first; pandas only turns the cells into numbers."""
 
 from __future__ import annotations
 
@@ -29,7 +28,9 @@ SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|", "space": 
 TRIED = ("comma", "semicolon", "tab", "bar")  # in this order where several fit equally well
 LOOKED_AT = 1 << 16  # characters from which the separator is found
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-NAMELESS = re.compile(r"Unnamed: \d+(_level_\d+)?")  # what pandas calls, and writes for, a column without a name
+NAMELESS = re.compile(
+    r"Unnamed: \d+(_level_\d+)?"
+)  # what pandas calls, and writes for, a column without a name
 PARQUET = b"PAR1"
 OTHER_FILES = {  # by their first bytes
     b"\x1f\x8b": "compressed (gzip); unpack it first",
@@ -39,7 +40,9 @@ OTHER_FILES = {  # by their first bytes
     b"\x28\xb5\x2f\xfd": "compressed (zstd); unpack it first",
     b"\xd0\xcf\x11\xe0": "an Excel workbook; save the table as CSV",
 }
-INVISIBLE = "\ufeff\u200b"  # byte-order mark and zero-width blank: not what str.strip takes for blanks
+INVISIBLE = (
+    "\ufeff\u200b"  # byte-order mark and zero-width blank: not what str.strip takes for blanks
+)
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,10 @@ class Reading:
     """A table as its file has it.
 
     Args:
-        frame: columns of numbers and truth values, and of text where a cell is neither; names are stripped of blanks
-            around them. A column without a name is called as `NAMELESS` says.
-        separator: what was found between the columns, a name of `SEPARATORS` or a character; None for Parquet.
+        frame: columns of numbers and truth values, and of text where a cell is neither; names are
+            stripped of blanks around them. A column without a name is called as `NAMELESS` says.
+        separator: what was found between the columns, a name of `SEPARATORS` or a character; None
+            for Parquet.
         index: columns that pandas wrote as the index of the table; they are not in ``frame``.
     """
 
@@ -67,7 +71,9 @@ def read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:
-        raise UserError(f"dataset.path={path}: no such file (working directory {Path.cwd()})") from None
+        raise UserError(
+            f"dataset.path={path}: no such file (working directory {Path.cwd()})"
+        ) from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else None
         raise UserError(f"dataset.path={path} cannot be read: {reason or error}") from None
@@ -82,8 +88,8 @@ def read_table(path: Path, content: bytes, separator: str, decimal: str = ".") -
         decimal: mark before the decimals of numbers in text.
 
     Raises:
-        UserError: it is no table: another kind of file, names that are missing or stand twice, rows of another length
-            than the header line.
+        UserError: it is no table: another kind of file, names that are missing or stand twice, rows
+            of another length than the header line.
     """
     if path.suffix.lower() in (".parquet", ".pq") or content.startswith(PARQUET):
         return _read_parquet(path, content)
@@ -93,7 +99,9 @@ def read_table(path: Path, content: bytes, separator: str, decimal: str = ".") -
 
 
 def clean_name(name: str) -> str:
-    """A column name in one line, without blanks and invisible marks around it, composed as most write it (NFC)."""
+    """A column name in one line, without blanks and invisible marks around it, composed as most
+    write it (NFC).
+    """
     return unicodedata.normalize("NFC", " ".join(name.strip(INVISIBLE).split()).strip(INVISIBLE))
 
 
@@ -121,7 +129,8 @@ def _text(path: Path, content: bytes) -> str:
 
 
 def _found_separator(text: str) -> str:
-    """The separator with which the first rows are as wide as the header line; of several, the most frequent there.
+    """The separator with which the first rows are as wide as the header line; of several, the most
+    frequent there.
 
     It is counted outside quotation marks. White space where none of them stands in the header line.
     """
@@ -134,7 +143,11 @@ def _found_separator(text: str) -> str:
         return len(set(widths if whole else widths[:-1])) == 1
 
     there = [name for name in TRIED if SEPARATORS[name] in header]
-    best = max(there, key=lambda name: (fits(begin, SEPARATORS[name]), header.count(SEPARATORS[name])), default=None)
+    best = max(
+        there,
+        key=lambda name: (fits(begin, SEPARATORS[name]), header.count(SEPARATORS[name])),
+        default=None,
+    )
     if best is not None and (fits(begin, SEPARATORS[best]) or not fits(_tabbed(begin), "\t")):
         return best
     return "space" if re.search(r"\S\s+\S", header) else best or "comma"
@@ -166,15 +179,28 @@ def _read_text(path: Path, text: str, separator: str, decimal: str) -> pd.DataFr
         if rows == 0:
             return pd.DataFrame({name: [] for name in names})
         frame = pd.read_csv(
-            io.StringIO(body), sep=mark, decimal=decimal, header=None, names=list(range(len(names))), index_col=False,
-            na_filter=False, skipinitialspace=True, low_memory=False, engine="c", **_exact(pd.__version__),
-        )  # fmt: skip
+            io.StringIO(body),
+            sep=mark,
+            decimal=decimal,
+            header=None,
+            names=list(range(len(names))),
+            index_col=False,
+            na_filter=False,
+            skipinitialspace=True,
+            low_memory=False,
+            engine="c",
+            **_exact(pd.__version__),
+        )
     except UserError:
         raise
     except (csv.Error, ValueError) as error:
-        raise UserError(f"{path} cannot be read as a table: {' '.join(str(error).split())}") from None
+        raise UserError(
+            f"{path} cannot be read as a table: {' '.join(str(error).split())}"
+        ) from None
     if len(frame) != rows:
-        raise UserError(f"{path} cannot be read as a table: a quotation mark is not closed, or stands inside a value")
+        raise UserError(
+            f"{path} cannot be read as a table: a quotation mark is not closed, or stands inside a value"
+        )
     return frame.set_axis(names, axis="columns")
 
 
@@ -222,13 +248,16 @@ def checked_names(path: Path, header: Sequence[str]) -> list[str]:
     """The names of the columns.
 
     Raises:
-        UserError: one stands twice, or the line seems to be the first row of a table without a header line.
+        UserError: one stands twice, or the line seems to be the first row of a table without a
+            header line.
     """
     names = [clean_name(name) or f"Unnamed: {number}" for number, name in enumerate(header)]
     twice = [name for name, count in Counter(names).items() if count > 1]
     if all(NUMBER.fullmatch(name) for name in names) and (twice or not _count_up(names)):
         shown = ", ".join(names[:5]) + ", …" * (len(names) > 5)
-        raise UserError(f"{path}: the first line holds numbers ({shown}) where the names of the columns are needed")
+        raise UserError(
+            f"{path}: the first line holds numbers ({shown}) where the names of the columns are needed"
+        )
     if twice:
         numbers = [str(number) for number, name in enumerate(names, 1) if name == twice[0]]
         more = f"; so do {', '.join(map(repr, twice[1:5]))}" if twice[1:] else ""
@@ -240,13 +269,23 @@ def checked_names(path: Path, header: Sequence[str]) -> list[str]:
 
 
 def _count_up(names: Sequence[str]) -> bool:
-    """Whether the names are whole numbers that rise by one, as tables without names are often written."""
-    return all(name.isdecimal() for name in names) and all(int(b) == int(a) + 1 for a, b in pairwise(names))
+    """Whether the names are whole numbers that rise by one, as tables without names are often
+    written.
+    """
+    return all(name.isdecimal() for name in names) and all(
+        int(b) == int(a) + 1 for a, b in pairwise(names)
+    )
 
 
 def _exact(version: str) -> dict[str, Any]:
-    """What makes pandas round decimal numbers correctly: from 3.1 on it does by default and deprecates the option."""
-    return {} if tuple(map(int, version.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}
+    """What makes pandas round decimal numbers correctly: from 3.1 on it does by default and
+    deprecates the option.
+    """
+    return (
+        {}
+        if tuple(map(int, version.split(".")[:2])) >= (3, 1)
+        else {"float_precision": "round_trip"}
+    )
 
 
 # --- Parquet ---
@@ -259,12 +298,16 @@ def _read_parquet(path: Path, content: bytes) -> Reading:
     try:
         table = pq.ParquetFile(io.BytesIO(content)).read()
     except (pa.ArrowException, ValueError, OSError) as error:
-        raise UserError(f"{path} cannot be read as a table: {' '.join(str(error).split())}") from None
+        raise UserError(
+            f"{path} cannot be read as a table: {' '.join(str(error).split())}"
+        ) from None
     names = checked_names(path, table.column_names)
     index = _index_columns(table)
     kept = [number for number, name in enumerate(table.column_names) if name not in index]
     frame = table.select(kept).replace_schema_metadata(None).to_pandas(ignore_metadata=True)
-    shown = tuple(clean_name(name) for name in index if not re.fullmatch(r"__index_level_\d+__", name))
+    shown = tuple(
+        clean_name(name) for name in index if not re.fullmatch(r"__index_level_\d+__", name)
+    )
     return Reading(frame.set_axis([names[number] for number in kept], axis="columns"), None, shown)
 
 

@@ -1,12 +1,13 @@
 """Public data files: found in the cache, on a mirror or on the web, always checked by SHA-256.
 
-    $HPO_BENCH_DATA/<dataset>/<upstream file name>           the cache (else $XDG_CACHE_HOME or ~/.cache, /hpo-bench)
-    $HPO_BENCH_DATA_MIRROR/<dataset>/<upstream file name>    a folder or URL that is asked before the public sources
+    $HPO_BENCH_DATA/<dataset>/<upstream file name>           the cache (else $XDG_CACHE_HOME or
+    ~/.cache, /hpo-bench) $HPO_BENCH_DATA_MIRROR/<dataset>/<upstream file name>    a folder or URL
+    that is asked before the public sources
 
 Some files also come with packages of Linux distributions; these are read where they lie.
 
-A download goes to ``<file>.part`` and is renamed once its checksum is right; one that was cut off goes on from there.
-"""
+A download goes to ``<file>.part`` and is renamed once its checksum is right; one that was cut off
+goes on from there."""
 
 from __future__ import annotations
 
@@ -27,9 +28,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from hpo_bench import __version__, locks, notices
+from hpo_bench import __version__
 from hpo_bench.errors import UserError
-from hpo_bench.inherited import expanded, is_terminal, tell, user_cache, variable
+from hpo_bench.system import locks, notices
+from hpo_bench.system.inherited import cache_folder, expanded, is_terminal, tell, variable
 
 TIMEOUT = 30.0  # seconds without a byte
 ATTEMPTS = 3  # in a row that bring nothing new
@@ -50,10 +52,11 @@ class RemoteFile:
         urls: where it is published, tried in this order.
         sha256: of its content (hex).
         size: in bytes.
-        folder: its folder in the cache and on a mirror, where that is not named after the dataset (shared files).
+        folder: its folder in the cache and on a mirror, where that is not named after the dataset
+            (shared files).
         packaged: where packages of Linux distributions put it, gzip-compressed.
-        unpacked_sha256: of its decompressed content (hex), by which a packaged copy is known: packages rewrite the
-            header of gzip files.
+        unpacked_sha256: of its decompressed content (hex), by which a packaged copy is known:
+            packages rewrite the header of gzip files.
     """
 
     name: str
@@ -76,7 +79,7 @@ class RemoteFile:
 
 
 @dataclass(frozen=True)
-class Summary:
+class DatasetSummary:
     """What `hpo-bench data list` shows of a dataset.
 
     Args:
@@ -95,12 +98,6 @@ class _Unavailable(Exception):
     """This place does not have the file or cannot be reached; another one may."""
 
 
-def cache_folder() -> Path:
-    """Where downloads are kept: ``$HPO_BENCH_DATA``, else `user_cache`."""
-    chosen = variable("HPO_BENCH_DATA")
-    return expanded(chosen) if chosen is not None else user_cache()
-
-
 def cached_path(dataset: str, file: RemoteFile, cache: Path | None = None) -> Path:
     """Where ``file`` is kept, whether it is there yet or not.
 
@@ -110,28 +107,43 @@ def cached_path(dataset: str, file: RemoteFile, cache: Path | None = None) -> Pa
     folder = file.folder or dataset
     for part in (folder, file.name):
         if Path(part).is_absolute() or ".." in Path(part).parts or "\0" in part:
-            raise UserError(f"{part!r}: leads out of the data cache; names of datasets and files are parts of a path")
+            raise UserError(
+                f"{part!r}: leads out of the data cache; names of datasets and files are parts of a path"
+            )
     return (cache if cache is not None else cache_folder()) / folder / file.name
 
 
 def present(dataset: str, file: RemoteFile) -> Path | None:
-    """The copy of ``file`` that would be used, in the cache or of a package; unchecked, without reading it."""
+    """The copy of ``file`` that would be used, in the cache or of a package; unchecked, without
+    reading it.
+    """
     places = (cached_path(dataset, file), *map(Path, file.packaged))
     return next((path for path in places if path.is_file()), None)
 
 
 def damaged(dataset: str, file: RemoteFile) -> bool:
-    """Whether the cached copy of ``file`` has another size than it should have; `check` reads it."""
+    """Whether the cached copy of ``file`` has another size than it should have;
+
+    `check` reads it.
+    """
     path = cached_path(dataset, file)
     return path.is_file() and path.stat().st_size != file.size
 
 
 def packaged(file: RemoteFile) -> Path | None:
-    """The copy of ``file`` that a package of the system brought, None where there is none or it is another one.
+    """The copy of ``file`` that a package of the system brought, None where there is none or it is
+    another one.
 
     Costs decompressing it.
     """
-    return next((path for path in map(Path, file.packaged) if _unpacked_sha256(path) == file.unpacked_sha256), None)
+    return next(
+        (
+            path
+            for path in map(Path, file.packaged)
+            if _unpacked_sha256(path) == file.unpacked_sha256
+        ),
+        None,
+    )
 
 
 def _unpacked_sha256(path: Path) -> str:
@@ -178,27 +190,36 @@ def fetch(
     progress: Progress | None = None,
     force: bool = False,
 ) -> Path:
-    """The local path of ``file``, downloaded if it is neither in the cache nor brought by a package of the system.
+    """The local path of ``file``, downloaded if it is neither in the cache nor brought by a package
+    of the system.
 
     Args:
         dataset: id of the dataset, the folder in cache and mirror.
         cache: folder to use instead of `cache_folder`.
         mirror: folder or URL to use instead of ``$HPO_BENCH_DATA_MIRROR``; empty for none.
         progress: shows the download; by default a bar on a terminal, a line elsewhere.
-        force: download even if a copy is there; it is replaced once the new one is complete and right.
+        force: download even if a copy is there; it is replaced once the new one is complete and
+            right.
 
     Raises:
-        UserError: damaged copy in the cache, wrong checksum, file nowhere to be had, or cache not writable.
+        UserError: damaged copy in the cache, wrong checksum, file nowhere to be had, or cache not
+            writable.
     """
     target = cached_path(dataset, file, cache)
     if not force and (path := check(dataset, file, cache) or packaged(file)) is not None:
         locks.clear(target.parent / LOCK)  # a process that was killed may have left it
         return path
-    places = _places(dataset, file, (variable("HPO_BENCH_DATA_MIRROR") or "") if mirror is None else mirror)
+    places = _places(
+        dataset, file, (variable("HPO_BENCH_DATA_MIRROR") or "") if mirror is None else mirror
+    )
     with _writable(target), _alone(target.parent) as lock:
-        if not force and (path := check(dataset, file, cache)) is not None:  # another process was faster
+        if (
+            not force and (path := check(dataset, file, cache)) is not None
+        ):  # another process was faster
             return path
-        part = target.with_name(f"{target.name}.part" if lock.exclusive else f"{target.name}.{os.getpid()}.part")
+        part = target.with_name(
+            f"{target.name}.part" if lock.exclusive else f"{target.name}.{os.getpid()}.part"
+        )
         if force:
             part.unlink(missing_ok=True)
         _first_available(dataset, file, places, part, progress or terminal_progress)
@@ -219,9 +240,13 @@ def _on_mirror(mirror: str, dataset: str, file: RemoteFile) -> Path | str:
         raise UserError(f"HPO_BENCH_DATA_MIRROR={mirror} is no URL: {error}") from None
     if url.scheme in ("http", "https"):
         return f"{mirror.rstrip('/')}/{urllib.parse.quote(name)}/{urllib.parse.quote(file.name)}"
-    folder = Path(urllib.request.url2pathname(url.path)) if url.scheme == "file" else expanded(mirror)
+    folder = (
+        Path(urllib.request.url2pathname(url.path)) if url.scheme == "file" else expanded(mirror)
+    )
     if not folder.is_dir():
-        raise UserError(f"HPO_BENCH_DATA_MIRROR={mirror} is neither a folder nor a URL (http, https or file)")
+        raise UserError(
+            f"HPO_BENCH_DATA_MIRROR={mirror} is neither a folder nor a URL (http, https or file)"
+        )
     return folder / name / file.name
 
 
@@ -244,8 +269,12 @@ def _writable(target: Path) -> Iterator[None]:
 
 
 def _alone(folder: Path) -> locks.Lock:
-    """Wait for other downloads into ``folder`` to end, in this process or another, and say so every few seconds."""
-    return locks.take(folder / LOCK, lambda holder: notices.say(f"waiting for {holder} to download into {folder}"))
+    """Wait for other downloads into ``folder`` to end, in this process or another, and say so every
+    few seconds.
+    """
+    return locks.take(
+        folder / LOCK, lambda holder: notices.say(f"waiting for {holder} to download into {folder}")
+    )
 
 
 def _first_available(
@@ -273,8 +302,13 @@ def _short(place: Path | str) -> str:
     return str(place) if isinstance(place, Path) else (urllib.parse.urlsplit(place).netloc or place)
 
 
-def _bring(dataset: str, file: RemoteFile, place: Path | str, part: Path, progress: Progress) -> None:
-    """Bring ``file`` from one place. Bytes left by an earlier attempt are dropped if the whole turns out wrong."""
+def _bring(
+    dataset: str, file: RemoteFile, place: Path | str, part: Path, progress: Progress
+) -> None:
+    """Bring ``file`` from one place.
+
+    Bytes left by an earlier attempt are dropped if the whole turns out wrong.
+    """
     resumed = _size(part) > 0
     with progress(f"{dataset}/{file.name} from {_short(place)}", file.size) as at:
         if isinstance(place, Path):
@@ -314,10 +348,12 @@ def _copy(source: Path, part: Path, at: Callable[[int], None]) -> None:
 
 
 def _download(url: str, file: RemoteFile, part: Path, at: Callable[[int], None]) -> None:
-    """Download until ``part`` is as long as it should be, or the server says that it has sent everything.
+    """Download until ``part`` is as long as it should be, or the server says that it has sent
+    everything.
 
     Raises:
-        _Unavailable: the server does not have it, or `ATTEMPTS` attempts in a row brought nothing new.
+        _Unavailable: the server does not have it, or `ATTEMPTS` attempts in a row brought nothing
+            new.
     """
     failures = 0
     while True:
@@ -332,7 +368,12 @@ def _download(url: str, file: RemoteFile, part: Path, at: Callable[[int], None])
                 part.unlink()  # left by something else: start again
             elif error.code not in (408, 425, 429) and error.code < 500:
                 raise _Unavailable(reason) from None
-        except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
+        except (
+            urllib.error.URLError,
+            http.client.HTTPException,
+            ConnectionError,
+            TimeoutError,
+        ) as error:
             reason = _reason(error)
         failures = 0 if _size(part) > before else failures + 1
         if failures == ATTEMPTS:
@@ -342,12 +383,19 @@ def _download(url: str, file: RemoteFile, part: Path, at: Callable[[int], None])
 
 def _reason(error: Exception) -> str:
     cause = error.reason if isinstance(error, urllib.error.URLError) else error
-    text = (cause.strerror if isinstance(cause, OSError) else None) or str(cause) or cause.__class__.__name__
+    text = (
+        (cause.strerror if isinstance(cause, OSError) else None)
+        or str(cause)
+        or cause.__class__.__name__
+    )
     return " ".join(text.split())
 
 
 def _receive(url: str, file: RemoteFile, part: Path, at: Callable[[int], None]) -> bool:
-    """One request for what ``part`` lacks. False if the connection ended before all that was announced came."""
+    """One request for what ``part`` lacks.
+
+    False if the connection ended before all that was announced came.
+    """
     start = _size(part)
     if start >= file.size:
         part.unlink()
@@ -355,14 +403,20 @@ def _receive(url: str, file: RemoteFile, part: Path, at: Callable[[int], None]) 
     headers = {"User-Agent": f"hpo-bench/{__version__}", "Accept-Encoding": "identity"}
     if start:
         headers["Range"] = f"bytes={start}-"
-    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT) as response:
-        goes_on = response.status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
+    with urllib.request.urlopen(
+        urllib.request.Request(url, headers=headers), timeout=TIMEOUT
+    ) as response:
+        goes_on = response.status == 206 and response.headers.get("Content-Range", "").startswith(
+            f"bytes {start}-"
+        )
         announced = response.headers.get("Content-Length")
         with part.open("ab" if goes_on else "wb") as writer:
             first = writer.tell()
             _pour(response, writer, file.size, at)
             total = writer.tell()
-    return total >= file.size or (announced is not None and announced.isdecimal() and total - first >= int(announced))
+    return total >= file.size or (
+        announced is not None and announced.isdecimal() and total - first >= int(announced)
+    )
 
 
 def _pour(response: Any, writer: IO[bytes], size: int, at: Callable[[int], None]) -> None:

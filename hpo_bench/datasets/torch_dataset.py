@@ -1,4 +1,7 @@
-"""One's own data as a map-style ``torch.utils.data.Dataset``, read once into arrays. Does not import torch itself."""
+"""One's own data as a map-style ``torch.utils.data.Dataset``, read once into arrays.
+
+Does not import torch itself.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from hpo_bench.datasets.base import Table
+from hpo_bench.core.table import Table
 from hpo_bench.datasets.preparation import (
     FARTHEST,
     FILLED,
@@ -28,7 +31,7 @@ from hpo_bench.datasets.preparation import (
     standardise,
     unseen_classes,
 )
-from hpo_bench.datasets.sources import RemoteFile, Summary
+from hpo_bench.datasets.sources import DatasetSummary, RemoteFile
 from hpo_bench.errors import UserError, described, nearest
 
 LOADER = "torch/1"
@@ -48,18 +51,22 @@ class MapStyle(Protocol):
 
 @dataclass(frozen=True)
 class FromTorch:
-    """Items of ``training`` in the order of `fixed_order`, the last of them for validation; ``test`` as it is.
+    """Items of ``training`` in the order of `fixed_order`, the last of them for validation;
+    ``test`` as it is.
 
-    Inputs are arrays or tensors of one shape; whole or boolean targets are class numbers, others are regressed. Every
-    item is read once, so random augmentation is frozen; inputs keep their own type (uint8, float32 or float64).
+    Inputs are arrays or tensors of one shape; whole or boolean targets are class numbers, others
+    are regressed. Every item is read once, so random augmentation is frozen; inputs keep their own
+    type (uint8, float32 or float64).
 
     Args:
         name: id of the dataset; seeds derive from it.
         training: items for training and validation.
-        test: items for the test; None holds out the last rint(items·test_share) of ``training``, in `fixed_order`.
+        test: items for the test; None holds out the last rint(items·test_share) of ``training``, in
+            `fixed_order`.
         test_share: see ``test``.
-        standardise: inputs by mean and unbiased std of the training and validation items: of each ``entry``, of each
-            ``channel`` (the first axis of an item), or ``none``; then int64 inputs are tokens.
+        standardise: inputs by mean and unbiased std of the training and validation items: of each
+            ``entry``, of each ``channel`` (the first axis of an item), or ``none``; then int64
+            inputs are tokens.
     """
 
     name: str
@@ -73,20 +80,22 @@ class FromTorch:
         """Nothing has to be downloaded."""
         return ()
 
-    def summary(self, validation_share: float) -> Summary:
+    def summary(self, validation_share: float) -> DatasetSummary:
         """Nothing is known before the items are read."""
-        return Summary(None, None, None, "your Dataset")
+        return DatasetSummary(None, None, None, "your Dataset")
 
     def load(self, validation_share: float) -> Table:
         """Read and check all items.
 
         Raises:
-            UserError: not map-style, an item that cannot be read, is no pair, has another shape or type than the first,
-                holds NaN, infinity or numbers out of all proportion; negative classes; a target that is always the
-                same; too few items; a bad share.
+            UserError: not map-style, an item that cannot be read, is no pair, has another shape or
+                type than the first, holds NaN, infinity or numbers out of all proportion; negative
+                classes; a target that is always the same; too few items; a bad share.
         """
         if self.standardise not in STANDARDISE:
-            raise UserError(f"dataset.source.standardise={self.standardise}: {nearest(self.standardise, STANDARDISE)}")
+            raise UserError(
+                f"dataset.source.standardise={self.standardise}: {nearest(self.standardise, STANDARDISE)}"
+            )
         inputs, targets = _read("dataset.source.training", self.training)
         order = fixed_order(self.name, len(inputs))
         inputs, targets = inputs[order], targets[order]
@@ -101,10 +110,13 @@ class FromTorch:
             )
         parts = (*split(len(inputs) - test, validation_share), test)
         digest = fingerprint(
-            LOADER, {"sha256": _digest(inputs, targets), "standardise": self.standardise, "parts": parts}
+            LOADER,
+            {"sha256": _digest(inputs, targets), "standardise": self.standardise, "parts": parts},
         )
         own = len(order) if self.test is not None else None
-        table = _table(self.name, inputs, targets, parts, digest, self.standardise, _Items(order, own))
+        table = _table(
+            self.name, inputs, targets, parts, digest, self.standardise, _Items(order, own)
+        )
         content = content_of(inputs, targets, test, self.standardise)
         return replace(table, content=content, notice=_notice(table, self.standardise))
 
@@ -115,7 +127,8 @@ class _Items:
 
     Args:
         order: of the items of ``training``.
-        own: how many rows are of ``training``, if those after them are of ``test``; None if there is none.
+        own: how many rows are of ``training``, if those after them are of ``test``; None if there
+            is none.
     """
 
     order: np.ndarray
@@ -141,33 +154,56 @@ class _Items:
 
 
 def _table(
-    name: str, inputs: np.ndarray, targets: np.ndarray, parts: tuple[int, int, int], digest: str, how: str,
+    name: str,
+    inputs: np.ndarray,
+    targets: np.ndarray,
+    parts: tuple[int, int, int],
+    digest: str,
+    how: str,
     items: _Items,
-) -> Table:  # fmt: skip
+) -> Table:
     known = parts[0] + parts[1]
     centre, scale = _moments(inputs, known, how)
     if inputs.dtype.kind == "f":
         _check_inputs(inputs, known, centre, scale, items)
     outputs = _classes(targets, known, items) if targets.dtype == np.int64 else 1
-    check_varies(targets[: parts[0] if parts[0] > 1 else known], Places("dataset.source.training", row="item"))
+    check_varies(
+        targets[: parts[0] if parts[0] > 1 else known],
+        Places("dataset.source.training", row="item"),
+    )
     if targets.dtype == np.int64:
-        return Table(name, "classification", inputs, targets, *parts, outputs, 1.0, digest, centre, scale)
+        return Table(
+            name, "classification", inputs, targets, *parts, outputs, 1.0, digest, centre, scale
+        )
     standardised, target_scale = standardise(targets[:, None], known)
     check_standardised(standardised, items.target)
     check_told_apart(targets[:known, None], standardised[:known], items.target)
     return Table(
-        name, "regression", inputs, standardised, *parts, outputs, float(target_scale[0]), digest, centre, scale
+        name,
+        "regression",
+        inputs,
+        standardised,
+        *parts,
+        outputs,
+        float(target_scale[0]),
+        digest,
+        centre,
+        scale,
     )
 
 
 def _check_inputs(
-    inputs: np.ndarray, known: int, centre: np.ndarray | None, scale: np.ndarray | None, items: _Items
-) -> None:  # fmt: skip
-    """See `check_standardised`: first of the largest and the smallest of each entry, and of all only to say which.
+    inputs: np.ndarray,
+    known: int,
+    centre: np.ndarray | None,
+    scale: np.ndarray | None,
+    items: _Items,
+) -> None:
+    """See `check_standardised`: first of the largest and the smallest of each entry, and of all
+    only to say which.
 
-    Then `check_told_apart`, of entries that may have marks for missing values. What is not standardised is held against
-    the same bound.
-    """
+    Then `check_told_apart`, of entries that may have marks for missing values. What is not
+    standardised is held against the same bound."""
     largest, smallest = inputs.max(axis=0), inputs.min(axis=0)
     if centre is None or scale is None:
         _check_size(inputs, np.maximum(np.abs(largest), np.abs(smallest)), items)
@@ -180,10 +216,14 @@ def _check_inputs(
         for row in range(len(inputs)):
             check_standardised(off(inputs[row : row + 1]), partial(items.entry_of, row))
     flat = inputs[:known].reshape(known, -1)
-    centres, scales = (np.broadcast_to(part, inputs.shape[1:]).reshape(-1) for part in (centre, scale))
+    centres, scales = (
+        np.broadcast_to(part, inputs.shape[1:]).reshape(-1) for part in (centre, scale)
+    )
     for entry in np.flatnonzero(np.maximum(flat.max(axis=0), -flat.min(axis=0)) >= FILLED):
         values = flat[:, [entry]].astype(np.float64)
-        check_told_apart(values, (values - centres[entry]) / scales[entry], partial(items.row_of, int(entry)))
+        check_told_apart(
+            values, (values - centres[entry]) / scales[entry], partial(items.row_of, int(entry))
+        )
 
 
 def _check_size(inputs: np.ndarray, largest: np.ndarray, items: _Items) -> None:
@@ -206,7 +246,9 @@ def _notice(table: Table, how: str) -> str:
     return said + f"; in no training item, so never learned: {unseen}" * bool(unseen)
 
 
-def _moments(inputs: np.ndarray, known: int, how: str) -> tuple[np.ndarray | None, np.ndarray | None]:
+def _moments(
+    inputs: np.ndarray, known: int, how: str
+) -> tuple[np.ndarray | None, np.ndarray | None]:
     if how == "none":
         return (np.zeros(1), np.ones(1)) if inputs.dtype == np.uint8 else (None, None)
     if inputs.dtype == np.int64:
@@ -225,7 +267,9 @@ def _classes(targets: np.ndarray, known: int, items: _Items) -> int:
     """
     low, count = int(targets.min()), int(targets[:known].max()) + 1
     if low < 0:
-        raise UserError(f"{items.of(int(targets.argmin()))}: class {low} is not allowed, classes count from 0")
+        raise UserError(
+            f"{items.of(int(targets.argmin()))}: class {low} is not allowed, classes count from 0"
+        )
     if int(targets.max()) >= count:
         raise UserError(
             f"dataset.source.test: class {targets.max()} is not among those of the other items, 0 to {count - 1}"
@@ -276,24 +320,34 @@ def _read(key: str, dataset: MapStyle) -> tuple[np.ndarray, np.ndarray]:
 def _length(key: str, dataset: MapStyle) -> int:
     name = type(dataset).__name__
     if isinstance(dataset, Iterable) and not hasattr(type(dataset), "__getitem__"):
-        raise UserError(f"{key}: {name} can only be gone through; a map-style Dataset, with items by number, is needed")
+        raise UserError(
+            f"{key}: {name} can only be gone through; a map-style Dataset, with items by number, is needed"
+        )
     try:
         count = len(dataset)
     except (TypeError, NotImplementedError):
         raise UserError(f"{key}: {name} has no length; a map-style Dataset is needed") from None
     except (Exception, SystemExit) as error:  # the user's code
-        raise UserError(f"{key}: {name} has no length ({described(error)}); a map-style Dataset is needed") from None
+        raise UserError(
+            f"{key}: {name} has no length ({described(error)}); a map-style Dataset is needed"
+        ) from None
     if count < (MINIMUM_ITEMS if key.endswith("training") else 1):
-        raise UserError(f"{key} has {count} items; at least {MINIMUM_ITEMS} (for the test 1) are needed")
+        raise UserError(
+            f"{key} has {count} items; at least {MINIMUM_ITEMS} (for the test 1) are needed"
+        )
     return count
 
 
 def _room(key: str, count: int, like: np.ndarray) -> np.ndarray:
-    """An array for ``count`` values such as one of them, whatever number a dataset gives as its length."""
+    """An array for ``count`` values such as one of them, whatever number a dataset gives as its
+    length.
+    """
     try:
         return np.empty((count, *like.shape), like.dtype)
     except (MemoryError, ValueError) as error:
-        raise UserError(f"{key}: {count} items of {like.nbytes} bytes do not fit into memory ({error})") from None
+        raise UserError(
+            f"{key}: {count} items of {like.nbytes} bytes do not fit into memory ({error})"
+        ) from None
 
 
 def _pair(key: str, dataset: MapStyle, number: int) -> tuple[np.ndarray, np.ndarray]:
@@ -301,17 +355,25 @@ def _pair(key: str, dataset: MapStyle, number: int) -> tuple[np.ndarray, np.ndar
     try:
         item = dataset[number]
     except (Exception, SystemExit) as error:  # the user's code
-        raise UserError(f"{key}: item {number} cannot be read: {type(error).__name__}: {_line(error)}") from None
+        raise UserError(
+            f"{key}: item {number} cannot be read: {type(error).__name__}: {_line(error)}"
+        ) from None
     if not isinstance(item, (tuple, list)) or len(item) != 2:
-        raise UserError(f"{key}: item {number} is {type(item).__name__}, not a pair (input, target)")
+        raise UserError(
+            f"{key}: item {number} is {type(item).__name__}, not a pair (input, target)"
+        )
     values = _numbers(key, number, "input", item[0], _kept)
     target = _numbers(key, number, "target", item[1], _widened)
     if target.size != 1:
-        raise UserError(f"{key}: the target of item {number} is of shape {target.shape}; one number is needed")
+        raise UserError(
+            f"{key}: the target of item {number} is of shape {target.shape}; one number is needed"
+        )
     return np.atleast_1d(values), target.reshape(())
 
 
-def _numbers(key: str, number: int, what: str, value: Any, kept: Callable[[np.dtype], type | None]) -> np.ndarray:
+def _numbers(
+    key: str, number: int, what: str, value: Any, kept: Callable[[np.dtype], type | None]
+) -> np.ndarray:
     try:
         array = np.asarray(value)
     except Exception as error:  # tensors on a GPU or with gradients, lists of unequal length
@@ -323,7 +385,9 @@ def _numbers(key: str, number: int, what: str, value: Any, kept: Callable[[np.dt
         kind = array.dtype if array.size else "empty"
         raise UserError(f"{key}: the {what} of item {number} is {kind}, not real numbers")
     if array.dtype.kind == "u" and dtype == np.int64 and array.max() > MOST:
-        raise UserError(f"{key}: the {what} of item {number} holds {array.max()}; allowed: up to {MOST}")
+        raise UserError(
+            f"{key}: the {what} of item {number} holds {array.max()}; allowed: up to {MOST}"
+        )
     return array.astype(dtype, copy=False)
 
 

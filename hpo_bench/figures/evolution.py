@@ -1,4 +1,6 @@
-"""Evolution of the test metric during training on the larger datasets, bootstrapped median ± its bootstrap SD."""
+"""Evolution of the test metric during training on the larger datasets, bootstrapped median ± its
+bootstrap SD.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +8,16 @@ from matplotlib.figure import Figure
 
 from hpo_bench.figures.common import panels, paper, templates
 from hpo_bench.figures.common.base import Options, Plotted, Points
-from hpo_bench.figures.common.needs import Need, Selection
+from hpo_bench.figures.common.needs import Need, NeededRuns
 
 TITLE = "Evolution of the test loss, larger datasets"
 NEEDS = tuple(
-    Need((name,), paper.TRAINED, paper.REPETITIONS[name]) for name in ("fashion_mnist", "cifar10", "penn_treebank")
+    Need((name,), paper.TRAINED, paper.REPETITIONS[name])
+    for name in ("fashion_mnist", "cifar10", "penn_treebank")
 )
 
 
-def points(selection: Selection, options: Options) -> Points:
+def points(selection: NeededRuns, options: Options) -> Points:
     """Every method's median at every (thinned) recorded step, a panel a dataset."""
     return templates.evolution_points(templates.by_dataset(selection), options, templates.loss)
 

@@ -1,8 +1,9 @@
-"""Figure 1: how the approximation arises, computed on ridge regression with one weight and one hyperparameter.
+"""Figure 1: how the approximation arises, computed on ridge regression with one weight and one
+hyperparameter.
 
-Training loss ``½ h (w - a)² + ½ exp(λ) w²`` with h, a from least squares on the training points; validation loss
-``½ h' (w - b)²`` likewise from the validation points. The best response is ``w*(λ) = h a / (h + exp λ)``.
-"""
+Training loss ``½ h (w - a)² + ½ exp(λ) w²`` with h, a from least squares on the training points;
+validation loss ``½ h' (w - b)²`` likewise from the validation points. The best response is ``w*(λ)
+= h a / (h + exp λ)``."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from matplotlib.patches import Patch
 
 from hpo_bench.figures.common import style
 from hpo_bench.figures.common.base import Options, Plotted, Points
-from hpo_bench.figures.common.needs import Need, Selection
+from hpo_bench.figures.common.needs import Need, NeededRuns
 
 TITLE = "Derivation: exact and approximate hyperparameter updates around the best response"
 NEEDS: tuple[Need, ...] = ()
@@ -56,7 +57,9 @@ class Ridge:
         return 0.5 * self.h_validation * (w - self.b) ** 2
 
     def hypergradient(self, log_decay: float, w: float, look_back: int | None) -> float:
-        """-∂L_V/∂w Σ_{j<i} (1 - ∂u/∂w)^j ∂u/∂λ; the whole series, (∂u/∂w)⁻¹, where ``look_back`` is None."""
+        """-∂L_V/∂w Σ_{j<i} (1 - ∂u/∂w)^j ∂u/∂λ; the whole series, (∂u/∂w)⁻¹, where ``look_back`` is
+        None.
+        """
         du_dw = STEP_SIZE * (self.h + np.exp(log_decay))
         du_dlambda = STEP_SIZE * np.exp(log_decay) * w
         series = 1 / du_dw if look_back is None else sum((1 - du_dw) ** j for j in range(look_back))
@@ -64,25 +67,38 @@ class Ridge:
 
 
 def problem() -> Ridge:
-    """Twelve noisy points on a line, every other one for validation, whose least-squares slope is the smaller one."""
+    """Twelve noisy points on a line, every other one for validation, whose least-squares slope is
+    the smaller one.
+    """
     rng = np.random.default_rng(15)
     x = rng.normal(size=12)
     y = 0.7 * x + 0.5 * rng.normal(size=12)
-    sums = [((x[part] ** 2).mean(), (x[part] * y[part]).mean()) for part in (slice(0, None, 2), slice(1, None, 2))]
+    sums = [
+        ((x[part] ** 2).mean(), (x[part] * y[part]).mean())
+        for part in (slice(0, None, 2), slice(1, None, 2))
+    ]
     (h, cross), (h_validation, cross_validation) = sums
     return Ridge(h, cross / h, h_validation, cross_validation / h_validation)
 
 
-def points(selection: Selection, options: Options) -> Points:
+def points(selection: NeededRuns, options: Options) -> Points:
     """Run the three kinds of updates on the toy problem."""
     ridge = problem()
     log_decay = np.linspace(-2.2, 2.0, 120)
     parts = [
-        pd.DataFrame({"part": "best_response", "log_decay": log_decay, "weight": ridge.best_response(log_decay)}),
+        pd.DataFrame(
+            {
+                "part": "best_response",
+                "log_decay": log_decay,
+                "weight": ridge.best_response(log_decay),
+            }
+        ),
         _classical(ridge),
         _exact(ridge),
         _approximate(ridge),
-        pd.DataFrame({"part": "validation", "log_decay": np.nan, "weight": np.linspace(-0.05, 0.75, 81)}),
+        pd.DataFrame(
+            {"part": "validation", "log_decay": np.nan, "weight": np.linspace(-0.05, 0.75, 81)}
+        ),
     ]
     frame = pd.concat(parts, ignore_index=True)
     frame["validation_loss"] = ridge.validation_loss(frame["weight"].to_numpy())
@@ -92,7 +108,9 @@ def points(selection: Selection, options: Options) -> Points:
 def _frame(part: str, path: list[tuple[float, float]], kinds: list[str]) -> pd.DataFrame:
     """Points of a path; the kind of each is the update that led there."""
     log_decay, weight = np.array(path).T
-    return pd.DataFrame({"part": part, "path": 0, "log_decay": log_decay, "weight": weight, "kind": kinds})
+    return pd.DataFrame(
+        {"part": part, "path": 0, "log_decay": log_decay, "weight": weight, "kind": kinds}
+    )
 
 
 def _classical(ridge: Ridge) -> pd.DataFrame:
@@ -108,7 +126,9 @@ def _classical(ridge: Ridge) -> pd.DataFrame:
 
 
 def _exact(ridge: Ridge) -> pd.DataFrame:
-    """Hyperparameter updates by the implicit function theorem, each with the weight at its best response."""
+    """Hyperparameter updates by the implicit function theorem, each with the weight at its best
+    response.
+    """
     log_decay = START[0]
     path = [(log_decay, float(ridge.best_response(log_decay)))]
     for _ in range(UPDATES["exact"]):
@@ -118,7 +138,10 @@ def _exact(ridge: Ridge) -> pd.DataFrame:
 
 
 def _approximate(ridge: Ridge) -> pd.DataFrame:
-    """One pass: T weight updates, then a hyperparameter update by i Neumann terms at the current weight."""
+    """One pass:
+
+    T weight updates, then a hyperparameter update by i Neumann terms at the current weight.
+    """
     log_decay, weight = START
     path, kinds = [START], ["weight"]
     for _ in range(UPDATES["approximate"]):
@@ -152,12 +175,21 @@ def paths(ax: Axes, plotted: Plotted) -> Axes:
     """The best-response line and the three kinds of updates."""
     loss = plotted.of(part="validation")
     ax.set(
-        xlim=(-1.6, 1.8), ylim=(-0.03, 0.62), xlabel=r"Hyperparameter $\lambda$ (log weight decay)", ylabel="Weight $w$"
+        xlim=(-1.6, 1.8),
+        ylim=(-0.03, 0.62),
+        xlabel=r"Hyperparameter $\lambda$ (log weight decay)",
+        ylabel="Weight $w$",
     )
     shade = ax.contourf(
-        ax.get_xlim(), loss["weight"], np.repeat(loss["validation_loss"].to_numpy()[:, None], 2, axis=1),
-        levels=14, cmap="Greys", vmin=0, vmax=2.5 * loss["validation_loss"].max(), zorder=-1,
-    )  # fmt: skip
+        ax.get_xlim(),
+        loss["weight"],
+        np.repeat(loss["validation_loss"].to_numpy()[:, None], 2, axis=1),
+        levels=14,
+        cmap="Greys",
+        vmin=0,
+        vmax=2.5 * loss["validation_loss"].max(),
+        zorder=-1,
+    )
     shade.set_edgecolor("face")
     response = plotted.of(part="best_response")
     ax.plot(response["log_decay"], response["weight"], color="black", lw=1.4)
@@ -167,8 +199,16 @@ def paths(ax: Axes, plotted: Plotted) -> Axes:
             ax.plot(path["log_decay"], path["weight"], lw=0.9, mew=0.8, **look)
     log_decay, weight = plotted.context["optimum"]
     ax.plot(log_decay, weight, marker="*", color="black", ms=9, mec="white", mew=0.6, zorder=5)
-    ax.annotate(r"$\lambda^*$, least $L_V$", (log_decay, weight), (5, 5), textcoords="offset points", size=7.5)
-    ax.annotate("start", START, (-6, 0), textcoords="offset points", va="center", ha="right", size=7.5)
+    ax.annotate(
+        r"$\lambda^*$, least $L_V$",
+        (log_decay, weight),
+        (5, 5),
+        textcoords="offset points",
+        size=7.5,
+    )
+    ax.annotate(
+        "start", START, (-6, 0), textcoords="offset points", va="center", ha="right", size=7.5
+    )
     return ax
 
 

@@ -1,7 +1,7 @@
 """Figure 2: two readings of the learning rate η, computed on a least-squares loss of one weight.
 
-(a) η scales the gradient of a fixed loss L; (b) a step of size one on the scaled loss ηL. Both lead to the same weight.
-"""
+(a) η scales the gradient of a fixed loss L; (b) a step of size one on the scaled loss ηL. Both lead
+to the same weight."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from hpo_bench.figures.common import style
 from hpo_bench.figures.common.base import Options, Plotted, Points
-from hpo_bench.figures.common.needs import Need, Selection
+from hpo_bench.figures.common.needs import Need, NeededRuns
 
 TITLE = "Two readings of the learning rate: scaling the gradient, or scaling the loss"
 NEEDS: tuple[Need, ...] = ()
@@ -22,7 +22,7 @@ COLOURS = {1.0: "black", 0.3: "#0072B2", 0.7: "#D55E00"}
 START = 1.55
 
 
-def points(selection: Selection, options: Options) -> Points:
+def points(selection: NeededRuns, options: Options) -> Points:
     """Loss curves, and for each learning rate the step of both readings."""
     x = np.random.default_rng(2).normal(size=20)
     y = 0.2 * x
@@ -33,7 +33,15 @@ def points(selection: Selection, options: Options) -> Points:
 
     slope = float(((START * x - y) * x).mean())
     curves = [
-        pd.DataFrame({"part": "loss", "panel": panel, "rate": rate, "weight": grid, "value": rate * loss(grid)})
+        pd.DataFrame(
+            {
+                "part": "loss",
+                "panel": panel,
+                "rate": rate,
+                "weight": grid,
+                "value": rate * loss(grid),
+            }
+        )
         for panel, rates in (("a", (1.0,)), ("b", RATES))
         for rate in rates
     ]
@@ -75,7 +83,9 @@ def reading(ax: Axes, plotted: Plotted, panel: str) -> Axes:
         name = "$L$" if rate == 1 else rf"$\eta_{RATES.index(rate) + 1} L$"
         end = (curve["weight"].iloc[-1], curve["value"].iloc[-1])
         ax.annotate(name, end, (2, 0), textcoords="offset points", color=COLOURS[rate])
-    for number, step in enumerate(plotted.of(part="step", panel=panel).sort_values("rate").itertuples(), start=1):
+    for number, step in enumerate(
+        plotted.of(part="step", panel=panel).sort_values("rate").itertuples(), start=1
+    ):
         _step(ax, step, number, panel)
     ax.set(xlabel="Weight $w$", xlim=(-0.4, 2.35), ylim=(-0.62, 1.42), yticks=[])
     ax.set_xticks([START, *plotted.of(part="step", panel=panel).sort_values("rate")["end"]])
@@ -88,7 +98,13 @@ def _step(ax: Axes, step: object, number: int, panel: str) -> None:
     rate, value, slope, end = (getattr(step, name) for name in ("rate", "value", "slope", "end"))
     colour, height = COLOURS[rate], -0.17 - 0.24 * (number - 1)
     tangent = np.array([START - 0.75, START + 0.3])
-    ax.plot(tangent, value + slope * (tangent - START), color=COLOURS[1.0] if panel == "a" else colour, lw=0.7, ls="--")
+    ax.plot(
+        tangent,
+        value + slope * (tangent - START),
+        color=COLOURS[1.0] if panel == "a" else colour,
+        lw=0.7,
+        ls="--",
+    )
     ax.plot(START, value, "o", color=COLOURS[1.0] if panel == "a" else colour)
     ax.axvline(end, color=colour, lw=0.6, ls=":", zorder=0)
     ax.annotate(

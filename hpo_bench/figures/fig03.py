@@ -1,4 +1,6 @@
-"""Figure 3: trajectories of learning rate and weight decay over the landscape of the final test MSE."""
+"""Figure 3: trajectories of learning rate and weight decay over the landscape of the final test
+MSE.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +12,13 @@ from matplotlib.axes import Axes
 from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
 
-from hpo_bench.analysis import load
-from hpo_bench.analysis.load import Runs
+from hpo_bench.analysis import frames
+from hpo_bench.analysis.selection import Runs, weight_updates
 from hpo_bench.figures.common import paper, style
 from hpo_bench.figures.common import points as common
 from hpo_bench.figures.common.base import Options, Plotted, Points
 from hpo_bench.figures.common.conditions import Fixed
-from hpo_bench.figures.common.needs import Need, Selection
+from hpo_bench.figures.common.needs import Need, NeededRuns
 from hpo_bench.figures.common.templates import metric
 
 TITLE = "Trajectories of learning rate and weight decay over the final test MSE"
@@ -26,10 +28,21 @@ NEEDS = (
         ("uci_energy",),
         ("random",),
         500,
-        {**paper.STANDARD, "init.log10_lr": [-6, 1], "init.log10_weight_decay": [-7, 2], "init.momentum": MOMENTUM},
+        {
+            **paper.STANDARD,
+            "init.log10_lr": [-6, 1],
+            "init.log10_weight_decay": [-7, 2],
+            "init.momentum": MOMENTUM,
+        },
         role="background",
     ),
-    Need(("uci_energy",), ("ours_wd_lr",), 50, {**paper.STANDARD, "init.momentum": MOMENTUM}, role="trajectories"),
+    Need(
+        ("uci_energy",),
+        ("ours_wd_lr",),
+        50,
+        {**paper.STANDARD, "init.momentum": MOMENTUM},
+        role="trajectories",
+    ),
 )
 DIVERGED_AS = 150.0  # test MSE that stands for a diverged (or worse) run in the background
 SHOWN = 20
@@ -38,7 +51,7 @@ LR, WEIGHT_DECAY = (-6.0, -0.5), (-7.0, 1.0)  # log10, the part that is drawn
 POINTS = 60
 
 
-def points(selection: Selection, options: Options) -> Points:
+def points(selection: NeededRuns, options: Options) -> Points:
     """Background on a grid, the runs it is interpolated from, and the trajectories."""
     background, notes = common.alike(selection.runs("background"))
     moving, more = common.alike(selection.runs("trajectories"))
@@ -66,13 +79,17 @@ def points(selection: Selection, options: Options) -> Points:
         "momentum": MOMENTUM.number,
     }
     frame = pd.concat(parts, ignore_index=True)
-    return Points(frame, context, kept, (common.training(kept), *statistics), (*notes, *more), by_mode=False)
+    return Points(
+        frame, context, kept, (common.training(kept), *statistics), (*notes, *more), by_mode=False
+    )
 
 
 def _samples(runs: Runs, options: Options) -> pd.DataFrame:
-    """Final test metric of each run at its hyperparameters; diverged and worse ones as `DIVERGED_AS`."""
+    """Final test metric of each run at its hyperparameters; diverged and worse ones as
+    `DIVERGED_AS`.
+    """
     finals = options.finals(runs)
-    value = np.minimum(load.failure_aware(finals), DIVERGED_AS)
+    value = np.minimum(frames.failure_aware(finals), DIVERGED_AS)
     return pd.DataFrame(
         {
             "part": "sample",
@@ -85,29 +102,41 @@ def _samples(runs: Runs, options: Options) -> pd.DataFrame:
 
 
 def _interpolated(samples: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """Posterior mean of a Gaussian process on log10 of the value, on the grid that is drawn; and what was fitted."""
+    """Posterior mean of a Gaussian process on log10 of the value, on the grid that is drawn; and
+    what was fitted.
+    """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import RBF, WhiteKernel
 
     x = samples[["log10_lr", "log10_weight_decay"]].to_numpy()
     y = np.log10(np.maximum(samples["value"].to_numpy(), 1e-12))
-    process = GaussianProcessRegressor(RBF(1.0, (0.1, 20.0)) + WhiteKernel(0.1, (1e-5, 10.0)), normalize_y=True)
+    process = GaussianProcessRegressor(
+        RBF(1.0, (0.1, 20.0)) + WhiteKernel(0.1, (1e-5, 10.0)), normalize_y=True
+    )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a bound was reached: the small print has the values
+        warnings.simplefilter(
+            "ignore", ConvergenceWarning
+        )  # a bound was reached: the small print has the values
         process.fit(x, y)
     lr, weight_decay = np.meshgrid(np.linspace(*LR, GRID), np.linspace(*WEIGHT_DECAY, GRID))
     mean = process.predict(np.column_stack([lr.ravel(), weight_decay.ravel()]))
     grid = {"log10_lr": lr.ravel(), "log10_weight_decay": weight_decay.ravel(), "value": 10**mean}
     length, noise = process.kernel_.k1.length_scale, process.kernel_.k2.noise_level
-    return pd.DataFrame({"part": "background", **grid}), f"RBF of length {length:.2g} + white noise of {noise:.2g}"
+    return pd.DataFrame(
+        {"part": "background", **grid}
+    ), f"RBF of length {length:.2g} + white noise of {noise:.2g}"
 
 
 def _trajectories(runs: Runs) -> pd.DataFrame:
-    """Learning rate and weight decay of the first seeds at some steps, the first and last among them."""
+    """Learning rate and weight decay of the first seeds at some steps, the first and last among
+    them.
+    """
     seeds = sorted({seed for run in runs for seed in run.seeds})[:SHOWN]
-    every = max(1, load.weight_updates(runs[0]) // POINTS // int(runs[0].config["update_interval"]))
-    curves = load.curves(runs, ["lr", "weight_decay"], every * int(runs[0].config["update_interval"]))
+    every = max(1, weight_updates(runs[0]) // POINTS // int(runs[0].config["update_interval"]))
+    curves = frames.curves(
+        runs, ["lr", "weight_decay"], every * int(runs[0].config["update_interval"])
+    )
     shown = curves[curves["seed"].isin(seeds)].sort_values(["seed", "step"])
     with np.errstate(divide="ignore", invalid="ignore"):
         frame = pd.DataFrame(
@@ -129,20 +158,35 @@ def draw(plotted: Plotted) -> Figure:
     background = plotted.of(part="background")
     if len(background):
         filled = landscape(ax, background)
-        bar = figure.colorbar(filled, ax=ax, label=f"Final {style.decapitalised(plotted.context['measure'])}", pad=0.02)
+        bar = figure.colorbar(
+            filled,
+            ax=ax,
+            label=f"Final {style.decapitalised(plotted.context['measure'])}",
+            pad=0.02,
+        )
         ticks = [
-            tick for tick in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100) if filled.get_clim()[0] <= np.log10(tick) < 2.1
+            tick
+            for tick in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
+            if filled.get_clim()[0] <= np.log10(tick) < 2.1
         ]
         bar.set_ticks([*np.log10(ticks), np.log10(DIVERGED_AS)], labels=[*map(str, ticks), "NaN"])
     trajectories(ax, plotted.of(part="trajectory"))
-    ax.set(xlim=LR, ylim=WEIGHT_DECAY, xlabel=r"$\log_{10}$(learning rate)", ylabel=r"$\log_{10}$(weight decay)")
+    ax.set(
+        xlim=LR,
+        ylim=WEIGHT_DECAY,
+        xlabel=r"$\log_{10}$(learning rate)",
+        ylabel=r"$\log_{10}$(weight decay)",
+    )
     return figure
 
 
 def landscape(ax: Axes, background: pd.DataFrame) -> QuadContourSet:
     """Filled contours of log10 of the value; its upper end is where runs diverge."""
     shape = (background["log10_weight_decay"].nunique(), background["log10_lr"].nunique())
-    x, y, value = (background[name].to_numpy().reshape(shape) for name in ("log10_lr", "log10_weight_decay", "value"))
+    x, y, value = (
+        background[name].to_numpy().reshape(shape)
+        for name in ("log10_lr", "log10_weight_decay", "value")
+    )
     z, top = np.log10(value), np.log10(DIVERGED_AS)
     levels = np.linspace(min(z.min(), top - 0.5), top, 25)
     filled = ax.contourf(x, y, np.clip(z, levels[0], levels[-1]), levels=levels, cmap="viridis")

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from hpo_bench.figures.common import sensitivity, style
 from hpo_bench.figures.common.base import Options, Plotted, Points
-from hpo_bench.figures.common.needs import Selection
+from hpo_bench.figures.common.needs import NeededRuns
 
 TITLE = "Pseudocode, and sensitivity to update interval and look-back distance"
 GRIDS = ("ours_wd_lr_m",)
@@ -27,7 +27,7 @@ PSEUDOCODE = (
 )
 
 
-def points(selection: Selection, options: Options) -> Points:
+def points(selection: NeededRuns, options: Options) -> Points:
     """Medians of all cells."""
     return sensitivity.points(selection, options, GRIDS)
 
@@ -41,7 +41,11 @@ def draw(plotted: Plotted) -> Figure:
     sensitivity.single_cell(axes[1], plotted.of(method="random"), scale)
     image = sensitivity.heat_map(axes[2], plotted.of(method=GRIDS[0]), scale)
     figure.colorbar(
-        image, ax=list(axes[1:]), label=sensitivity.colour_bar_label(plotted.context), fraction=0.05, pad=0.02
+        image,
+        ax=list(axes[1:]),
+        label=sensitivity.colour_bar_label(plotted.context),
+        fraction=0.05,
+        pad=0.02,
     )
     style.title(axes[1:], sensitivity.titles(("random", *GRIDS), plotted.context))
     return figure
@@ -55,8 +59,15 @@ def pseudocode(ax: Axes) -> Axes:
         ax.axhline(height, color="black", lw=width)
     ax.text(0, -0.72, "One-pass hyperparameter optimisation", va="center", weight="bold")
     for number, (depth, text) in enumerate(PSEUDOCODE):
-        ax.text(0.05, number + 0.3, str(number + 1), size=6.5, color=style.GREY, ha="right", va="center")
+        ax.text(
+            0.05, number + 0.3, str(number + 1), size=6.5, color=style.GREY, ha="right", va="center"
+        )
         ax.text(0.1 + 0.07 * depth, number + 0.3, text, va="center")
         for level in range(1, depth + 1):
-            ax.plot([0.045 + 0.07 * level + 0.04] * 2, [number - 0.15, number + 0.75], color="#bbbbbb", lw=0.5)
+            ax.plot(
+                [0.045 + 0.07 * level + 0.04] * 2,
+                [number - 0.15, number + 0.75],
+                color="#bbbbbb",
+                lw=0.5,
+            )
     return ax

@@ -1,4 +1,6 @@
-"""Figure 6: sensitivity of the final test MSE to the update interval T and the look-back distance i."""
+"""Figure 6: sensitivity of the final test MSE to the update interval T and the look-back distance
+i.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +8,14 @@ from matplotlib.figure import Figure
 
 from hpo_bench.figures.common import sensitivity, style
 from hpo_bench.figures.common.base import Options, Plotted, Points
-from hpo_bench.figures.common.needs import Selection
+from hpo_bench.figures.common.needs import NeededRuns
 
 TITLE = "Sensitivity to update interval and look-back distance"
 GRIDS = ("ours_wd_lr_m", "diff_through_opt")
 NEEDS = sensitivity.needs(*GRIDS, exact=("diff_through_opt",))
 
 
-def points(selection: Selection, options: Options) -> Points:
+def points(selection: NeededRuns, options: Options) -> Points:
     """Medians of all cells."""
     return sensitivity.points(selection, options, GRIDS)
 
@@ -26,6 +28,12 @@ def draw(plotted: Plotted) -> Figure:
     image = sensitivity.single_cell(axes[0], plotted.of(method="random"), scale)
     for ax, name in zip(axes[1:], GRIDS, strict=True):
         sensitivity.heat_map(ax, plotted.of(method=name), scale)
-    figure.colorbar(image, ax=list(axes), label=sensitivity.colour_bar_label(plotted.context), fraction=0.04, pad=0.01)
+    figure.colorbar(
+        image,
+        ax=list(axes),
+        label=sensitivity.colour_bar_label(plotted.context),
+        fraction=0.04,
+        pad=0.01,
+    )
     style.title(axes, sensitivity.titles(("random", *GRIDS), plotted.context))
     return figure

@@ -1,8 +1,9 @@
-"""Figure 7: error of approximate hypergradients against exact ones at the first hyperparameter update.
+"""Figure 7: error of approximate hypergradients against exact ones at the first hyperparameter
+update.
 
-Both come from runs with `save_hypergradients`: the approximation from Ours, the exact one from Diff-through-Opt, which
-differentiates through the same last i weight updates, from the same initial weights, hyperparameters and batches.
-"""
+Both come from runs with `save_hypergradients`: the approximation from Ours, the exact one from
+Diff-through-Opt, which differentiates through the same last i weight updates, from the same initial
+weights, hyperparameters and batches."""
 
 from __future__ import annotations
 
@@ -16,23 +17,25 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter
 
-from hpo_bench import notices
-from hpo_bench.analysis import load
-from hpo_bench.analysis.load import Runs
+from hpo_bench.analysis.selection import Runs, comparable
 from hpo_bench.errors import StoreError
 from hpo_bench.figures.common import paper, style
 from hpo_bench.figures.common import points as common
 from hpo_bench.figures.common.base import Options, Plotted, Points
-from hpo_bench.figures.common.needs import Need, Selection
+from hpo_bench.figures.common.needs import Need, NeededRuns
 from hpo_bench.figures.common.sensitivity import grid, triangular
-from hpo_bench.settings import HYPERPARAMETERS
-from hpo_bench.store import Run, read_table
+from hpo_bench.settings.run import HYPERPARAMETERS
+from hpo_bench.store.runs import Run, read_table
+from hpo_bench.system import notices
 
 TITLE = "Error of approximate hypergradients at the first hyperparameter update"
 WHERE: dict[str, Any] = {
-    **paper.START, "update_interval": paper.GRID, "look_back": paper.GRID, "hyper.clip_log10_lr": None,
+    **paper.START,
+    "update_interval": paper.GRID,
+    "look_back": paper.GRID,
+    "hyper.clip_log10_lr": None,
     "save_hypergradients": True,
-}  # fmt: skip
+}
 ALSO = ("hyperparameter_updates=1",)
 APPROXIMATE, EXACT = "ours_wd_lr_m", "diff_through_opt"
 NEEDS = (Need(("uci_energy",), (APPROXIMATE, EXACT), 50, WHERE, valid=triangular, also=ALSO),)
@@ -44,19 +47,22 @@ KINDS = {
 }
 
 
-def points(selection: Selection, options: Options) -> Points:
+def points(selection: NeededRuns, options: Options) -> Points:
     """Errors of every cell (T, i ≤ T), averaged over the repetitions that both methods have.
 
-    The default: mean of |ĝ - g| and median of |ĝ - g| / |g|. The paper's: mean of |Δ̂ - Δ| / |Δ|, where Δ is the change
-    of the (raw) hyperparameter by one Adam step, for lr and weight decay only.
-    """
+    The default: mean of |ĝ - g| and median of |ĝ - g| / |g|. The paper's: mean of |Δ̂ - Δ| / |Δ|,
+    where Δ is the change of the (raw) hyperparameter by one Adam step, for lr and weight decay
+    only."""
     approximate, exact = (_by_cell(selection.runs(), method) for method in (APPROXIMATE, EXACT))
     both = sorted(approximate.keys() & exact.keys())
     rows = [row for cell in both for row in _errors(cell, approximate[cell], exact[cell], options)]
     runs = [run for cells in (approximate, exact) for cell in both for run in cells[cell]]
     if not runs:
         return Points(pd.DataFrame(), {})
-    frame = pd.DataFrame(rows, columns=["kind", "hyperparameter", "update_interval", "look_back", "error", "n_ok", "n"])
+    frame = pd.DataFrame(
+        rows,
+        columns=["kind", "hyperparameter", "update_interval", "look_back", "error", "n_ok", "n"],
+    )
     kinds = ["absolute", "relative"] if options.failure_aware else ["step"]
     statistics = (
         "hypergradients of the first hyperparameter update against those through the same last i weight updates",
@@ -71,8 +77,10 @@ def _by_cell(runs: Runs, method: str) -> dict[tuple[int, int], Runs]:
     cells: dict[tuple[int, int], list[Run]] = {}
     for run in runs:
         if run.method == method:
-            cells.setdefault((int(run.config["update_interval"]), int(run.config["look_back"])), []).append(run)
-    return {cell: load.comparable(group).runs for cell, group in cells.items()}
+            cells.setdefault(
+                (int(run.config["update_interval"]), int(run.config["look_back"])), []
+            ).append(run)
+    return {cell: comparable(group).runs for cell, group in cells.items()}
 
 
 def _first_update(runs: Runs) -> pd.DataFrame:
@@ -89,38 +97,62 @@ def _hypergradients(run: Run) -> pd.DataFrame:
         raise
 
 
-def _errors(cell: tuple[int, int], approximate: Runs, exact: Runs, options: Options) -> list[dict[str, Any]]:
+def _errors(
+    cell: tuple[int, int], approximate: Runs, exact: Runs, options: Options
+) -> list[dict[str, Any]]:
     both = pd.merge(
-        _first_update(approximate), _first_update(exact), left_index=True, right_index=True, suffixes=("", "_exact")
+        _first_update(approximate),
+        _first_update(exact),
+        left_index=True,
+        right_index=True,
+        suffixes=("", "_exact"),
     )
     tuned = [name for name in HYPERPARAMETERS if f"hypergradient_{name}_exact" in both]
     if not options.failure_aware:
-        return [_row("step", name, cell, *_differences(both, f"step_{name}"), np.mean)
-                for name in tuned if name != "momentum"]  # fmt: skip
+        return [
+            _row("step", name, cell, *_differences(both, f"step_{name}"), np.mean)
+            for name in tuned
+            if name != "momentum"
+        ]
     rows = []
     for name in tuned:
         absolute, relative = _differences(both, f"hypergradient_{name}")
-        rows += [_row("absolute", name, cell, absolute, absolute, np.mean),
-                 _row("relative", name, cell, absolute, relative, np.median)]  # fmt: skip
+        rows += [
+            _row("absolute", name, cell, absolute, absolute, np.mean),
+            _row("relative", name, cell, absolute, relative, np.median),
+        ]
     return rows
 
 
 def _differences(both: pd.DataFrame, column: str) -> tuple[np.ndarray, np.ndarray]:
     """|a - b| and |a - b| / |b|, where 0 / 0 is no error."""
-    approximate, exact = both[column].to_numpy(dtype=float), both[f"{column}_exact"].to_numpy(dtype=float)
+    approximate, exact = (
+        both[column].to_numpy(dtype=float),
+        both[f"{column}_exact"].to_numpy(dtype=float),
+    )
     with np.errstate(invalid="ignore", divide="ignore"):
         absolute = np.abs(approximate - exact)
         return absolute, np.where(absolute == 0, 0.0, absolute / np.abs(exact))
 
 
 def _row(
-    kind: str, name: str, cell: tuple[int, int], absolute: np.ndarray, shown: np.ndarray, average: Any
+    kind: str,
+    name: str,
+    cell: tuple[int, int],
+    absolute: np.ndarray,
+    shown: np.ndarray,
+    average: Any,
 ) -> dict[str, Any]:
     finite = shown[np.isfinite(shown)]
     return {
-        "kind": kind, "hyperparameter": name, "update_interval": cell[0], "look_back": cell[1],
-        "error": float(average(finite)) if finite.size else np.nan, "n_ok": int(finite.size), "n": int(absolute.size),
-    }  # fmt: skip
+        "kind": kind,
+        "hyperparameter": name,
+        "update_interval": cell[0],
+        "look_back": cell[1],
+        "error": float(average(finite)) if finite.size else np.nan,
+        "n_ok": int(finite.size),
+        "n": int(absolute.size),
+    }
 
 
 def draw(plotted: Plotted) -> Figure:
@@ -134,7 +166,9 @@ def draw(plotted: Plotted) -> Figure:
             ax = axes[row, column]
             image = triangle(ax, plotted.of(kind=kind, hyperparameter=name))
             bar = figure.colorbar(image, ax=ax, fraction=0.05, pad=0.02, ticks=_ticks(image))
-            bar.ax.yaxis.set_major_formatter(LogFormatterSciNotation(minor_thresholds=(np.inf, np.inf)))
+            bar.ax.yaxis.set_major_formatter(
+                LogFormatterSciNotation(minor_thresholds=(np.inf, np.inf))
+            )
             bar.ax.yaxis.set_minor_formatter(NullFormatter())
             if name == names[-1]:
                 bar.set_label(KINDS[kind])
@@ -146,7 +180,9 @@ def draw(plotted: Plotted) -> Figure:
 
 
 def _ticks(image: AxesImage) -> LogLocator:
-    """Powers of ten, and their double and fivefold where the colours span less than a decade and a half."""
+    """Powers of ten, and their double and fivefold where the colours span less than a decade and a
+    half.
+    """
     low, high = image.get_clim()
     return LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,))
 
@@ -157,7 +193,9 @@ def triangle(ax: Axes, frame: pd.DataFrame) -> AxesImage:
     positive = values[np.isfinite(values) & (values > 0)]
     low, high = (positive.min(), positive.max()) if positive.size else (0.1, 1.0)
     shown = np.where(values > 0, values, np.nan)
-    image = ax.imshow(shown, cmap="viridis", norm=LogNorm(low, max(high, low * 1.001)), origin="lower")
+    image = ax.imshow(
+        shown, cmap="viridis", norm=LogNorm(low, max(high, low * 1.001)), origin="lower"
+    )
     for row, column in np.argwhere(values == 0):
         ax.text(column, row, "0", ha="center", va="center", size=5.5, color=style.GREY)
     ticks = np.arange(0, len(paper.GRID), 3)

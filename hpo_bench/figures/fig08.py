@@ -1,4 +1,6 @@
-"""Figure 8: evolution of the test MSE during training on the UCI sets, bootstrapped median ± its bootstrap SD."""
+"""Figure 8: evolution of the test MSE during training on the UCI sets, bootstrapped median ± its
+bootstrap SD.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +8,13 @@ from matplotlib.figure import Figure
 
 from hpo_bench.figures.common import panels, paper, templates
 from hpo_bench.figures.common.base import Options, Plotted, Points
-from hpo_bench.figures.common.needs import Need, Selection
+from hpo_bench.figures.common.needs import Need, NeededRuns
 
 TITLE = "Evolution of the test MSE, UCI datasets"
 NEEDS = (Need(paper.UCI, paper.TRAINED, paper.REPETITIONS["uci"]),)
 
 
-def points(selection: Selection, options: Options) -> Points:
+def points(selection: NeededRuns, options: Options) -> Points:
     """Every method's median at every (thinned) recorded step, a panel a dataset."""
     return templates.evolution_points(templates.by_dataset(selection), options)
 

@@ -6,13 +6,13 @@ from matplotlib.figure import Figure
 
 from hpo_bench.figures.common import panels, paper, templates
 from hpo_bench.figures.common.base import Options, Plotted, Points
-from hpo_bench.figures.common.needs import Need, Selection
+from hpo_bench.figures.common.needs import Need, NeededRuns
 
 TITLE = "Empirical CDFs of the final test MSE, UCI datasets"
 NEEDS = (Need(paper.UCI, paper.ONE_PASS, paper.REPETITIONS["uci"]),)
 
 
-def points(selection: Selection, options: Options) -> Points:
+def points(selection: NeededRuns, options: Options) -> Points:
     """Every method's empirical CDF, a panel a dataset."""
     return templates.cdf_points(templates.by_dataset(selection), options)
 

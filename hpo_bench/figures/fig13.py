@@ -6,13 +6,15 @@ from matplotlib.figure import Figure
 
 from hpo_bench.figures.common import panels, paper, templates
 from hpo_bench.figures.common.base import Options, Plotted, Points
-from hpo_bench.figures.common.needs import Need, Selection
+from hpo_bench.figures.common.needs import Need, NeededRuns
 
 TITLE = "Empirical CDFs of the final test error, larger datasets"
-NEEDS = tuple(Need((name,), paper.ONE_PASS, paper.REPETITIONS[name]) for name in ("fashion_mnist", "cifar10"))
+NEEDS = tuple(
+    Need((name,), paper.ONE_PASS, paper.REPETITIONS[name]) for name in ("fashion_mnist", "cifar10")
+)
 
 
-def points(selection: Selection, options: Options) -> Points:
+def points(selection: NeededRuns, options: Options) -> Points:
     """Every method's empirical CDF, a panel a dataset."""
     return templates.cdf_points(templates.by_dataset(selection), options)
 

@@ -1,6 +1,7 @@
 """Figure 14: distributions of the time of one training on the larger datasets.
 
-From runs of one repetition per block on an otherwise idle device (``chunk=1 workers=1``), which are kept in a store of
+From runs of one repetition per block on an otherwise idle device (``chunk=1 workers=1``), which are
+kept in a store of
 their own: rows of one batch share a wall time.
 """
 
@@ -17,13 +18,13 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from hpo_bench.analysis import summary
-from hpo_bench.analysis.load import Runs
+from hpo_bench.analysis.selection import Runs
 from hpo_bench.figures.common import panels, paper, style
 from hpo_bench.figures.common import points as common
 from hpo_bench.figures.common.base import Options, Plotted, Points
 from hpo_bench.figures.common.conditions import Except
-from hpo_bench.figures.common.needs import Need, Selection
-from hpo_bench.store import Run
+from hpo_bench.figures.common.needs import Need, NeededRuns
+from hpo_bench.store.runs import Run
 
 TITLE = "Time of one training, larger datasets"
 REPETITIONS = 12
@@ -42,12 +43,17 @@ NEEDS = tuple(
     )
     for role, every in (("evaluated", Except((NEVER,))), ("bare", NEVER))
 )
-MULTI_PASS = {"30 × Random (Bayesian Optimisation)": 30, "200 × Random (population-based training)": 200}
+MULTI_PASS = {
+    "30 × Random (Bayesian Optimisation)": 30,
+    "200 × Random (population-based training)": 200,
+}
 FEWEST = 5  # values that a violin needs
 
 
-def points(selection: Selection, options: Options) -> Points:
-    """Seconds of every training that was alone in its block; which diverged, and whether the test set was evaluated."""
+def points(selection: NeededRuns, options: Options) -> Points:
+    """Seconds of every training that was alone in its block; which diverged, and whether the test
+    set was evaluated.
+    """
     frames: list[pd.DataFrame] = []
     kept: list[Run] = []
     notes: list[str] = []
@@ -61,8 +67,10 @@ def points(selection: Selection, options: Options) -> Points:
     shown = [
         {"key": name, "title": common.label([run for run in kept if run.dataset == name])}
         for name in selection.datasets
-    ]  # fmt: skip
-    devices = sorted({f"{run.environment.get('device')} ({run.environment.get('cpu')})" for run in kept})
+    ]
+    devices = sorted(
+        {f"{run.environment.get('device')} ({run.environment.get('cpu')})" for run in kept}
+    )
     counts = frame.groupby(["dataset", "method", "part"]).size()
     statistics = (
         common.training(kept),
@@ -71,7 +79,12 @@ def points(selection: Selection, options: Options) -> Points:
         "○ mean, × median of trainings that did not diverge; + diverged",
     )
     return Points(
-        frame, {"panels": shown, "methods": common.styles(kept)}, kept, statistics, tuple(notes), by_mode=False
+        frame,
+        {"panels": shown, "methods": common.styles(kept)},
+        kept,
+        statistics,
+        tuple(notes),
+        by_mode=False,
     )
 
 
@@ -85,9 +98,11 @@ def draw(plotted: Plotted) -> Figure:
     """A panel a dataset, methods below each other."""
     shown = plotted.context["panels"]
     figure = style.sheet(
-        style.PAGE_WIDTH if len(shown) > 1 else style.PAGE_WIDTH * 0.6, 0.6 + 0.32 * len(plotted.methods),
-        legend=_legend(plotted), footer=plotted.footer,
-    )  # fmt: skip
+        style.PAGE_WIDTH if len(shown) > 1 else style.PAGE_WIDTH * 0.6,
+        0.6 + 0.32 * len(plotted.methods),
+        legend=_legend(plotted),
+        footer=plotted.footer,
+    )
     axes = list(np.ravel(figure.subplots(1, len(shown), sharey=True)))
     for ax, panel in zip(axes, shown, strict=True):
         times(ax, plotted.of(dataset=panel["key"]), plotted)
@@ -105,8 +120,10 @@ def _legend(plotted: Plotted) -> list[Artist]:
     if len(plotted.of(part="bare")):
         entries.append(Patch(facecolor="none", edgecolor="#5a5a5a", label="without"))
     styles = ("-", (0, (3, 1.5)), ":")
-    return entries + [Line2D([], [], color="#5a5a5a", lw=0.9, ls=ls, label=name)
-                      for name, ls in zip(MULTI_PASS, styles, strict=False)]  # fmt: skip
+    return entries + [
+        Line2D([], [], color="#5a5a5a", lw=0.9, ls=ls, label=name)
+        for name, ls in zip(MULTI_PASS, styles, strict=False)
+    ]
 
 
 def times(ax: Axes, frame: pd.DataFrame, plotted: Plotted) -> Axes:
@@ -117,8 +134,17 @@ def times(ax: Axes, frame: pd.DataFrame, plotted: Plotted) -> Axes:
             ok = np.log10(own.loc[own["status"] == "ok", "seconds"].to_numpy(dtype=float))
             bad = own.loc[own["status"] != "ok", "seconds"]
             _violin(ax, ok, position + offset, method["colour"], filled=part == "evaluated")
-            ax.plot(bad, np.full(len(bad), position + offset), "+", color=method["colour"], ms=4, mew=0.7)
-    plain = frame[(frame["method"] == "random") & (frame["part"] == "evaluated") & (frame["status"] == "ok")]["seconds"]
+            ax.plot(
+                bad,
+                np.full(len(bad), position + offset),
+                "+",
+                color=method["colour"],
+                ms=4,
+                mew=0.7,
+            )
+    plain = frame[
+        (frame["method"] == "random") & (frame["part"] == "evaluated") & (frame["status"] == "ok")
+    ]["seconds"]
     for (_, count), ls in zip(MULTI_PASS.items(), ("-", (0, (3, 1.5)), ":"), strict=False):
         if len(plain):
             ax.axvline(count * plain.mean(), color="#5a5a5a", lw=0.9, ls=ls)
@@ -128,7 +154,9 @@ def times(ax: Axes, frame: pd.DataFrame, plotted: Plotted) -> Axes:
     return ax
 
 
-def _violin(ax: Axes, log_seconds: np.ndarray, position: float, colour: str, *, filled: bool) -> None:
+def _violin(
+    ax: Axes, log_seconds: np.ndarray, position: float, colour: str, *, filled: bool
+) -> None:
     """A violin of log times; too few or equal values are shown one by one."""
     if len(log_seconds) == 0:
         return
@@ -142,7 +170,13 @@ def _violin(ax: Axes, log_seconds: np.ndarray, position: float, colour: str, *, 
         width = 0.22 * density / density.max()
         face, alpha = (colour, 0.45) if filled else ("none", 1.0)
         ax.fill_between(
-            10**grid, position - width, position + width, facecolor=face, edgecolor=colour, lw=0.7, alpha=alpha
+            10**grid,
+            position - width,
+            position + width,
+            facecolor=face,
+            edgecolor=colour,
+            lw=0.7,
+            alpha=alpha,
         )
     else:
         ax.plot(seconds, np.full(len(seconds), position), "|", color=colour, ms=6)

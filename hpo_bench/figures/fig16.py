@@ -1,4 +1,6 @@
-"""Figure 16: the short problem, where whole trainings can be differentiated (Long Diff-through-Opt)."""
+"""Figure 16: the short problem, where whole trainings can be differentiated (Long
+Diff-through-Opt).
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ from matplotlib.figure import Figure
 
 from hpo_bench.figures.common import horizons, paper
 from hpo_bench.figures.common.base import Options, Plotted, Points
-from hpo_bench.figures.common.needs import Need, Selection
+from hpo_bench.figures.common.needs import Need, NeededRuns
 
 TITLE = "Short horizon: comparison with Long Diff-through-Opt"
 METHODS = ("random", "ours_wd_lr_m", "diff_through_opt")
@@ -27,7 +29,7 @@ def _long(datasets: tuple[str, ...], update_interval: int) -> Need:
 NEEDS = (_short(UCI, 20), _short(FASHION, 100), _long(UCI, 200), _long(FASHION, 1000))
 
 
-def points(selection: Selection, options: Options) -> Points:
+def points(selection: NeededRuns, options: Options) -> Points:
     """CDF and evolution of every method on each dataset."""
     return horizons.points(selection, options, ("short", "long"))
 

@@ -1,4 +1,7 @@
-"""Figure 18: UCI Energy with Full Diff-through-Opt, whose look-back is the whole training of 4000 weight updates."""
+"""Figure 18:
+
+UCI Energy with Full Diff-through-Opt, whose look-back is the whole training of 4000 weight updates.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from matplotlib.figure import Figure
 
 from hpo_bench.figures.common import horizons, paper
 from hpo_bench.figures.common.base import Options, Plotted, Points
-from hpo_bench.figures.common.needs import Need, Selection
+from hpo_bench.figures.common.needs import Need, NeededRuns
 
 TITLE = "Full horizon: comparison with Full Diff-through-Opt"
 METHODS = ("random", "ours_wd_lr_m", "diff_through_opt")
@@ -17,7 +20,7 @@ NEEDS = (
 )
 
 
-def points(selection: Selection, options: Options) -> Points:
+def points(selection: NeededRuns, options: Options) -> Points:
     """CDF and evolution of every method, on the initialisations that Full Diff-through-Opt has."""
     return horizons.points(selection, options, ("one_pass", "full"))
 

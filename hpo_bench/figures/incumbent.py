@@ -1,8 +1,8 @@
-"""Best configuration found so far (chosen by validation loss) against its cost: one-pass methods and multi-pass search.
+"""Best configuration found so far (chosen by validation loss) against its cost: one-pass methods
+and multi-pass search.
 
-A one-pass method is restarted from k random initialisations; a multi-pass method stores one curve per repetition, a row
-per decision, with what its trials have cost so far.
-"""
+A one-pass method is restarted from k random initialisations; a multi-pass method stores one curve
+per repetition, a row per decision, with what its trials have cost so far."""
 
 from __future__ import annotations
 
@@ -12,20 +12,25 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from hpo_bench.analysis import incumbent, load, summary
+from hpo_bench.analysis import incumbent, summary
 from hpo_bench.analysis.incumbent import AXES, PRODUCT
-from hpo_bench.analysis.load import Runs
+from hpo_bench.analysis.selection import Runs, comparable
 from hpo_bench.analysis.summary import GROUP_SOURCE, Measure
 from hpo_bench.figures.common import panels, paper, style
 from hpo_bench.figures.common import points as common
 from hpo_bench.figures.common.base import Options, Plotted, Points
-from hpo_bench.figures.common.needs import Need, Selection
+from hpo_bench.figures.common.needs import Need, NeededRuns
 from hpo_bench.figures.common.templates import metric
-from hpo_bench.store import Run
+from hpo_bench.store.runs import Run
 
 TITLE = "Incumbent against cost: one-pass methods and multi-pass search"
 DATASETS = ("uci_energy", "uci_kin8nm", "uci_power", "fashion_mnist")
-ONE_PASS = (GROUP_SOURCE, "ours_wd_lr_m", "ours_wd_hdlr_m", "diff_through_opt")  # that have a validation loss
+ONE_PASS = (
+    GROUP_SOURCE,
+    "ours_wd_lr_m",
+    "ours_wd_hdlr_m",
+    "diff_through_opt",
+)  # that have a validation loss
 SEARCHES = ("asha_random", "asha_ours_wd_lr_m", "pbt_random", "pbt_ours_wd_lr_m")
 NEEDS = (
     Need(DATASETS, ONE_PASS, 200, role="one_pass"),
@@ -34,8 +39,10 @@ NEEDS = (
 )
 
 
-def points(selection: Selection, options: Options) -> Points:
-    """Median and quartiles of the incumbent's test metric of every method by each cost, a row of panels a dataset."""
+def points(selection: NeededRuns, options: Options) -> Points:
+    """Median and quartiles of the incumbent's test metric of every method by each cost, a row of
+    panels a dataset.
+    """
     frames: list[pd.DataFrame] = []
     counts: list[dict[str, Any]] = []
     shown: list[dict[str, Any]] = []
@@ -43,18 +50,24 @@ def points(selection: Selection, options: Options) -> Points:
     notes: list[str] = []
     for dataset in selection.datasets:
         one_pass, more = common.alike(selection.runs("one_pass", dataset))
-        search = load.comparable(selection.runs("search", dataset))
+        search = comparable(selection.runs("search", dataset))
         notes += [*more, *search.notes]
         runs = [*one_pass, *search.runs]
         measure = metric(runs)
         for name, group in summary.by(runs, "method").items():
             finals = options.finals(group)
-            frame, n = (_searched if group[0] in search.runs else _restarted)(group, finals, measure)
+            frame, n = (_searched if group[0] in search.runs else _restarted)(
+                group, finals, measure
+            )
             if frame.empty:
                 notes.append(f"{dataset}, {name}: left out, it has no validation loss to choose by")
                 continue
-            missing = ", ".join(AXES[axis].lower() for axis in AXES if axis not in set(frame["part"]))
-            notes += [f"{dataset}, {name}: not shown by {missing}, which its runs do not tell"] * bool(missing)
+            missing = ", ".join(
+                AXES[axis].lower() for axis in AXES if axis not in set(frame["part"])
+            )
+            notes += [
+                f"{dataset}, {name}: not shown by {missing}, which its runs do not tell"
+            ] * bool(missing)
             frames.append(frame.assign(panel=dataset, dataset=dataset, method=name))
             counts.append({"panel": dataset, "method": name, "n": n})
             kept += group
@@ -62,7 +75,14 @@ def points(selection: Selection, options: Options) -> Points:
     if not kept:
         return Points(pd.DataFrame(), {}, notes=tuple(notes))
     context = {"panels": shown, "methods": _styles(kept), "counts": counts}
-    return Points(pd.concat(frames, ignore_index=True), context, kept, _statistics(kept), tuple(notes), by_mode=False)
+    return Points(
+        pd.concat(frames, ignore_index=True),
+        context,
+        kept,
+        _statistics(kept),
+        tuple(notes),
+        by_mode=False,
+    )
 
 
 def _statistics(runs: Runs) -> tuple[str, ...]:
@@ -79,13 +99,16 @@ def _statistics(runs: Runs) -> tuple[str, ...]:
 
 
 def _styles(runs: Runs) -> list[dict[str, Any]]:
-    """Styles; here the runs that elsewhere feed Random (3-batched) are Random, chosen by validation."""
+    """Styles; here the runs that elsewhere feed Random (3-batched) are Random, chosen by
+    validation.
+    """
     plain = {run.run_id: run.method_label for run in runs if run.method == GROUP_SOURCE}
     return [
         {**method, "name": GROUP_SOURCE, "label": next(iter(plain.values()))}
-        if method["name"] == common.shown_name(GROUP_SOURCE) else method
+        if method["name"] == common.shown_name(GROUP_SOURCE)
+        else method
         for method in common.styles(runs)
-    ]  # fmt: skip
+    ]
 
 
 def _restarted(runs: Runs, finals: pd.DataFrame, measure: Measure) -> tuple[pd.DataFrame, int]:
@@ -110,7 +133,9 @@ def draw(plotted: Plotted) -> Figure:
             ax.set_xlabel(label)
             frame = plotted.of(panel=panel["key"], part=axis)
             if not np.isfinite(frame["y"]).any():
-                ax.text(0.5, 0.5, "not stored", ha="center", transform=ax.transAxes, color=style.GREY)
+                ax.text(
+                    0.5, 0.5, "not stored", ha="center", transform=ax.transAxes, color=style.GREY
+                )
                 continue
             panels.evolution(ax, frame, plotted.methods, "x")
             ax.set_xscale("log")

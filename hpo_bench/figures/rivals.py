@@ -1,4 +1,6 @@
-"""Hypergradients against schedule-free and tuning-free optimisers: empirical CDFs of the final test MSE."""
+"""Hypergradients against schedule-free and tuning-free optimisers: empirical CDFs of the final test
+MSE.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ from matplotlib.figure import Figure
 
 from hpo_bench.figures.common import panels, paper, templates
 from hpo_bench.figures.common.base import Options, Plotted, Points
-from hpo_bench.figures.common.needs import Need, Selection
+from hpo_bench.figures.common.needs import Need, NeededRuns
 
 TITLE = "Hypergradients against schedule-free and tuning-free optimisers, UCI datasets"
 RIVALS = ("random_adam", "schedule_free_sgd", "schedule_free_adamw", "prodigy")
@@ -15,7 +17,7 @@ METHODS = ("random", *RIVALS, "ours_wd_lr_m", "ours_wd_hdlr_m", "diff_through_op
 NEEDS = (Need(("uci_energy", "uci_kin8nm", "uci_power"), METHODS, paper.REPETITIONS["uci"]),)
 
 
-def points(selection: Selection, options: Options) -> Points:
+def points(selection: NeededRuns, options: Options) -> Points:
     """Every method's empirical CDF, a panel for each dataset on which a rival was run."""
     shown = [
         (name, title, runs)

@@ -13,10 +13,11 @@ from hpo_bench.core.update import Step
 
 @dataclass(frozen=True)
 class DotProduct:
-    """-⟨∇L(w_t; second batch), ∇L_T(w_{t-1}; batch)⟩, applied to log10 lr without a chain-rule factor (paper §3).
+    """-⟨∇L(w_t; second batch), ∇L_T(w_{t-1}; batch)⟩, applied to log10 lr without a chain-rule
+    factor (paper §3).
 
-    Both gradients are of the loss alone: neither weight decay nor clipping enters. Costs one gradient.
-    """
+    Both gradients are of the loss alone: neither weight decay nor clipping enters. Costs one
+    gradient."""
 
     every_update: bool = True
     second_batch: Literal["validation", "training"] = "training"
@@ -26,7 +27,9 @@ class DotProduct:
         """The last weight update only."""
         return 1
 
-    def __call__(self, steps: Sequence[Step], gradient: Tensor, tuned: Sequence[str]) -> dict[str, Tensor]:
+    def __call__(
+        self, steps: Sequence[Step], gradient: Tensor, tuned: Sequence[str]
+    ) -> dict[str, Tensor]:
         """The negative dot product, (R, 1), or elementwise (R, P) for per-weight learning rates."""
         step = steps[-1]
         product = gradient * step.linearisation.gradient

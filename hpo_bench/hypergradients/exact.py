@@ -8,25 +8,29 @@ from typing import Literal
 
 from torch import Tensor
 
-from hpo_bench import checks
+from hpo_bench.core import checks
 from hpo_bench.core.update import Step
 from hpo_bench.errors import UserError, nearest
-from hpo_bench.hypergradients.base import Chooser, Costs
+from hpo_bench.hypergradients.choice import Chooser, Costs
 from hpo_bench.hypergradients.forward import Forward, refuse_per_weight
 from hpo_bench.hypergradients.unroll import Unroll
 
 MODES = ("auto", "reverse", "forward")
 MIB = 1 << 20
-REVERSE_BYTES = 16 * MIB  # a repetition: measured, reverse mode is a third faster at 6 MiB and a tenth at 25 MiB
+REVERSE_BYTES = (
+    16 * MIB
+)  # a repetition: measured, reverse mode is a third faster at 6 MiB and a tenth at 25 MiB
 
 
 @dataclass(frozen=True)
 class Exact(Chooser):
-    """dL_V(w_t)/dλ through the last min(i, T) updates: `Unroll` or `Forward`, the same numbers to rounding.
+    """dL_V(w_t)/dλ through the last min(i, T) updates: `Unroll` or `Forward`, the same numbers to
+    rounding.
 
     Args:
         look_back: i, at least 1.
-        mode: ``reverse``, ``forward``, or ``auto`` for reverse while a repetition's kept updates stay small.
+        mode: ``reverse``, ``forward``, or ``auto`` for reverse while a repetition's kept updates
+            stay small.
 
     Raises:
         UserError: a mode that there is not, or a look-back below 1.
@@ -48,7 +52,9 @@ class Exact(Chooser):
         return min(self.look_back, update_interval)
 
     def choose(self, costs: Costs) -> tuple[Unroll | Forward, str]:
-        """Reverse mode where its memory is small or a hyperparameter has a value per weight, else forward mode."""
+        """Reverse mode where its memory is small or a hyperparameter has a value per weight, else
+        forward mode.
+        """
         window = self.window(costs.update_interval)
         needed = costs.row_bytes(window) - costs.row_bytes(0)
         why = f"{window} weight updates kept would take {needed / MIB:.1f} MiB a repetition"
@@ -59,6 +65,8 @@ class Exact(Chooser):
             return Unroll(self.look_back), f"reverse mode, {why}"
         return Forward(self.look_back), f"forward mode, {why}"
 
-    def __call__(self, steps: Sequence[Step], gradient: Tensor, tuned: Sequence[str]) -> dict[str, Tensor]:
+    def __call__(
+        self, steps: Sequence[Step], gradient: Tensor, tuned: Sequence[str]
+    ) -> dict[str, Tensor]:
         """In reverse mode, from updates that were kept."""
         return Unroll(self.look_back)(steps, gradient, tuned)

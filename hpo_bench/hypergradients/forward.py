@@ -1,4 +1,6 @@
-"""Exact hypergradients by forward differentiation: tangents that travel with the training (Franceschi et al. 2017)."""
+"""Exact hypergradients by forward differentiation: tangents that travel with the training
+(Franceschi et al. 2017).
+"""
 
 from __future__ import annotations
 
@@ -9,17 +11,18 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from hpo_bench import checks
+from hpo_bench.core import checks
+from hpo_bench.core.estimator import Accumulator
 from hpo_bench.core.update import Step
 from hpo_bench.errors import UserError
-from hpo_bench.hypergradients.base import Accumulator
 
 KEPT = 2  # memory of the tangents and of their Hessian-vector products, in kept weight updates
 
 
 @dataclass(frozen=True)
 class Tangents:
-    """Derivatives with respect to each of the ``tuned`` raw hyperparameters; None where all are zero.
+    """Derivatives with respect to each of the ``tuned`` raw hyperparameters; None where all are
+    zero.
 
     Args:
         tuned: n names.
@@ -33,14 +36,16 @@ class Tangents:
 
 @dataclass(frozen=True)
 class Forward(Accumulator):
-    """dL_V(w_t)/dλ through the last min(i, T) updates, the momentum buffer at the window's start being a constant.
+    """dL_V(w_t)/dλ through the last min(i, T) updates, the momentum buffer at the window's start
+    being a constant.
 
     With tangents w' = dw/dλ and m' = dm/dλ, at every weight update of the window:
 
-        m' ← μ·m' + ∂g/∂w·w' + ∂m/∂λ;    w' ← w' - lr·m' - ∂u/∂lr·dlr/dλ;    at its end dL_V/dλ = ⟨∂L_V/∂w, w'⟩
+        m' ← μ·m' + ∂g/∂w·w' + ∂m/∂λ;    w' ← w' - lr·m' - ∂u/∂lr·dlr/dλ;    at its end dL_V/dλ =
+        ⟨∂L_V/∂w, w'⟩
 
-    The same numbers as `Unroll` to rounding. Costs one Hessian-vector product a weight update for each tuned
-    hyperparameter, and memory that does not depend on the window.
+    The same numbers as `Unroll` to rounding. Costs one Hessian-vector product a weight update for
+    each tuned hyperparameter, and memory that does not depend on the window.
 
     Args:
         look_back: i, at least 1.
@@ -84,7 +89,9 @@ class Forward(Accumulator):
             weights = torch.zeros_like(buffer)
         else:
             weights = memory.weights
-            buffer = torch.addcmul(step.gradient_pushforward(weights), hyper.momentum, memory.buffer)
+            buffer = torch.addcmul(
+                step.gradient_pushforward(weights), hyper.momentum, memory.buffer
+            )
         for tangent, name in zip(buffer, memory.tuned, strict=True):
             if name != "lr":
                 tangent += step.raw_tangent(name)
@@ -99,7 +106,9 @@ class Forward(Accumulator):
         products = (memory.weights * gradient).sum(-1, keepdim=True)
         return dict(zip(memory.tuned, products, strict=True))
 
-    def __call__(self, steps: Sequence[Step], gradient: Tensor, tuned: Sequence[str]) -> dict[str, Tensor]:
+    def __call__(
+        self, steps: Sequence[Step], gradient: Tensor, tuned: Sequence[str]
+    ) -> dict[str, Tensor]:
         """The same from updates that were kept."""
         memory = self.begin(tuned)
         for step in steps:

@@ -1,8 +1,8 @@
-"""Rows with look-back distances of their own in one program: the cells of a T × i grid with equal T.
+"""Rows with look-back distances of their own in one program: the cells of a T × i grid with equal
+T.
 
-Row r's numbers are bitwise those of the plain estimator with row r's look-back: a longer series or recursion is
-computed for all rows, and each row takes its own part of it.
-"""
+Row r's numbers are bitwise those of the plain estimator with row r's look-back: a longer series or
+recursion is computed for all rows, and each row takes its own part of it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from hpo_bench.core.estimator import Estimator
 from hpo_bench.core.update import Step
-from hpo_bench.hypergradients.base import Estimator
 from hpo_bench.hypergradients.neumann import Neumann, of_products
 from hpo_bench.hypergradients.unroll import Unroll
 
@@ -52,7 +52,9 @@ class NeumannRows(_Grouped):
         """Terms of the series of each of the ``rows`` repetitions."""
         return self.look_backs
 
-    def __call__(self, steps: Sequence[Step], gradient: Tensor, tuned: Sequence[str]) -> dict[str, Tensor]:
+    def __call__(
+        self, steps: Sequence[Step], gradient: Tensor, tuned: Sequence[str]
+    ) -> dict[str, Tensor]:
         """As `Neumann`; costs as much as the largest look-back for every row."""
         step, look_backs = steps[-1], self._column(gradient)
         products = step.raw_products_of_series(gradient, self.terms(len(gradient)), tuned)
@@ -74,7 +76,9 @@ class UnrollRows(_Grouped):
         """The largest look-back, at most T."""
         return min(max(self.look_backs), update_interval)
 
-    def __call__(self, steps: Sequence[Step], gradient: Tensor, tuned: Sequence[str]) -> dict[str, Tensor]:
+    def __call__(
+        self, steps: Sequence[Step], gradient: Tensor, tuned: Sequence[str]
+    ) -> dict[str, Tensor]:
         """As `Unroll`; costs as much as the largest look-back for every row."""
         weights, buffer = gradient, torch.zeros_like(gradient)
         shares: list[dict[str, Tensor]] = []
@@ -87,7 +91,9 @@ class UnrollRows(_Grouped):
         return {name: self._own_sums([share[name] for share in shares]) for name in tuned}
 
     def _own_sums(self, shares: Sequence[Tensor]) -> Tensor:
-        """Row r's sum over its own window, added up in the order in which `Unroll` adds: order decides the last bit."""
+        """Row r's sum over its own window, added up in the order in which `Unroll` adds: order
+        decides the last bit.
+        """
         look_backs = self._column(shares[0]).clamp(max=len(shares))
         sums = torch.empty_like(shares[0])
         for depth, total in enumerate(accumulate(shares), start=1):
@@ -95,7 +101,10 @@ class UnrollRows(_Grouped):
         return sums
 
 
-ROWS: Mapping[type, Callable[[tuple[int, ...]], Estimator]] = {Neumann: NeumannRows, Unroll: UnrollRows}
+ROWS: Mapping[type, Callable[[tuple[int, ...]], Estimator]] = {
+    Neumann: NeumannRows,
+    Unroll: UnrollRows,
+}
 
 
 def groupable(estimator: Any) -> bool:
@@ -104,7 +113,9 @@ def groupable(estimator: Any) -> bool:
 
 
 def grouped(estimators: Sequence[Any]) -> Estimator:
-    """One estimator for rows whose own estimators, all of one `groupable` kind, are given; the common one if equal."""
+    """One estimator for rows whose own estimators, all of one `groupable` kind, are given; the
+    common one if equal.
+    """
     if len(set(estimators)) == 1:
         return estimators[0]
     return ROWS[type(estimators[0])](tuple(estimator.look_back for estimator in estimators))

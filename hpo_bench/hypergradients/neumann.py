@@ -1,4 +1,6 @@
-"""Implicit differentiation with a truncated Neumann series at the current weights (the paper's method, eq. 6)."""
+"""Implicit differentiation with a truncated Neumann series at the current weights (the paper's
+method, eq. 6).
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from hpo_bench import checks
+from hpo_bench.core import checks
 from hpo_bench.core.update import Step
 
 
@@ -16,8 +18,8 @@ from hpo_bench.core.update import Step
 class Neumann:
     """dL_V/dλ ≈ -∂L_V/∂w · [Σ_{0≤j<i} (I - ∂u/∂w)^j] · ∂u/∂λ.
 
-    ∂L_V/∂w is taken at the new weights, the Jacobians of u at the weights before the last update, on its batch.
-    Costs i - 1 Hessian-vector products, all of one linearisation.
+    ∂L_V/∂w is taken at the new weights, the Jacobians of u at the weights before the last update,
+    on its batch. Costs i - 1 Hessian-vector products, all of one linearisation.
 
     Args:
         look_back: i, at least 1; may exceed T.
@@ -42,7 +44,9 @@ class Neumann:
         """Terms of the series of each of ``rows`` repetitions."""
         return [self.look_back] * rows
 
-    def __call__(self, steps: Sequence[Step], gradient: Tensor, tuned: Sequence[str]) -> dict[str, Tensor]:
+    def __call__(
+        self, steps: Sequence[Step], gradient: Tensor, tuned: Sequence[str]
+    ) -> dict[str, Tensor]:
         """-p·∂u/∂raw with p = Σ_j v·(I - ∂u/∂w)^j."""
         step = steps[-1]
         products = step.raw_products_of_series(gradient, self.terms(len(gradient)), tuned)

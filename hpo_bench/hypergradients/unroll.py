@@ -1,4 +1,6 @@
-"""Exact hypergradients by reverse differentiation through the last weight updates (Diff-through-Opt)."""
+"""Exact hypergradients by reverse differentiation through the last weight updates
+(Diff-through-Opt).
+"""
 
 from __future__ import annotations
 
@@ -9,19 +11,21 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from hpo_bench import checks
+from hpo_bench.core import checks
 from hpo_bench.core.update import Step
 
 
 @dataclass(frozen=True)
 class Unroll:
-    """dL_V(w_t)/dλ through the last min(i, T) updates, the momentum buffer at the window's start being a constant.
+    """dL_V(w_t)/dλ through the last min(i, T) updates, the momentum buffer at the window's start
+    being a constant.
 
     With covectors a of the weights and b of the buffer, backwards over the steps of the window:
 
         b ← b - lr·a;   dλ += -a·∂u/∂lr, b·∂m'/∂wd, b·∂m'/∂μ;   a ← a + b·∂g/∂w;   b ← μ·b
 
-    Costs one Hessian-vector product for every step but the first, and memory for `window` linearisations.
+    Costs one Hessian-vector product for every step but the first, and memory for `window`
+    linearisations.
 
     Args:
         look_back: i, at least 1.
@@ -42,8 +46,12 @@ class Unroll:
         """min(i, T)."""
         return min(self.look_back, update_interval)
 
-    def __call__(self, steps: Sequence[Step], gradient: Tensor, tuned: Sequence[str]) -> dict[str, Tensor]:
-        """Sum over the window of each step's share, newest first (the order of a sum over a stack depends on R)."""
+    def __call__(
+        self, steps: Sequence[Step], gradient: Tensor, tuned: Sequence[str]
+    ) -> dict[str, Tensor]:
+        """Sum over the window of each step's share, newest first (the order of a sum over a stack
+        depends on R).
+        """
         weights, buffer = gradient, torch.zeros_like(gradient)
         total: dict[str, Tensor] = {}
         for step in reversed(steps):

@@ -1,5 +1,4 @@
 """Models whose R repetitions train at once, one file a family.
 
-A configuration's ``model._target_`` names a frozen value with ``build(table, dtype, device) -> Model``
-(`hpo_bench.models.base`); `hpo_bench.models.autograd` wraps any ``torch.nn.Module``.
-"""
+A configuration's ``model._target_`` names a frozen value with ``build(table, dtype, device) ->
+Model`` (`hpo_bench.core.model`); `hpo_bench.models.autograd` wraps any ``torch.nn.Module``."""

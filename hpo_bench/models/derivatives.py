@@ -1,4 +1,6 @@
-"""Gradients and Hessian-vector products by autograd, and in one line what keeps them from being computed."""
+"""Gradients and Hessian-vector products by autograd, and in one line what keeps them from being
+computed.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +10,14 @@ from torch import Tensor
 from hpo_bench.errors import UserError
 
 
-def gradient_of(value: Tensor, leaf: Tensor, create_graph: bool, vector: Tensor | None = None) -> Tensor:
+def gradient_of(
+    value: Tensor, leaf: Tensor, create_graph: bool, vector: Tensor | None = None
+) -> Tensor:
     """Of a sum, or the product of a gradient's Jacobian with a vector.
 
     Raises:
-        UserError: some operation of the module has no second derivative, or the value does not depend on the leaf.
+        UserError: some operation of the module has no second derivative, or the value does not
+            depend on the leaf.
     """
     if vector is not None and not value.requires_grad:  # the loss is linear in the parameters
         return torch.zeros_like(leaf)
@@ -31,7 +36,9 @@ def gradient_of(value: Tensor, leaf: Tensor, create_graph: bool, vector: Tensor 
             ) from error
         if "derivative for" not in text and "double backward" not in text.lower():
             raise
-        raise UserError(f"model: has a layer that cannot be differentiated twice ({text[:160]})") from error
+        raise UserError(
+            f"model: has a layer that cannot be differentiated twice ({text[:160]})"
+        ) from error
     if found is None:
         if vector is None:
             raise UserError(

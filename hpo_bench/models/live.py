@@ -1,4 +1,6 @@
-"""Modules in a user's hands as the rows of (R, P): looked at whenever they are used, since the user may change them."""
+"""Modules in a user's hands as the rows of (R, P): looked at whenever they are used, since the user
+may change them.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,8 @@ FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 class LiveModules:
-    """R modules whose trained parameters are the rows of (R, P), in float32 where their own precision is lower.
+    """R modules whose trained parameters are the rows of (R, P), in float32 where their own
+    precision is lower.
 
     Args:
         model: one module, or several of one architecture.
@@ -44,7 +47,9 @@ class LiveModules:
         UserError: what cannot be trained, or not together.
     """
 
-    def __init__(self, model: nn.Module | Sequence[nn.Module], loss: Loss, separate_batches: bool) -> None:
+    def __init__(
+        self, model: nn.Module | Sequence[nn.Module], loss: Loss, separate_batches: bool
+    ) -> None:
         self.alone = isinstance(model, nn.Module)
         given = list(model) if isinstance(model, list | tuple) else [model]
         _check_given(given, loss)
@@ -79,9 +84,13 @@ class LiveModules:
         return True
 
     def check(self) -> None:
-        """Raise where the modules have changed in a way that cannot be followed; what is trained stays as it is."""
+        """Raise where the modules have changed in a way that cannot be followed; what is trained
+        stays as it is.
+        """
         if torch.is_inference_mode_enabled():
-            raise UserError("torch.inference_mode() is on, in which nothing can be trained; call OnePass outside of it")
+            raise UserError(
+                "torch.inference_mode() is on, in which nothing can be trained; call OnePass outside of it"
+            )
         if not all(seen.holds() for seen in self._seen):
             self._look()
 
@@ -95,18 +104,25 @@ class LiveModules:
     def _arrange(self) -> None:
         """Take as trained what requires gradients now."""
         self._kinds = self._seen[0].trained
-        self.layout = Layout(tuple(self._kinds), tuple(shape for shape, _, _ in self._kinds.values()))
+        self.layout = Layout(
+            tuple(self._kinds), tuple(shape for shape, _, _ in self._kinds.values())
+        )
 
     # --- values ---
 
     def weights(self) -> Tensor:
         """The modules' trained parameters, (R, P), copied."""
         names = self.layout.names
-        rows = [torch.cat([seen.parameters[name].detach().reshape(-1) for name in names]) for seen in self._seen]
+        rows = [
+            torch.cat([seen.parameters[name].detach().reshape(-1) for name in names])
+            for seen in self._seen
+        ]
         return torch.stack(rows).to(self.dtype)
 
     def write(self, weights: Tensor, state: Mapping[str, Tensor]) -> None:
-        """Give the modules their parameters (R, P), and the state (R, …) that a forward pass has left."""
+        """Give the modules their parameters (R, P), and the state (R, …) that a forward pass has
+        left.
+        """
         for seen, flat in zip(self._seen, weights, strict=True):
             for name, new in self.layout.views(flat).items():
                 seen.parameters[name].copy_(new)
@@ -118,7 +134,9 @@ class LiveModules:
             self._seen = [_Seen(module) for module in self._modules]
 
     def _spread_attributes(self) -> bool:
-        """What the forward pass has changed in the first module's attributes (a count of calls) is the others' too."""
+        """What the forward pass has changed in the first module's attributes (a count of calls) is
+        the others' too.
+        """
         changes = self._seen[0].stateless.changes()
         for path, name, value in changes:  # tensors are the state's, which is written after this
             for module in self._modules[1:]:
@@ -128,7 +146,9 @@ class LiveModules:
     # --- derivatives ---
 
     def linearise(self, weights: Tensor, batch: Any, second_order: bool) -> Linearisation:
-        """Loss, gradient and, if ``second_order``, Hessian-vector products by autograd; carried: the state after it."""
+        """Loss, gradient and, if ``second_order``, Hessian-vector products by autograd; carried:
+        the state after it.
+        """
         with torch.enable_grad():
             leaf = weights.detach().requires_grad_(True)
             try:
@@ -147,7 +167,9 @@ class LiveModules:
         return Linearisation(losses.detach(), gradient.detach(), hessian_product, after)
 
     def look_only(self, weights: Tensor, batch: Any) -> Tensor:
-        """The gradient (R, P), NaN where the loss is not finite, with the modules left as they were."""
+        """The gradient (R, P), NaN where the loss is not finite, with the modules left as they
+        were.
+        """
         seen = self._seen[0]
         before = seen.untrained() if self.alone else {}  # several are computed from copies
         try:
@@ -155,7 +177,9 @@ class LiveModules:
         finally:
             seen.stateless.restore()
             for name, (version, value) in before.items():
-                if seen.parameters[name]._version != version:  # writing would break the window's graph in vain
+                if (
+                    seen.parameters[name]._version != version
+                ):  # writing would break the window's graph in vain
                     seen.parameters[name].copy_(value)
         return torch.where(torch.isfinite(found.loss).unsqueeze(-1), found.gradient, torch.nan)
 
@@ -178,7 +202,9 @@ class LiveModules:
             raise UserError(
                 f"model: cannot be computed for several modules at once; give them one by one ({text[:160]})"
             ) from error
-        changed = {name: value for name, value in stacked.items() if value._version != versions[name]}
+        changed = {
+            name: value for name, value in stacked.items() if value._version != versions[name]
+        }
         return losses, {**changed, **after}
 
     def _fixed(self, seen: _Seen) -> dict[str, Tensor]:
@@ -200,7 +226,11 @@ class LiveModules:
             return
         for leaf in tree_leaves(batch):
             if not isinstance(leaf, Tensor) or leaf.shape[:1] != (len(self._modules),):
-                found = f"shape {tuple(leaf.shape)}" if isinstance(leaf, Tensor) else type(leaf).__name__
+                found = (
+                    f"shape {tuple(leaf.shape)}"
+                    if isinstance(leaf, Tensor)
+                    else type(leaf).__name__
+                )
                 raise UserError(
                     f"batch: separate_batches needs tensors whose first axis is the {len(self._modules)} modules, "
                     f"not {found}"
@@ -221,17 +251,26 @@ class _Seen:
         self._flags = self._current()
         self.trained: dict[str, Kind] = {
             name: (tuple(shape), dtype, device)
-            for name, (required, shape, dtype, device) in zip(self.parameters, self._flags, strict=True)
+            for name, (required, shape, dtype, device) in zip(
+                self.parameters, self._flags, strict=True
+            )
             if required
         }
 
     def _current(self) -> list[tuple[Any, ...]]:
         """What can change in a parameter that stays the same object."""
-        return [(value.requires_grad, value.shape, value.dtype, value.device) for value in self.parameters.values()]
+        return [
+            (value.requires_grad, value.shape, value.dtype, value.device)
+            for value in self.parameters.values()
+        ]
 
     def untrained(self) -> dict[str, tuple[int, Tensor]]:
-        """Versions and copies of the other parameters, which a forward pass may still change (a moving average)."""
-        others = ((name, value) for name, value in self.parameters.items() if name not in self.trained)
+        """Versions and copies of the other parameters, which a forward pass may still change (a
+        moving average).
+        """
+        others = (
+            (name, value) for name, value in self.parameters.items() if name not in self.trained
+        )
         return {name: (value._version, value.detach().clone()) for name, value in others}
 
     def hooked(self) -> list[str]:
@@ -266,7 +305,9 @@ class _Seen:
         for name, (shape, dtype, device) in now.parameters.items():
             before = original.parameters[name]
             if shape != before[0]:
-                raise UserError(f"model: {name} has another shape, {tuple(shape)} for {tuple(before[0])}, {again}")
+                raise UserError(
+                    f"model: {name} has another shape, {tuple(shape)} for {tuple(before[0])}, {again}"
+                )
             if (dtype, device) != before[1:]:
                 raise UserError(
                     f"model: was moved to another device or dtype ({name} from {before[2]}, {before[1]} to {device}, "
@@ -304,7 +345,9 @@ def _checked(loss: Loss) -> Loss:
             found = type(value).__name__
             if isinstance(value, Tensor):
                 found = f"shape {tuple(value.shape)}" if value.ndim else str(value.dtype)
-            raise UserError(f"loss: must return the mean loss as a tensor of no dimension, not {found}")
+            raise UserError(
+                f"loss: must return the mean loss as a tensor of no dimension, not {found}"
+            )
         return value
 
     return checked
@@ -347,7 +390,9 @@ def _check(seen: Sequence[_Seen]) -> None:
     first, *others = seen
     for number, other in enumerate(others, start=1):
         if other.trained != first.trained:
-            raise UserError("model: all modules of a list must have the same parameters, and train the same ones")
+            raise UserError(
+                "model: all modules of a list must have the same parameters, and train the same ones"
+            )
         words = stateless.difference(first.module, other.module)
         if words is not None:
             raise UserError(
@@ -363,7 +408,11 @@ def _check_parameters(seen: _Seen) -> None:
         raise UserError("model: has no parameters that require gradients")
     for name, (_, dtype, _) in trained.items():
         if dtype not in FLOATS:
-            words = "its real and imaginary parts can be trained as parameters" if dtype.is_complex else "not a float"
+            words = (
+                "its real and imaginary parts can be trained as parameters"
+                if dtype.is_complex
+                else "not a float"
+            )
             raise UserError(f"model: parameter {name} is {dtype}; {words}")
         _check_writable(name, seen.parameters[name])
     if names := seen.hooked():
@@ -378,11 +427,17 @@ def _check_parameters(seen: _Seen) -> None:
 def _check_writable(name: str, value: Tensor) -> None:
     """Raise where a parameter has no memory of its own that could be written to."""
     if value.is_meta:
-        raise UserError(f"model: parameter {name} is on the meta device, so it has no values; give it some first")
+        raise UserError(
+            f"model: parameter {name} is on the meta device, so it has no values; give it some first"
+        )
     if value.is_inference():
-        raise UserError(f"model: parameter {name} was made in torch.inference_mode(), so it cannot be trained")
+        raise UserError(
+            f"model: parameter {name} was made in torch.inference_mode(), so it cannot be trained"
+        )
     if any(step == 0 and size > 1 for step, size in zip(value.stride(), value.shape, strict=True)):
-        raise UserError(f"model: entries of parameter {name} share memory (expand); give it a copy of its own")
+        raise UserError(
+            f"model: entries of parameter {name} share memory (expand); give it a copy of its own"
+        )
 
 
 def _check_sharing(seen: Sequence[_Seen]) -> None:
@@ -395,7 +450,10 @@ def _check_sharing(seen: Sequence[_Seen]) -> None:
         written = {name: each.parameters[name] for name in each.trained}
         for path, layer in each.module.named_modules():
             if layer.training:
-                written |= {stateless.at(path, name): value for name, value in layer.named_buffers(recurse=False)}
+                written |= {
+                    stateless.at(path, name): value
+                    for name, value in layer.named_buffers(recurse=False)
+                }
         for name, value in written.items():
             owner, first = owners.setdefault(value.data_ptr() or id(value), (number, name))
             if owner != number:

@@ -9,15 +9,16 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from hpo_bench.datasets.base import Table
+from hpo_bench.core.model import Model
+from hpo_bench.core.table import Table
 from hpo_bench.errors import UserError
 from hpo_bench.models import relu_classification_native, relu_native
 from hpo_bench.models.autograd import AutogradModel, Head, built
-from hpo_bench.models.base import Model
 
 
 class Perceptron(nn.Module):
-    """Linear layers with ReLU between them, under the parameter names ``layers.0.weight``, ``layers.0.bias``, …
+    """Linear layers with ReLU between them, under the parameter names ``layers.0.weight``,
+    ``layers.0.bias``, …
 
     Args:
         widths: from the inputs to the outputs.
@@ -43,8 +44,10 @@ class MLP:
 
     Args:
         hidden: widths of the hidden layers.
-        batch_norm: normalise what enters each ReLU, by running statistics in evaluation; never in closed form.
-        closed_form: use written-out derivatives where there are any (one hidden layer); else autograd.
+        batch_norm: normalise what enters each ReLU, by running statistics in evaluation; never in
+            closed form.
+        closed_form: use written-out derivatives where there are any (one hidden layer); else
+            autograd.
     """
 
     hidden: Sequence[int] = (50,)
@@ -55,18 +58,30 @@ class MLP:
         """The model for a table.
 
         Raises:
-            UserError: the table's rows are not plain lists of numbers, or the widths are not those of layers.
+            UserError: the table's rows are not plain lists of numbers, or the widths are not those
+                of layers.
         """
         if table.inputs.ndim != 2 or table.task not in ("regression", "classification"):
-            raise UserError(f"model=mlp: does not fit dataset {table.name}, whose rows are not lists of features")
-        if not all(isinstance(width, int) and not isinstance(width, bool) and width > 0 for width in self.hidden):
-            raise UserError(f"model.hidden={list(self.hidden)}: widths must be whole numbers, at least 1")
+            raise UserError(
+                f"model=mlp: does not fit dataset {table.name}, whose rows are not lists of features"
+            )
+        if not all(
+            isinstance(width, int) and not isinstance(width, bool) and width > 0
+            for width in self.hidden
+        ):
+            raise UserError(
+                f"model.hidden={list(self.hidden)}: widths must be whole numbers, at least 1"
+            )
         features = table.inputs.shape[1]
         if self.closed_form and len(self.hidden) == 1 and not self.batch_norm:
             if table.task == "classification":
-                return relu_classification_native.make(features, self.hidden[0], table.outputs, dtype, device)
+                return relu_classification_native.make(
+                    features, self.hidden[0], table.outputs, dtype, device
+                )
             if table.outputs == 1:
                 return relu_native.make(features, self.hidden[0], table.target_scale, dtype, device)
         module = built(lambda: Perceptron([features, *self.hidden, table.outputs], self.batch_norm))
         activations = (4 if self.batch_norm else 2) * sum([*self.hidden, table.outputs])
-        return AutogradModel(module, Head.of(table.task, table.target_scale), dtype, device, activations)
+        return AutogradModel(
+            module, Head.of(table.task, table.target_scale), dtype, device, activations
+        )

@@ -1,10 +1,10 @@
-"""`ReLUClassification` by a compiled kernel: the same numbers to rounding, without a copy of a batch or of a gradient.
+"""`ReLUClassification` by a compiled kernel: the same numbers to rounding, without a copy of a
+batch or of a gradient.
 
 The kernel (``native/relu_classification.c``) reads the rows of the dataset where they are, so a
-shuffled batch holds row numbers, and a weight update takes up the gradient while it is in registers.
-A row's numbers depend neither on the other rows nor on the instruction set that a kernel was compiled
-for, bit by bit.
-"""
+shuffled batch holds row numbers, and a weight update takes up the gradient while it is in
+registers. A row's numbers depend neither on the other rows nor on the instruction set that a kernel
+was compiled for, bit by bit."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hpo_bench import native
+from hpo_bench.core import native
 from hpo_bench.core.hyperparameters import Hyperparameters
+from hpo_bench.core.model import Batch, Following, Split, Stretch
 from hpo_bench.core.update import Linearisation, State, Step, raw_products
-from hpo_bench.models.base import Batch, Following, Split, Stretch
 from hpo_bench.models.relu_classification import ReLUClassification
 from hpo_bench.models.relu_native import _Hyper
 
@@ -29,7 +29,9 @@ COLUMNS = 16  # SUM_LANES of the kernel: activations are padded to whole vectors
 WEIGHT_VECTORS = 6  # vectors of P numbers that a weight update holds
 
 
-def make(features: int, hidden: int, classes: int, dtype: torch.dtype, device: torch.device) -> ReLUClassification:
+def make(
+    features: int, hidden: int, classes: int, dtype: torch.dtype, device: torch.device
+) -> ReLUClassification:
     """By the kernel on a CPU where there is one, else by torch."""
     library = native.kernels().library if device.type == "cpu" else None
     if library is None:
@@ -58,13 +60,29 @@ class _Rows(ctypes.Structure):
         apart = 0 if batch.shared or places is not None else inputs.stride(0)
         targets_apart = 0 if batch.shared or places is not None else targets.stride(0)
         if places is None:
-            return _Rows(inputs.data_ptr(), targets.data_ptr(), None, apart, targets_apart, 0, batch.count)
+            return _Rows(
+                inputs.data_ptr(), targets.data_ptr(), None, apart, targets_apart, 0, batch.count
+            )
         assert places.stride(1) == 1
-        return _Rows(inputs.data_ptr(), targets.data_ptr(), places.data_ptr(), 0, 0, places.stride(0), batch.count)
+        return _Rows(
+            inputs.data_ptr(),
+            targets.data_ptr(),
+            places.data_ptr(),
+            0,
+            0,
+            places.stride(0),
+            batch.count,
+        )
 
 
-_Last = Step | Mapping[str, Tensor] | None  # the last update of a call, or the products that were asked of it
-FACTORS = {"lr": 0, "weight_decay": 1, "momentum": 2}  # of `Step`, in the order of the kernel's ``enum factor``
+_Last = (
+    Step | Mapping[str, Tensor] | None
+)  # the last update of a call, or the products that were asked of it
+FACTORS = {
+    "lr": 0,
+    "weight_decay": 1,
+    "momentum": 2,
+}  # of `Step`, in the order of the kernel's ``enum factor``
 
 
 class _Following(ctypes.Structure):
@@ -81,9 +99,13 @@ class _Following(ctypes.Structure):
 
     @staticmethod
     def of(following: Following, dots: Tensor) -> _Following:
-        """Addresses of what is asked for and of its answer (R, n), which must outlive this value."""
+        """Addresses of what is asked for and of its answer (R, n), which must outlive this
+        value.
+        """
         terms = (ctypes.c_int * len(following.terms))(*following.terms)
-        factors = (ctypes.c_int * len(following.names))(*(FACTORS[name] for name in following.names))
+        factors = (ctypes.c_int * len(following.names))(
+            *(FACTORS[name] for name in following.names)
+        )
         addresses = map(ctypes.addressof, (terms, factors))
         found = _Following(_Rows.of(following.second), *addresses, len(factors), dots.data_ptr())
         found.arrays = terms, factors
@@ -96,7 +118,9 @@ class NativeReLUClassification(ReLUClassification):
     fuses_batches = True
     fuses_steps = True
 
-    def __init__(self, features: int, hidden: int, classes: int, dtype: torch.dtype, library: ctypes.CDLL) -> None:
+    def __init__(
+        self, features: int, hidden: int, classes: int, dtype: torch.dtype, library: ctypes.CDLL
+    ) -> None:
         super().__init__(features, hidden, classes, dtype)
         self._library = library
         self._kind = "float64" if dtype == torch.float64 else "float32"
@@ -112,12 +136,20 @@ class NativeReLUClassification(ReLUClassification):
         if function(*sizes, *map(_passed, arguments)):
             raise MemoryError("no memory for a kernel's working space")
 
-    def batch(self, inputs: Tensor, targets: Tensor, *, shared: bool, split: Split, first: bool = True) -> Batch:
+    def batch(
+        self, inputs: Tensor, targets: Tensor, *, shared: bool, split: Split, first: bool = True
+    ) -> Batch:
         """Rows as they are, without gaps."""
-        return Batch(inputs.contiguous(), targets.contiguous(), inputs.shape[-2], shared, split, first)
+        return Batch(
+            inputs.contiguous(), targets.contiguous(), inputs.shape[-2], shared, split, first
+        )
 
-    def batch_at(self, inputs: Tensor, targets: Tensor, places: Tensor, *, split: Split, first: bool) -> Batch:
-        """See `hpo_bench.models.base.TakesPlaces`: the rows stay where they are, if they lie one after the other."""
+    def batch_at(
+        self, inputs: Tensor, targets: Tensor, places: Tensor, *, split: Split, first: bool
+    ) -> Batch:
+        """See `hpo_bench.core.model.TakesPlaces`: the rows stay where they are, if they lie one
+        after the other.
+        """
         inputs, targets = inputs.contiguous(), targets.contiguous()
         return Batch(inputs, targets, places.shape[-1], False, split, first, places)
 
@@ -126,7 +158,9 @@ class NativeReLUClassification(ReLUClassification):
         columns = -(-count // COLUMNS) * COLUMNS
         return weights.new_empty(len(weights), (self.hidden + self.classes) * columns)
 
-    def linearise(self, weights: Tensor, batch: Batch, carried: Mapping[str, Any], second_order: bool) -> Linearisation:
+    def linearise(
+        self, weights: Tensor, batch: Batch, carried: Mapping[str, Any], second_order: bool
+    ) -> Linearisation:
         """Loss, gradient and Hessian-vector products."""
         weights = weights.contiguous()
         loss, gradient = weights.new_empty(len(weights)), torch.empty_like(weights)
@@ -150,25 +184,45 @@ class NativeReLUClassification(ReLUClassification):
         def hessian_products(vectors: Tensor) -> Tensor:
             vectors = vectors.contiguous()
             results = torch.empty_like(vectors)
-            self._call("products", len(weights), batch, weights, kept, ctypes.c_long(len(vectors)), vectors, results)
+            self._call(
+                "products",
+                len(weights),
+                batch,
+                weights,
+                kept,
+                ctypes.c_long(len(vectors)),
+                vectors,
+                results,
+            )
             return results
 
         def hessian_product(vector: Tensor) -> Tensor:
             return hessian_products(vector.unsqueeze(0)).squeeze(0)
 
         def products_of_series(
-            vector: Tensor, lr: Tensor, weight_decay: Tensor, terms: Sequence[int], others: Sequence[Tensor]
+            vector: Tensor,
+            lr: Tensor,
+            weight_decay: Tensor,
+            terms: Sequence[int],
+            others: Sequence[Tensor],
         ) -> Tensor | None:
             if not self._sums_up(batch, lr, weight_decay):
                 return None
             return self._series(weights, batch, kept, vector, lr, weight_decay, terms, others)
 
         return Linearisation(
-            loss, gradient, hessian_product, carried, hessian_products, products_of_series=products_of_series
+            loss,
+            gradient,
+            hessian_product,
+            carried,
+            hessian_products,
+            products_of_series=products_of_series,
         )
 
     def _sums_up(self, batch: Batch, lr: Tensor, weight_decay: Tensor) -> bool:
-        """Whether inner products of the batch's rows do for a series, and cost less than they save."""
+        """Whether inner products of the batch's rows do for a series, and cost less than they
+        save.
+        """
         return lr.shape[-1] == 1 and weight_decay.shape[-1] == 1 and batch.count <= 2 * self.hidden
 
     def _series(
@@ -189,15 +243,31 @@ class NativeReLUClassification(ReLUClassification):
         each = (ctypes.c_int * len(terms))(*terms)
         dots = weights.new_empty(len(weights), len(own))
         self._call(
-            "series", len(weights), batch, weights, kept, vector, lr, weight_decay, each, len(own), pointers, dots, None
+            "series",
+            len(weights),
+            batch,
+            weights,
+            kept,
+            vector,
+            lr,
+            weight_decay,
+            each,
+            len(own),
+            pointers,
+            dots,
+            None,
         )
         return dots.T.unsqueeze(-1)
 
-    def loss(self, weights: Tensor, batch: Batch, carried: Mapping[str, Any]) -> tuple[Tensor, Mapping[str, Any]]:
+    def loss(
+        self, weights: Tensor, batch: Batch, carried: Mapping[str, Any]
+    ) -> tuple[Tensor, Mapping[str, Any]]:
         """Mean cross-entropy (R,)."""
         return self.evaluate(weights, batch, carried)[0], carried
 
-    def evaluate(self, weights: Tensor, batch: Batch, carried: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    def evaluate(
+        self, weights: Tensor, batch: Batch, carried: Mapping[str, Any]
+    ) -> tuple[Tensor, Tensor]:
         """Mean cross-entropy and error rate, (R,) each."""
         weights = weights.contiguous()
         loss, error = weights.new_empty(2, len(weights))
@@ -214,7 +284,9 @@ class NativeReLUClassification(ReLUClassification):
         test: Batch,
         following: Following | None = None,
     ) -> Stretch:
-        """See `FusedUpdates.updates`; one repetition after the other makes its updates up to the next recorded one."""
+        """See `FusedUpdates.updates`; one repetition after the other makes its updates up to the
+        next recorded one.
+        """
         begins = sorted({0, *(number for number, due in enumerate(recorded) if due)})
         columns: dict[str, list[Tensor]] = defaultdict(list)
         finite, seconds, of_recorded = [], 0.0, iter(validation)
@@ -226,26 +298,42 @@ class NativeReLUClassification(ReLUClassification):
                 columns["test_loss"].append(loss)
                 columns["test_metric"].append(error)
                 if validation:
-                    columns["validation_loss"].append(self.evaluate(state.weights, next(of_recorded), {})[0])
+                    columns["validation_loss"].append(
+                        self.evaluate(state.weights, next(of_recorded), {})[0]
+                    )
                 seconds += time.perf_counter() - since
             ahead = following if end == len(batches) else None
-            state, losses, own_finite, last = self._updates(state, batches[begin:end], hyperparameters, ahead)
+            state, losses, own_finite, last = self._updates(
+                state, batches[begin:end], hyperparameters, ahead
+            )
             finite.append(own_finite)
             if recorded[begin]:
                 columns["train_loss"].append(losses[0])
         rows = {name: torch.stack(values) for name, values in columns.items()}
         stretch = Stretch(state, torch.cat(finite), rows, seconds)
-        return replace(stretch, step=last) if isinstance(last, Step) else replace(stretch, products=last)
+        return (
+            replace(stretch, step=last)
+            if isinstance(last, Step)
+            else replace(stretch, products=last)
+        )
 
     def _updates(
-        self, state: State, batches: Sequence[Batch], hyperparameters: Hyperparameters, following: Following | None
+        self,
+        state: State,
+        batches: Sequence[Batch],
+        hyperparameters: Hyperparameters,
+        following: Following | None,
     ) -> tuple[State, Tensor, Tensor, _Last]:
-        """The state after one update on each batch, losses and finiteness before each (T, R), and what follows."""
+        """The state after one update on each batch, losses and finiteness before each (T, R), and
+        what follows.
+        """
         weights, buffer = state.weights.contiguous(), state.buffer.contiguous()
         new_weights, new_buffer = torch.empty_like(weights), torch.empty_like(buffer)
         losses, finite = weights.new_empty(2, len(batches), len(weights))
         kept, before, request, products = None, State(weights, buffer), None, None
-        if following is not None and self._sums_up(batches[-1], hyperparameters.lr, hyperparameters.weight_decay):
+        if following is not None and self._sums_up(
+            batches[-1], hyperparameters.lr, hyperparameters.weight_decay
+        ):
             products = weights.new_empty(len(weights), len(following.names))
             request = _Following.of(following, products)
         elif following is not None:
@@ -255,14 +343,29 @@ class NativeReLUClassification(ReLUClassification):
         rows = (_Rows * len(batches))(*map(_Rows.of, batches))
         natural = hyperparameters.lr, hyperparameters.weight_decay, hyperparameters.momentum
         self._call(
-            "updates", len(weights), ctypes.c_long(len(batches)), rows, weights, buffer, new_weights, new_buffer,
-            before.weights, before.buffer, kept, *map(_Hyper.of, natural), losses, finite, request,
-        )  # fmt: skip
+            "updates",
+            len(weights),
+            ctypes.c_long(len(batches)),
+            rows,
+            weights,
+            buffer,
+            new_weights,
+            new_buffer,
+            before.weights,
+            before.buffer,
+            kept,
+            *map(_Hyper.of, natural),
+            losses,
+            finite,
+            request,
+        )
         found: _Last = None
         if products is not None and following is not None:
             found = raw_products(products.T.unsqueeze(-1), following.names, hyperparameters)
         elif kept is not None:
-            last = self._linearisation(before.weights, batches[-1], kept, losses[-1], _NO_GRADIENT, state.carried)
+            last = self._linearisation(
+                before.weights, batches[-1], kept, losses[-1], _NO_GRADIENT, state.carried
+            )
             found = Step(before.weights, before.buffer, new_buffer, last, None, hyperparameters)
         return State(new_weights, new_buffer, state.carried), losses, finite, found
 
@@ -277,7 +380,9 @@ class NativeReLUClassification(ReLUClassification):
         return 0
 
     def working_set(self, batch_rows: int) -> int:
-        """Little: one repetition is trained after the other, and many at once share Python's work between the calls."""
+        """Little: one repetition is trained after the other, and many at once share Python's work
+        between the calls.
+        """
         return self.dtype.itemsize * self.layout.count // 2
 
 

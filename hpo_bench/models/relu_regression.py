@@ -1,7 +1,10 @@
-"""One hidden ReLU layer, one output, mean squared error: every derivative in closed form, two matrix products each.
+"""One hidden ReLU layer, one output, mean squared error: every derivative in closed form, two
+matrix products each.
 
-With x̃ = (x, 1), Ŵ = (W₁, b₁) (H, d+1) and the mask M = [Ŵx̃ > 0] (H, B), the output is linear in what the mask lets
-through: o = w₂·(M ∘ ŴX̃) + b₂. With D = dL/do = 2(o - y)/B and G = M·(D ∘ X̃)ᵀ (H, d+1) the gradient is
+With x̃ = (x, 1), Ŵ = (W₁, b₁) (H, d+1) and the mask M = [Ŵx̃ > 0] (H, B), the output is linear in
+what the mask lets
+through: o = w₂·(M ∘ ŴX̃) + b₂. With D = dL/do = 2(o - y)/B and G = M·(D ∘ X̃)ᵀ (H, d+1) the
+gradient is
 
     dL/dŴ = w₂ ∘ G,    dL/dw₂ = rowsum(Ŵ ∘ G),    dL/db₂ = ΣD,
 
@@ -10,9 +13,9 @@ and a Hessian-vector product along (V̂, v₂, c₂), M being constant almost ev
     o' = colsum(X̃ ∘ (v₂∘Ŵ + w₂∘V̂)ᵀM) + c₂,    D' = 2o'/B,    G' = M·(D' ∘ X̃)ᵀ,
     (v₂∘G + w₂∘G',  rowsum(V̂∘G + Ŵ∘G'),  ΣD').
 
-The mask is all that a linearisation keeps, so the terms of a Neumann series cost 2·(2·H·(d+1)·B) operations each and no
-pass over the activations but the two products. Tests compare everything with autograd.
-"""
+The mask is all that a linearisation keeps, so the terms of a Neumann series cost 2·(2·H·(d+1)·B)
+operations each and no pass over the activations but the two products. Tests compare everything with
+autograd."""
 
 from __future__ import annotations
 
@@ -25,9 +28,9 @@ import torch
 from torch import Tensor, nn
 
 from hpo_bench.core.layout import Layout
+from hpo_bench.core.model import Batch, Split
 from hpo_bench.core.update import Linearisation
 from hpo_bench.models.autograd import default_initial_weights
-from hpo_bench.models.base import Batch, Split
 
 VECTOR = 16  # numbers in the widest vector register (512 bits of float32)
 
@@ -35,20 +38,27 @@ VECTOR = 16  # numbers in the widest vector register (512 bits of float32)
 class ReLURegression:
     """R copies of ``Linear(d, H) - ReLU - Linear(H, 1)`` with mean squared error.
 
-    Batches hold X̃ transposed, (d+1, B) or (R, d+1, B), and targets (B,) or (R, B), both padded with zeros to a
-    multiple of `VECTOR` columns: the kernels of odd widths depend on the address that a row begins at, so a
-    repetition's last float32 digit would depend on its place in the batch.
+    Batches hold X̃ transposed, (d+1, B) or (R, d+1, B), and targets (B,) or (R, B), both padded
+    with zeros to a multiple of `VECTOR` columns: the kernels of odd widths depend on the address
+    that a row begins at, so a repetition's last float32 digit would depend on its place in the
+    batch.
 
     Args:
         features: d.
         hidden: H.
-        target_scale: standard deviation that a standardised target is multiplied by in its own unit.
+        target_scale: standard deviation that a standardised target is multiplied by in its own
+            unit.
     """
 
     carries_state = False
 
     def __init__(self, features: int, hidden: int, target_scale: float, dtype: torch.dtype) -> None:
-        self.features, self.hidden, self.target_scale, self.dtype = features, hidden, target_scale, dtype
+        self.features, self.hidden, self.target_scale, self.dtype = (
+            features,
+            hidden,
+            target_scale,
+            dtype,
+        )
         self.layout = Layout(
             ("layers.0.weight", "layers.0.bias", "layers.2.weight", "layers.2.bias"),
             ((hidden, features), (hidden,), (1, hidden), (1,)),
@@ -61,16 +71,22 @@ class ReLURegression:
     @cached_property
     def _module(self) -> nn.Module:
         with torch.device("meta"):
-            return nn.Sequential(nn.Linear(self.features, self.hidden), nn.ReLU(), nn.Linear(self.hidden, 1))
+            return nn.Sequential(
+                nn.Linear(self.features, self.hidden), nn.ReLU(), nn.Linear(self.hidden, 1)
+            )
 
     def initial_carried(self, rows: int) -> Mapping[str, Any]:
         """Nothing is carried."""
         return {}
 
-    def batch(self, inputs: Tensor, targets: Tensor, *, shared: bool, split: Split, first: bool = True) -> Batch:
+    def batch(
+        self, inputs: Tensor, targets: Tensor, *, shared: bool, split: Split, first: bool = True
+    ) -> Batch:
         """Append the column of ones, transpose, and pad with zeros to whole vectors of columns."""
         count = inputs.shape[-2]
-        padded = inputs.new_zeros(*inputs.shape[:-2], self.features + 1, -(-count // VECTOR) * VECTOR)
+        padded = inputs.new_zeros(
+            *inputs.shape[:-2], self.features + 1, -(-count // VECTOR) * VECTOR
+        )
         padded[..., :-1, :count] = inputs.transpose(-1, -2)
         padded[..., -1, :count] = 1
         wanted = targets.new_zeros(*padded.shape[:-2], padded.shape[-1])
@@ -93,7 +109,9 @@ class ReLURegression:
         views["layers.2.bias"].copy_(bias)
         return flat
 
-    def _forward(self, weights: Tensor, batch: Batch) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor, Tensor]:
+    def _forward(
+        self, weights: Tensor, batch: Batch
+    ) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor, Tensor]:
         """Split weights, hidden activations (R, H, B) and errors (R, B), 0 in the padding."""
         first, second, bias = self._split(weights)
         rows = batch.inputs.expand(weights.shape[0], *batch.inputs.shape[-2:])
@@ -101,16 +119,22 @@ class ReLURegression:
         outputs = torch.bmm(second.transpose(-1, -2), hidden).squeeze(-2) + bias
         return (first, second, bias), hidden, (outputs - batch.targets) * batch.inputs[..., -1, :]
 
-    def linearise(self, weights: Tensor, batch: Batch, carried: Mapping[str, Any], second_order: bool) -> Linearisation:
+    def linearise(
+        self, weights: Tensor, batch: Batch, carried: Mapping[str, Any], second_order: bool
+    ) -> Linearisation:
         """Loss, gradient and Hessian-vector products from one mask."""
         (first, second, _), hidden, error = self._forward(weights, batch)
         mask = hidden.gt_(0)
         slope = error * (2 / batch.count)
         inner = self._inner(slope.unsqueeze(1), batch, mask).squeeze(0)
-        gradient = self._join(second * inner, (first * inner).sum(-1, keepdim=True), slope.sum(-1, keepdim=True))
+        gradient = self._join(
+            second * inner, (first * inner).sum(-1, keepdim=True), slope.sum(-1, keepdim=True)
+        )
 
         def hessian_products(vectors: Tensor) -> Tensor:
-            """One pair of matrix products for all vectors, so that they share one reading of the mask."""
+            """One pair of matrix products for all vectors, so that they share one reading of the
+            mask.
+            """
             first_v, second_v, bias_v = self._split(vectors)
             through = torch.addcmul(second_v * first, second, first_v).permute(1, 0, 3, 2)
             stacked = torch.bmm(through.flatten(1, 2), mask).unflatten(1, (len(vectors), -1))
@@ -137,7 +161,9 @@ class ReLURegression:
         products = torch.bmm(weighed.flatten(1, 2), mask.transpose(-1, -2))
         return products.unflatten(1, (slopes.shape[1], -1)).permute(1, 0, 3, 2)
 
-    def loss(self, weights: Tensor, batch: Batch, carried: Mapping[str, Any]) -> tuple[Tensor, Mapping[str, Any]]:
+    def loss(
+        self, weights: Tensor, batch: Batch, carried: Mapping[str, Any]
+    ) -> tuple[Tensor, Mapping[str, Any]]:
         """Mean squared error (R,)."""
         return self._forward(weights, batch)[-1].square().sum(-1) / batch.count, carried
 
@@ -145,13 +171,17 @@ class ReLURegression:
         """Nothing is carried."""
         return carried
 
-    def evaluate(self, weights: Tensor, batch: Batch, carried: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    def evaluate(
+        self, weights: Tensor, batch: Batch, carried: Mapping[str, Any]
+    ) -> tuple[Tensor, Tensor]:
         """Mean squared error of standardised and of un-normalised targets, (R,) each."""
         loss, _ = self.loss(weights, batch, carried)
         return loss, loss * self.target_scale**2
 
     def row_bytes(self, batch_rows: int, window: int) -> int:
-        """The masks that are kept, one more in the making, what the products make, and the weights."""
+        """The masks that are kept, one more in the making, what the products make, and the
+        weights.
+        """
         size = torch.finfo(self.dtype).bits // 8
         activations = (window + 2) * self.hidden + 4 * (self.features + 1)
         return size * (activations * batch_rows + (12 + 4 * window) * self.layout.count)

@@ -1,8 +1,10 @@
-"""A module called with other values than its own, and what one module must have in common with another for that.
+"""A module called with other values than its own, and what one module must have in common with
+another for that.
 
-Values are known by their place: the path of the layer and the name in it, ``layers.0.weight``. The state of a module is
-all that a forward pass may change and the next one may read: its buffers, and tensors that are plain attributes.
-"""
+Values are known by their place: the path of the layer and the name in it, ``layers.0.weight``. The
+state of a module is
+all that a forward pass may change and the next one may read: its buffers, and tensors that are
+plain attributes."""
 
 from __future__ import annotations
 
@@ -30,19 +32,22 @@ _PLAIN = (str, bytes, bool, complex, type, torch.dtype, torch.device, types.None
 class Stateless:
     """A module as a function of its parameters and its state, in place of its own ones.
 
-    As `torch.func.functional_call`, which does not tell what became of a buffer that the forward pass assigned anew,
-    and costs a small module a tenth of its time. To be made again when the module has other layers or tensors.
+    As `torch.func.functional_call`, which does not tell what became of a buffer that the forward
+    pass assigned anew, and costs a small module a tenth of its time. To be made again when the
+    module has other layers or tensors.
 
     Attributes:
-        names: every place of a parameter or of the state, and the first place of the same tensor: tied ones have one
-            name. A submodule that is used twice has its places once.
+        names: every place of a parameter or of the state, and the first place of the same tensor:
+            tied ones have one name. A submodule that is used twice has its places once.
         state: the buffers and tensor attributes, by place.
     """
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
         self._layers = list(module.named_modules())
-        self._held = {path: [(held, dict(held)) for held in _contents(layer)] for path, layer in self._layers}
+        self._held = {
+            path: [(held, dict(held)) for held in _contents(layer)] for path, layer in self._layers
+        }
         self._hooks = [(held, dict(held)) for _, layer in self._layers for held in _hooks(layer)]
         self.state = self._read_state()
         first: dict[int, str] = {}
@@ -66,8 +71,8 @@ class Stateless:
             function: called with the module and the arguments.
 
         Returns:
-            What the function returns, and the state after it: of buffers that were changed in place, and of those that
-            were assigned anew.
+            What the function returns, and the state after it: of buffers that were changed in
+            place, and of those that were assigned anew.
         """
         before = [held[name] for held, name, _ in self._slots]
         try:
@@ -98,7 +103,9 @@ class Stateless:
         found = []
         for path, ((now, then), *_) in self._held.items():
             if not _same(now, then):
-                different = [name for name in now if name not in then or then[name] is not now[name]]
+                different = [
+                    name for name in now if name not in then or then[name] is not now[name]
+                ]
                 found += [(path, name, now[name]) for name in different]
         return found
 
@@ -122,7 +129,9 @@ def _hooks(layer: nn.Module) -> list[dict[Any, Any]]:
 
 
 def _same(now: dict[str, Any], then: dict[str, Any]) -> bool:
-    return len(now) == len(then) and (not now or all(map(operator.is_, now.values(), then.values())))
+    return len(now) == len(then) and (
+        not now or all(map(operator.is_, now.values(), then.values()))
+    )
 
 
 def at(path: str, name: str) -> str:
@@ -131,7 +140,8 @@ def at(path: str, name: str) -> str:
 
 
 def put(module: nn.Module, place: str, value: Tensor) -> bool:
-    """Give a place of the state, or an untrained parameter, another value: in place if possible, else assigned anew.
+    """Give a place of the state, or an untrained parameter, another value: in place if possible,
+    else assigned anew.
 
     Returns:
         Whether it was assigned anew.
@@ -163,7 +173,9 @@ def is_hooked(value: Tensor) -> bool:
 
 
 class _Switches:
-    """How many want the mathematical form of attention now; torch has one set of switches for all threads."""
+    """How many want the mathematical form of attention now; torch has one set of switches for all
+    threads.
+    """
 
     def __init__(self) -> None:
         self.lock, self.wanted = threading.Lock(), 0
@@ -174,7 +186,11 @@ _SWITCHES = _Switches()
 _ATTENTION: tuple[tuple[Callable[[], bool], Callable[[bool], None], bool], ...] = (
     (torch.backends.cuda.math_sdp_enabled, torch.backends.cuda.enable_math_sdp, True),
     (torch.backends.cuda.flash_sdp_enabled, torch.backends.cuda.enable_flash_sdp, False),
-    (torch.backends.cuda.mem_efficient_sdp_enabled, torch.backends.cuda.enable_mem_efficient_sdp, False),
+    (
+        torch.backends.cuda.mem_efficient_sdp_enabled,
+        torch.backends.cuda.enable_mem_efficient_sdp,
+        False,
+    ),
     (torch.backends.cuda.cudnn_sdp_enabled, torch.backends.cuda.enable_cudnn_sdp, False),
     (torch.backends.mha.get_fastpath_enabled, torch.backends.mha.set_fastpath_enabled, False),
 )
@@ -182,10 +198,11 @@ _ATTENTION: tuple[tuple[Callable[[], bool], Callable[[bool], None], bool], ...] 
 
 @contextmanager
 def plain_attention() -> Iterator[None]:
-    """Attention written out in elementary operations: its fused kernels can neither be differentiated twice nor mapped.
+    """Attention written out in elementary operations: its fused kernels can neither be
+    differentiated twice nor mapped.
 
-    The switches are the process's: the first to come in turns them, the last to leave puts them back.
-    """
+    The switches are the process's: the first to come in turns them, the last to leave puts them
+    back."""
     with _SWITCHES.lock:
         if not _SWITCHES.wanted:
             _SWITCHES.before = [get() for get, _, _ in _ATTENTION]
@@ -206,12 +223,14 @@ def plain_attention() -> Iterator[None]:
 
 
 def difference(first: nn.Module, other: nn.Module) -> str | None:
-    """What keeps two modules from being the same program with other tensors, in a few words; None if nothing does.
+    """What keeps two modules from being the same program with other tensors, in a few words; None
+    if nothing does.
 
-    Parameters, buffers and tensors that are plain attributes may differ in their values. Everything else that a layer
-    holds has to be equal: its type, its mode (training or evaluation), rates, sizes, functions, hooks, which of its
-    places are tied, and the values of tensors that are deeper inside, as in a list of layers that is not registered.
-    """
+    Parameters, buffers and tensors that are plain attributes may differ in their values. Everything
+    else that a layer
+    holds has to be equal: its type, its mode (training or evaluation), rates, sizes, functions,
+    hooks, which of its places are tied, and the values of tensors that are deeper inside, as in a
+    list of layers that is not registered."""
     ours, theirs = dict(first.named_modules()), dict(other.named_modules())
     comparison = _Comparison(_addresses(first) | _addresses(other))
     for path in [*ours, *theirs]:
@@ -242,7 +261,10 @@ def _in_words(name: str, ours: str, theirs: str) -> str:
 
 
 def _program(layer: nn.Module) -> type:
-    """The class that the user has named: `torch.nn.utils.parametrize` makes one of its own for each layer."""
+    """The class that the user has named:
+
+    `torch.nn.utils.parametrize` makes one of its own for each layer.
+    """
     return type(layer).__bases__[0] if is_parametrized(layer) else type(layer)
 
 
@@ -254,7 +276,9 @@ def _held(layer: nn.Module) -> dict[str, Any]:
 
 
 def _addresses(module: nn.Module) -> set[int]:
-    """Where the values of a module's parameters and state are; other objects may be views of them."""
+    """Where the values of a module's parameters and state are; other objects may be views of
+    them.
+    """
     return {value.data_ptr() for value in (*module.parameters(), *Stateless(module).state.values())}
 
 
@@ -274,7 +298,9 @@ class _Comparison:
 
     def __init__(self, own: set[int]) -> None:
         self._own = own
-        self._begun: dict[tuple[int, int], tuple[Any, Any]] = {}  # holds them, so that no number is used again
+        self._begun: dict[
+            tuple[int, int], tuple[Any, Any]
+        ] = {}  # holds them, so that no number is used again
 
     def alike(self, first: Any, other: Any, depth: int = DEPTH) -> bool:
         """Whether two values are equal, tensors of one kind, or made of such values."""
@@ -293,7 +319,9 @@ class _Comparison:
             return True
         self._begun[pair] = first, other
         ours, theirs = _parts(first), _parts(other)
-        return list(ours) == list(theirs) and all(self.alike(ours[key], theirs[key], depth - 1) for key in ours)
+        return list(ours) == list(theirs) and all(
+            self.alike(ours[key], theirs[key], depth - 1) for key in ours
+        )
 
     def _tensors_alike(self, first: Tensor, other: Tensor, depth: int) -> bool:
         if kind(first) != kind(other):
@@ -327,12 +355,18 @@ def _parts(value: Any) -> Mapping[Any, Any]:
     if isinstance(value, Sequence):
         return dict(enumerate(value))
     if hasattr(value, "tobytes"):  # an array of numpy's
-        return {"bytes": value.tobytes(), "shape": getattr(value, "shape", ()), "dtype": getattr(value, "dtype", None)}
+        return {
+            "bytes": value.tobytes(),
+            "shape": getattr(value, "shape", ()),
+            "dtype": getattr(value, "dtype", None),
+        }
     return _reduced(value)
 
 
 def _reduced(value: Any) -> Mapping[Any, Any]:
-    """What a copy of an object would be made from, which also tells the state of generators, counters and slots."""
+    """What a copy of an object would be made from, which also tells the state of generators,
+    counters and slots.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

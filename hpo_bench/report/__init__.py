@@ -1,1 +1,4 @@
-"""One self-contained HTML page about a store: `page.write` makes it, `sections` and `drawings` what is on it."""
+"""One self-contained HTML page about a store:
+
+`page.write` makes it, `sections` and `drawings` what is on it.
+"""

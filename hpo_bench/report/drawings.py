@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from hpo_bench import figures
-from hpo_bench.analysis.load import Runs
+from hpo_bench.analysis.selection import Runs
 from hpo_bench.errors import UserError
 from hpo_bench.figures.common.base import Options
 from hpo_bench.figures.common.make import Made, Request, make
@@ -56,12 +56,20 @@ class Drawing:
     @property
     def label(self) -> str:
         """``fig09`` as ``Figure 9``, other names as words."""
-        return f"Figure {int(self.name[3:])}" if self.numbered else self.name.replace("_", " ").capitalize()
+        return (
+            f"Figure {int(self.name[3:])}"
+            if self.numbered
+            else self.name.replace("_", " ").capitalize()
+        )
 
     @property
     def heading(self) -> str:
         """Number, if it has one, and title."""
-        return f"{self.label}: {self.title}" if self.numbered and self.title else self.title or self.label
+        return (
+            f"{self.label}: {self.title}"
+            if self.numbered and self.title
+            else self.title or self.label
+        )
 
     @property
     def numbered(self) -> bool:
@@ -72,7 +80,8 @@ class Drawing:
 def drawings(
     runs: Runs, results: str, options: Options, say: Callable[[str], None] = lambda line: None
 ) -> list[Drawing]:
-    """All figures, each drawn as far as the runs allow. One that fails says so and leaves the others alone.
+    """All figures, each drawn as far as the runs allow. One that fails says so and leaves the
+    others alone.
 
     Args:
         results: the store's folder as the user wrote it.
@@ -96,7 +105,9 @@ def _each(names: list[str], request: Request) -> Iterator[Drawing]:
                 drawing = _drawing(made)
                 done += 1
                 yield drawing
-        except Exception as error:  # whatever is wrong with one figure, the page is about the others, too
+        except (
+            Exception
+        ) as error:  # whatever is wrong with one figure, the page is about the others, too
             yield _failed(names[done], error)
             done += 1
 
@@ -104,7 +115,9 @@ def _each(names: list[str], request: Request) -> Iterator[Drawing]:
 def _failed(name: str, error: Exception) -> Drawing:
     text = " ".join(str(error).split())
     return Drawing(
-        name, _title(name), error=text if isinstance(error, UserError) else f"{type(error).__name__}: {text}"
+        name,
+        _title(name),
+        error=text if isinstance(error, UserError) else f"{type(error).__name__}: {text}",
     )
 
 
@@ -118,14 +131,20 @@ def _title(name: str) -> str:
 def _drawing(made: Made) -> Drawing:
     module = figures.find(made.figure)
     plain = Drawing(
-        made.figure, module.TITLE, missing=made.missing, notes=made.notes, illustration=not module.NEEDS
-    )  # fmt: skip
+        made.figure,
+        module.TITLE,
+        missing=made.missing,
+        notes=made.notes,
+        illustration=not module.NEEDS,
+    )
     if not made.files:
         return plain
     files = {file.suffix: file for file in made.files}
     image = compact(files[".svg"].read_bytes())
     small_print = json.loads(files[".json"].read_text(encoding="utf-8"))["footer"]
-    return replace(plain, uri=data_uri(image), width=_width(image), drawn=made.drawn, small_print=small_print)
+    return replace(
+        plain, uri=data_uri(image), width=_width(image), drawn=made.drawn, small_print=small_print
+    )
 
 
 def data_uri(svg: bytes) -> str:
@@ -134,8 +153,12 @@ def data_uri(svg: bytes) -> str:
 
 
 def compact(svg: bytes) -> bytes:
-    """The same picture to a hundredth of a point: outlines, most of its bytes, without more decimals, or spaces."""
-    return OUTLINES.sub(lambda outline: AROUND_LETTERS.sub(rb"\1", DECIMALS.sub(rb"\1", outline[0])), svg)
+    """The same picture to a hundredth of a point: outlines, most of its bytes, without more
+    decimals, or spaces.
+    """
+    return OUTLINES.sub(
+        lambda outline: AROUND_LETTERS.sub(rb"\1", DECIMALS.sub(rb"\1", outline[0])), svg
+    )
 
 
 def _width(svg: bytes) -> int:

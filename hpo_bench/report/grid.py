@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hpo_bench.analysis.rounding import NOTHING, rounded
-from hpo_bench.analysis.statistics import Interval
+from hpo_bench.analysis.statistics.interval import Interval
 
 Kind = Literal["text", "words", "name", "number", "code", "verdict", "strip"]
 FOLDED_FROM = 40  # rows
@@ -35,7 +35,8 @@ class Cell:
 
     Args:
         text: as shown; several lines are shown folded up.
-        key: what a column is sorted by: numbers by size (NaN last), text as a person would; the text by default.
+        key: what a column is sorted by: numbers by size (NaN last), text as a person would; the
+            text by default.
         strong: stands out.
         colour: of a mark before the text, of a method as a rule.
         strip: shown in place of the text.
@@ -49,20 +50,27 @@ class Cell:
 
     @property
     def sort(self) -> str | None:
-        """The key as JavaScript's ``Number`` reads it; nothing for NaN, None where the text is the key."""
+        """The key as JavaScript's ``Number`` reads it; nothing for NaN, None where the text is the
+        key.
+        """
         if self.key is None:
             return None
         if math.isnan(self.key):
             return ""
-        return repr(float(self.key)) if math.isfinite(self.key) else f"{'-' if self.key < 0 else ''}Infinity"
+        return (
+            repr(float(self.key))
+            if math.isfinite(self.key)
+            else f"{'-' if self.key < 0 else ''}Infinity"
+        )
 
 
 @dataclass(frozen=True)
-class Column:
+class GridColumn:
     """Heading of a column and how its cells look.
 
     Args:
-        kind: ``words`` are several, which need room; a ``name`` is never broken; ``strip`` is `Cell.strip`.
+        kind: ``words`` are several, which need room; a ``name`` is never broken; ``strip`` is
+            `Cell.strip`.
         note: small print below the heading.
     """
 
@@ -83,7 +91,7 @@ class Grid:
 
     name: str
     caption: str
-    columns: tuple[Column, ...]
+    columns: tuple[GridColumn, ...]
     rows: tuple[tuple[Cell, ...], ...]
     note: str = ""
 
@@ -109,11 +117,15 @@ def share(part: int, whole: int) -> Cell:
     return Cell(f"{part}/{whole}", part / whole if whole else math.nan)
 
 
-def bounded(interval: Interval | None, strong: bool = False, scale: float = 1.0, unit: str = "") -> Cell:
+def bounded(
+    interval: Interval | None, strong: bool = False, scale: float = 1.0, unit: str = ""
+) -> Cell:
     """An estimate with its bounds, ``0.53 [0.47, 0.61]``."""
     if interval is None:
         return Cell(NOTHING, math.nan)
-    estimate, low, high = (scale * value for value in (interval.estimate, interval.low, interval.high))
+    estimate, low, high = (
+        scale * value for value in (interval.estimate, interval.low, interval.high)
+    )
     bounds = "" if math.isnan(low) else f" [{rounded(low).text}, {rounded(high).text}]"
     return Cell(f"{rounded(estimate).text}{unit}{bounds}", estimate, strong)
 
@@ -124,8 +136,12 @@ def with_error(interval: Interval) -> Cell:
 
 
 def strips(intervals: Sequence[Interval]) -> tuple[list[Cell], str]:
-    """Intervals as pictures on one logarithmic scale, and that scale in words; empty cells where there is none."""
-    ends = [end for interval in intervals for end in (interval.low, interval.estimate, interval.high)]
+    """Intervals as pictures on one logarithmic scale, and that scale in words; empty cells where
+    there is none.
+    """
+    ends = [
+        end for interval in intervals for end in (interval.low, interval.estimate, interval.high)
+    ]
     finite = [end for end in ends if 0 < end < math.inf]
     if not finite or min(finite) == max(finite):
         return [Cell(NOTHING, math.nan) for _ in intervals], "no scale"

@@ -10,17 +10,19 @@ from pathlib import Path
 
 import jinja2
 
-from hpo_bench import __version__, index, store
-from hpo_bench.analysis import load
+from hpo_bench import __version__
+from hpo_bench.analysis import frames, selection
 from hpo_bench.analysis.claims import DATASET, WEIGHT_UPDATES, claims
-from hpo_bench.analysis.load import Runs
-from hpo_bench.analysis.statistics import Statistics
+from hpo_bench.analysis.selection import Runs
+from hpo_bench.analysis.statistics.interval import Statistics
 from hpo_bench.errors import UserError
 from hpo_bench.figures.common.base import RULES, Options
 from hpo_bench.report import sections
 from hpo_bench.report.drawings import Drawing, drawings
 from hpo_bench.report.grid import Grid
-from hpo_bench.store import Run, atomic
+from hpo_bench.store import index
+from hpo_bench.store.files import atomic
+from hpo_bench.store.runs import Run, runs_folder
 
 CLAIMS_COMMAND = "hpo-bench reproduce uci_main"
 
@@ -71,11 +73,11 @@ def build(
     Raises:
         UserError: the store is empty, or a run is damaged (named).
     """
-    runs = load.find(results_dir)
-    compared = load.comparable(runs)
-    frame = load.finals(runs)
+    runs = selection.find(results_dir)
+    compared = selection.comparable(runs)
+    frame = frames.finals(runs)
     verdicts = claims(runs, seed)
-    listing = index.read(store.runs_folder(results_dir))
+    listing = index.read(runs_folder(results_dir))
     failed = [entry for entry in listing.entries.values() if entry.status != "complete"]
     drawn = drawings(runs, str(results_dir), Options(statistics, seed=seed), say)
     return Page(
@@ -87,7 +89,8 @@ def build(
         verdicts=tuple(sections.verdicts(verdicts)),
         claims=sections.claims_grid(verdicts, seed),
         claims_about=f"{_name(runs, DATASET)} with {WEIGHT_UPDATES} weight updates",
-        claims_command=CLAIMS_COMMAND + (f" results_dir={results_dir}" if str(results_dir) != "results" else ""),
+        claims_command=CLAIMS_COMMAND
+        + (f" results_dir={results_dir}" if str(results_dir) != "results" else ""),
         runs=_present(
             sections.experiments_grid(Path(results_dir), runs),
             sections.runs_grid(runs, frame, compared.runs),
@@ -97,7 +100,9 @@ def build(
         finals=tuple(sections.final_grids(compared.runs, statistics, seed)),
         pairs=tuple(sections.pair_grids(compared.runs, statistics, seed)),
         time=sections.time_grid(compared.runs, seed),
-        divergence=_present(sections.rates_grid(runs, frame), sections.divergences_grid(runs, frame)),
+        divergence=_present(
+            sections.rates_grid(runs, frame), sections.divergences_grid(runs, frame)
+        ),
         drawings=tuple(drawn),
         provenance=tuple(sections.provenance_grids(runs)),
     )
@@ -112,7 +117,7 @@ def _name(runs: Runs, dataset: str) -> str:
 
 
 def _facts(runs: Sequence[Run], diverged: int) -> tuple[tuple[str, str], ...]:
-    repetitions = len({(load.configuration(run), seed) for run in runs for seed in run.seeds})
+    repetitions = len({(selection.configuration(run), seed) for run in runs for seed in run.seeds})
     seconds = math.fsum(run.seconds.get("total", 0.0) for run in runs)
     return (
         (str(len({run.dataset for run in runs})), "datasets"),
@@ -151,7 +156,9 @@ def check_writable(out: Path) -> None:
     if out.is_dir():
         raise UserError(f"--out {out}: is a folder; name a file in it, as {out / 'report.html'}")
     if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise UserError(f"--out {out}: cannot write there ({folder} is not a folder that may be written to)")
+        raise UserError(
+            f"--out {out}: cannot write there ({folder} is not a folder that may be written to)"
+        )
 
 
 def write(page: Page, out: Path) -> None:

@@ -11,18 +11,29 @@ from typing import Any, TypeVar, get_args
 
 import pandas as pd
 
-from hpo_bench.analysis import load
-from hpo_bench.analysis import statistics as stats
+from hpo_bench.analysis import selection
 from hpo_bench.analysis.claims import Claim, Verdict
 from hpo_bench.analysis.costs import PLAIN, costs
-from hpo_bench.analysis.load import Runs
 from hpo_bench.analysis.rounding import NOTHING, rounded, within_error_of_best
-from hpo_bench.analysis.statistics import Statistics
+from hpo_bench.analysis.selection import Runs
+from hpo_bench.analysis.statistics import distributions, interval
+from hpo_bench.analysis.statistics.interval import Statistics
 from hpo_bench.analysis.summary import Summary, summarise
 from hpo_bench.analysis.tables import pairs
-from hpo_bench.index import Entry
-from hpo_bench.report.grid import Cell, Column, Grid, bounded, count, number, ranges, share, strips, with_error
-from hpo_bench.store import Run
+from hpo_bench.report.grid import (
+    Cell,
+    Grid,
+    GridColumn,
+    bounded,
+    count,
+    number,
+    ranges,
+    share,
+    strips,
+    with_error,
+)
+from hpo_bench.store.index import Entry
+from hpo_bench.store.runs import Run
 
 T = TypeVar("T")
 LISTED = 1000  # divergences, each in a row; the rates count all
@@ -55,18 +66,32 @@ def _dataset(run: Run) -> Cell:
 def claims_grid(found: Sequence[Claim], seed: int) -> Grid:
     """A row per claim, in the order in which they are made."""
     columns = (
-        Column("Claim"), Column("Verdict", "verdict"), Column("Expected"), Column("Stored runs", "words"),
-        Column("Decided by", "number", "difference or ratio"), Column("n", "number"),
-    )  # fmt: skip
+        GridColumn("Claim"),
+        GridColumn("Verdict", "verdict"),
+        GridColumn("Expected"),
+        GridColumn("Stored runs", "words"),
+        GridColumn("Decided by", "number", "difference or ratio"),
+        GridColumn("n", "number"),
+    )
     rows = tuple(
         (
-            Cell(claim.text), Cell(claim.verdict, float(VERDICTS.index(claim.verdict))), Cell(claim.expected),
-            Cell(claim.measured), bounded(claim.interval), count(claim.n),
+            Cell(claim.text),
+            Cell(claim.verdict, float(VERDICTS.index(claim.verdict))),
+            Cell(claim.expected),
+            Cell(claim.measured),
+            bounded(claim.interval),
+            count(claim.n),
         )
         for claim in found
-    )  # fmt: skip
-    kinds = dict.fromkeys(claim.interval.method for claim in found if claim.interval and claim.interval.n > 1)
-    how = f" Intervals: {', '.join(kinds)}; {stats.RESAMPLES} resamples, seed {seed}." if kinds else ""
+    )
+    kinds = dict.fromkeys(
+        claim.interval.method for claim in found if claim.interval and claim.interval.n > 1
+    )
+    how = (
+        f" Intervals: {', '.join(kinds)}; {interval.RESAMPLES} resamples, seed {seed}."
+        if kinds
+        else ""
+    )
     note = (
         "Supported: the whole interval lies on the claim's side. Contradicted: none of it does. Undecided: it lies on "
         "both. n: shared seeds, or blocks of repetitions for times. Diverged runs count as +∞, with "
@@ -94,20 +119,34 @@ def runs_grid(runs: Runs, frame: pd.DataFrame, compared: Runs) -> Grid:
     shown = {run.run_id for run in compared}
     ok = _ok(frame)
     columns = (
-        Column("Dataset", "name"), Column("Method", "name"), Column("Updates", "number", "of the weights"),
-        Column("T", "number"), Column("i", "number"), Column("Batch"), Column("Precision"), Column("Runs", "number"),
-        Column("Seeds"), Column("n_ok/n", "number"), Column("Compared"),
-    )  # fmt: skip
+        GridColumn("Dataset", "name"),
+        GridColumn("Method", "name"),
+        GridColumn("Updates", "number", "of the weights"),
+        GridColumn("T", "number"),
+        GridColumn("i", "number"),
+        GridColumn("Batch"),
+        GridColumn("Precision"),
+        GridColumn("Runs", "number"),
+        GridColumn("Seeds"),
+        GridColumn("n_ok/n", "number"),
+        GridColumn("Compared"),
+    )
     rows = tuple(
         (
-            _dataset(group[0]), _method(group[0]), count(load.weight_updates(group[0])),
-            count(int(group[0].config["update_interval"])), count(group[0].config.get("look_back")),
-            Cell(str(group[0].config.get("batch_size") or "full")), Cell(str(group[0].config.get("precision", "–"))),
-            count(len(group)), Cell(ranges(_seeds(group))), share(*ok[load.configuration(group[0])]),
+            _dataset(group[0]),
+            _method(group[0]),
+            count(selection.weight_updates(group[0])),
+            count(int(group[0].config["update_interval"])),
+            count(group[0].config.get("look_back")),
+            Cell(str(group[0].config.get("batch_size") or "full")),
+            Cell(str(group[0].config.get("precision", "–"))),
+            count(len(group)),
+            Cell(ranges(_seeds(group))),
+            share(*ok[selection.configuration(group[0])]),
             Cell("yes" if group[0].run_id in shown else "no"),
         )
-        for group in _groups(runs, load.configuration)
-    )  # fmt: skip
+        for group in _groups(runs, selection.configuration)
+    )
     note = "T: weight updates between hyperparameter updates. i: look-back distance. A row for each configuration."
     return Grid("runs-table", "Configurations with complete runs", columns, rows, note)
 
@@ -125,26 +164,48 @@ def _seeds(runs: Runs) -> list[int]:
 def incomplete_grid(failed: Sequence[Entry], unfinished: Sequence[str]) -> Grid | None:
     """Runs that are not complete, if there are any."""
     rows = [(Cell(run.run_id), Cell("failed"), Cell(run.error or "")) for run in failed]
-    rows += [(Cell(name), Cell("unfinished"), Cell("run the same command again to go on")) for name in unfinished]
-    columns = (Column("Run", "code"), Column("Status"), Column("Why"))
-    return Grid("incomplete-table", "Runs that are not complete", columns, tuple(rows)) if rows else None
+    rows += [
+        (Cell(name), Cell("unfinished"), Cell("run the same command again to go on"))
+        for name in unfinished
+    ]
+    columns = (GridColumn("Run", "code"), GridColumn("Status"), GridColumn("Why"))
+    return (
+        Grid("incomplete-table", "Runs that are not complete", columns, tuple(rows))
+        if rows
+        else None
+    )
 
 
 def experiments_grid(results_dir: Path, complete: Runs) -> Grid | None:
-    """Experiments that ``hpo-bench reproduce`` began here, if any; records that cannot be read are passed over."""
-    records = [record for file in sorted((results_dir / "experiments").glob("*.json")) if (record := _record(file))]
+    """Experiments that ``hpo-bench reproduce`` began here, if any; records that cannot be read are
+    passed over.
+    """
+    records = [
+        record
+        for file in sorted((results_dir / "experiments").glob("*.json"))
+        if (record := _record(file))
+    ]
     stored = {run.run_id for run in complete}
     rows = tuple(
         (
-            Cell(str(record["experiment"])), Cell(str(record["scale"])), Cell(" ".join(map(str, record["overrides"]))),
+            Cell(str(record["experiment"])),
+            Cell(str(record["scale"])),
+            Cell(" ".join(map(str, record["overrides"]))),
             share(len(stored.intersection(record["run_ids"])), len(record["run_ids"])),
         )
         for record in records
-    )  # fmt: skip
-    columns = (Column("Experiment"), Column("Scale"), Column("Overrides", "code"), Column("Complete runs", "number"))
+    )
+    columns = (
+        GridColumn("Experiment"),
+        GridColumn("Scale"),
+        GridColumn("Overrides", "code"),
+        GridColumn("Complete runs", "number"),
+    )
     note = "Only the scale paper has the published budget."
     return (
-        Grid("experiments-table", "Experiments begun with hpo-bench reproduce", columns, rows, note) if rows else None
+        Grid("experiments-table", "Experiments begun with hpo-bench reproduce", columns, rows, note)
+        if rows
+        else None
     )
 
 
@@ -153,7 +214,9 @@ def _record(file: Path) -> dict[str, Any] | None:
         content = json.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError):
         return None
-    known = isinstance(content, dict) and {"experiment", "scale", "overrides", "run_ids"} <= set(content)
+    known = isinstance(content, dict) and {"experiment", "scale", "overrides", "run_ids"} <= set(
+        content
+    )
     return content if known else None
 
 
@@ -167,28 +230,41 @@ def final_grids(runs: Runs, mode: Statistics, seed: int) -> list[Grid]:
         runs: one configuration per dataset and method.
     """
     found = summarise(runs, mode, seed)
-    return [_finals(group, mode, seed) for group in _groups(found, lambda row: (row.dataset, row.column))]
+    return [
+        _finals(group, mode, seed)
+        for group in _groups(found, lambda row: (row.dataset, row.column))
+    ]
 
 
 def _finals(rows: Sequence[Summary], mode: Statistics, seed: int) -> Grid:
     medians = [row.median for row in rows]
-    best = within_error_of_best([rounded(median.estimate, median.standard_deviation) for median in medians])
+    best = within_error_of_best(
+        [rounded(median.estimate, median.standard_deviation) for median in medians]
+    )
     pictures, scale = strips(medians)
     columns = (
-        Column("Method", "name"), Column("n_ok/n", "number"), Column("Median", "number", "with 95 % interval"),
-        Column("Median", "strip", scale), Column("Mean", "number", "± standard error"), Column("Best", "number"),
-    )  # fmt: skip
+        GridColumn("Method", "name"),
+        GridColumn("n_ok/n", "number"),
+        GridColumn("Median", "number", "with 95 % interval"),
+        GridColumn("Median", "strip", scale),
+        GridColumn("Mean", "number", "± standard error"),
+        GridColumn("Best", "number"),
+    )
     cells = tuple(
         (
-            Cell(row.label, row.order, colour=row.colour), share(row.n_ok, row.n), bounded(row.median, strong=strong),
-            picture, with_error(row.mean), number(row.best),
+            Cell(row.label, row.order, colour=row.colour),
+            share(row.n_ok, row.n),
+            bounded(row.median, strong=strong),
+            picture,
+            with_error(row.mean),
+            number(row.best),
         )
         for row, strong, picture in zip(rows, best, pictures, strict=True)
-    )  # fmt: skip
+    )
     first, kinds = rows[0], dict.fromkeys(row.median.method for row in rows)
     n_ok, n = sum(row.n_ok for row in rows), sum(row.n for row in rows)
     note = (
-        f"{stats.label(mode, n_ok, n, seed, ', '.join(kinds))}; lower is better; bold: within one standard error of "
+        f"{interval.label(mode, n_ok, n, seed, ', '.join(kinds))}; lower is better; bold: within one standard error of "
         f"the best median; {_RULES[mode]}"
     )
     caption = f"{first.dataset_label}: {first.measure[:1].lower()}{first.measure[1:]} at the end of training"
@@ -204,22 +280,30 @@ _RULES: Mapping[Statistics, str] = {
 def pair_grids(runs: Runs, mode: Statistics, seed: int) -> list[Grid]:
     """Methods compared in pairs on shared seeds, a table per dataset."""
     columns = (
-        Column("A"), Column("B"), Column("n", "number", "shared seeds"), Column("P(A better)", "number"),
-        Column("Median A − median B", "number"), Column("p", "number", "Wilcoxon, Holm"),
-    )  # fmt: skip
+        GridColumn("A"),
+        GridColumn("B"),
+        GridColumn("n", "number", "shared seeds"),
+        GridColumn("P(A better)", "number"),
+        GridColumn("Median A − median B", "number"),
+        GridColumn("p", "number", "Wilcoxon, Holm"),
+    )
     note = (
         f"statistics: {mode}; lower is better, ties count half; brackets: 95 % intervals (Wilson; paired bootstrap "
-        f"percentile, {stats.RESAMPLES} resamples, seed {seed}); p adjusted by Holm within the dataset, bold: p < 0.05"
+        f"percentile, {interval.RESAMPLES} resamples, seed {seed}); p adjusted by Holm within the dataset, bold: p < 0.05"
     )
     grids = []
     for group in _groups(pairs(runs, mode, seed), lambda pair: pair.dataset):
         rows = tuple(
             (
-                Cell(pair.labels[0]), Cell(pair.labels[1]), count(pair.comparison.n),
-                bounded(pair.comparison.probability), bounded(pair.comparison.difference), _p(pair.holm),
+                Cell(pair.labels[0]),
+                Cell(pair.labels[1]),
+                count(pair.comparison.n),
+                bounded(pair.comparison.probability),
+                bounded(pair.comparison.difference),
+                _p(pair.holm),
             )
             for pair in group
-        )  # fmt: skip
+        )
         caption = f"{group[0].dataset_label}: methods in pairs on shared seeds"
         grids.append(Grid(f"pairs-{group[0].dataset}", caption, columns, rows, note))
     return grids
@@ -234,24 +318,35 @@ def _p(value: float) -> Cell:
 
 def rates_grid(runs: Runs, frame: pd.DataFrame) -> Grid | None:
     """How often repetitions diverged, a row per configuration in which some did."""
-    first = {load.configuration(run): run for run in reversed(runs)}
+    first = {selection.configuration(run): run for run in reversed(runs)}
     diverged = frame[frame["status"] != "ok"]
     ok, steps = _ok(frame), diverged.groupby("configuration")["diverged_at"].median()
     rows = tuple(
         (
-            _dataset(run), _method(run), count(load.weight_updates(run)), count(int(run.config["update_interval"])),
-            count(run.config.get("look_back")), share(ok[name][1] - ok[name][0], ok[name][1]),
-            bounded(stats.wilson(ok[name][1] - ok[name][0], ok[name][1]), scale=100, unit=" %"),
+            _dataset(run),
+            _method(run),
+            count(selection.weight_updates(run)),
+            count(int(run.config["update_interval"])),
+            count(run.config.get("look_back")),
+            share(ok[name][1] - ok[name][0], ok[name][1]),
+            bounded(
+                distributions.wilson(ok[name][1] - ok[name][0], ok[name][1]), scale=100, unit=" %"
+            ),
             _step(steps.get(name)),
         )
         for name, run in reversed(first.items())
         if ok[name][0] < ok[name][1]
-    )  # fmt: skip
+    )
     columns = (
-        Column("Dataset", "name"), Column("Method", "name"), Column("Updates", "number"), Column("T", "number"),
-        Column("i", "number"), Column("Diverged", "number"), Column("Rate", "number", "95 % Wilson"),
-        Column("Step", "number", "median"),
-    )  # fmt: skip
+        GridColumn("Dataset", "name"),
+        GridColumn("Method", "name"),
+        GridColumn("Updates", "number"),
+        GridColumn("T", "number"),
+        GridColumn("i", "number"),
+        GridColumn("Diverged", "number"),
+        GridColumn("Rate", "number", "95 % Wilson"),
+        GridColumn("Step", "number", "median"),
+    )
     others = len(first) - len(rows)
     note = f"In the other {others} configurations no repetition diverged." if others else ""
     return Grid("divergence-rates", "Divergence rates", columns, rows, note) if rows else None
@@ -262,22 +357,38 @@ def divergences_grid(runs: Runs, frame: pd.DataFrame) -> Grid | None:
     by_id = {run.run_id: run for run in runs}
     diverged = frame[frame["status"] != "ok"]
     columns = (
-        Column("Dataset", "name"), Column("Method", "name"), Column("Seed", "number"), Column("Step", "number"),
-        Column("lr", "number", "initial"), Column("Weight decay", "number", "initial"),
-        Column("Momentum", "number", "initial"), Column("Run", "code"),
-    )  # fmt: skip
+        GridColumn("Dataset", "name"),
+        GridColumn("Method", "name"),
+        GridColumn("Seed", "number"),
+        GridColumn("Step", "number"),
+        GridColumn("lr", "number", "initial"),
+        GridColumn("Weight decay", "number", "initial"),
+        GridColumn("Momentum", "number", "initial"),
+        GridColumn("Run", "code"),
+    )
     rows = tuple(
         (
-            _dataset(by_id[row["run_id"]]), _method(by_id[row["run_id"]]), count(row["seed"]),
-            _step(row["diverged_at"]), number(row["initial_lr"]), number(row["initial_weight_decay"]),
-            number(row["initial_momentum"]), Cell(row["run_id"]),
+            _dataset(by_id[row["run_id"]]),
+            _method(by_id[row["run_id"]]),
+            count(row["seed"]),
+            _step(row["diverged_at"]),
+            number(row["initial_lr"]),
+            number(row["initial_weight_decay"]),
+            number(row["initial_momentum"]),
+            Cell(row["run_id"]),
         )
         for row in diverged.head(LISTED).to_dict("records")
-    )  # fmt: skip
+    )
     more = len(diverged) - len(rows)
-    note = "Step: the first at which the training loss, a weight or a hyperparameter was not finite."
+    note = (
+        "Step: the first at which the training loss, a weight or a hyperparameter was not finite."
+    )
     left = f" {more} more are in the final.parquet of their runs." if more else ""
-    return Grid("divergences", "Repetitions that diverged", columns, rows, note + left) if rows else None
+    return (
+        Grid("divergences", "Repetitions that diverged", columns, rows, note + left)
+        if rows
+        else None
+    )
 
 
 def _step(value: Any) -> Cell:
@@ -292,25 +403,35 @@ def time_grid(runs: Runs, seed: int) -> Grid:
     found = costs(runs, seed)
     machines = {cost.machine for cost in found}
     columns = (
-        Column("Dataset", "name"), Column("Method", "name"), Column("Repetitions", "number"),
-        Column("Blocks", "number"), Column("Rows", "number", "in a block"), Column("s", "number", "per training"),
-        Column("ms", "number", "per weight update"), Column("× Random", "number"),
-        *([Column("Machine", "words")] if len(machines) > 1 else []),
-    )  # fmt: skip
+        GridColumn("Dataset", "name"),
+        GridColumn("Method", "name"),
+        GridColumn("Repetitions", "number"),
+        GridColumn("Blocks", "number"),
+        GridColumn("Rows", "number", "in a block"),
+        GridColumn("s", "number", "per training"),
+        GridColumn("ms", "number", "per weight update"),
+        GridColumn("× Random", "number"),
+        *([GridColumn("Machine", "words")] if len(machines) > 1 else []),
+    )
     styles = {run.method: _method(run) for run in runs}
     rows = tuple(
         (
-            Cell(cost.dataset_label), styles[cost.method], count(cost.repetitions), count(cost.blocks),
-            count(cost.rows_in_block), number(cost.seconds), number(cost.milliseconds_per_update),
+            Cell(cost.dataset_label),
+            styles[cost.method],
+            count(cost.repetitions),
+            count(cost.blocks),
+            count(cost.rows_in_block),
+            number(cost.seconds),
+            number(cost.milliseconds_per_update),
             Cell("1", 1.0) if cost.method == PLAIN else bounded(cost.times_plain),
             *([Cell(cost.machine)] if len(machines) > 1 else []),
         )
         for cost in found
-    )  # fmt: skip
+    )
     note = (
         "Medians over blocks of (wall time ÷ rows in the block), evaluation on the test set included, diverged runs "
         "too. × Random compares equal machines and block sizes alone; brackets: bootstrap percentile 95 % over blocks, "
-        f"{stats.RESAMPLES} resamples, seed {seed}."
+        f"{interval.RESAMPLES} resamples, seed {seed}."
     )
     on = f" Machine: {machines.pop()}." if len(machines) == 1 else ""
     return Grid("time-table", "Cost of a training", columns, rows, note + on)
@@ -320,21 +441,36 @@ def time_grid(runs: Runs, seed: int) -> Grid:
 
 
 def provenance_grids(runs: Runs) -> list[Grid]:
-    """Which code made the runs, on what, and the runs themselves; shards of one configuration share a row."""
-    codes, environments = _numbered(runs, lambda run: run.code), _numbered(runs, lambda run: run.environment)
+    """Which code made the runs, on what, and the runs themselves; shards of one configuration share
+    a row.
+    """
+    codes, environments = (
+        _numbered(runs, lambda run: run.code),
+        _numbered(runs, lambda run: run.environment),
+    )
     rows = tuple(
         (
-            Cell("\n".join(run.run_id for run in group)), Cell(ranges(_seeds(group))), Cell(group[0].config_hash),
-            count(codes[_key(group[0].code)]), count(environments[_key(group[0].environment)]),
+            Cell("\n".join(run.run_id for run in group)),
+            Cell(ranges(_seeds(group))),
+            Cell(group[0].config_hash),
+            count(codes[_key(group[0].code)]),
+            count(environments[_key(group[0].environment)]),
             *(_seconds(group, kind) for kind in ("train", "evaluate", "total")),
         )
-        for group in _groups(runs, lambda run: (run.config_hash, _key(run.code), _key(run.environment)))
-    )  # fmt: skip
+        for group in _groups(
+            runs, lambda run: (run.config_hash, _key(run.code), _key(run.environment))
+        )
+    )
     columns = (
-        Column("Run", "code"), Column("Seeds"), Column("config_hash", "code"), Column("Code", "number"),
-        Column("Machine", "number"), Column("Training", "number", "s"), Column("Evaluation", "number", "s"),
-        Column("Total", "number", "s"),
-    )  # fmt: skip
+        GridColumn("Run", "code"),
+        GridColumn("Seeds"),
+        GridColumn("config_hash", "code"),
+        GridColumn("Code", "number"),
+        GridColumn("Machine", "number"),
+        GridColumn("Training", "number", "s"),
+        GridColumn("Evaluation", "number", "s"),
+        GridColumn("Total", "number", "s"),
+    )
     note = (
         "Code and machine: their numbers in the tables above. Seconds: wall time, summed over the blocks of a run; "
         "blocks may have run side by side."
@@ -351,11 +487,18 @@ def _key(content: Mapping[str, Any]) -> str:
 
 
 def _numbered(runs: Runs, part: Callable[[Run], Mapping[str, Any]]) -> dict[str, int]:
-    return {key: place for place, key in enumerate(dict.fromkeys(_key(part(run)) for run in runs), start=1)}
+    return {
+        key: place
+        for place, key in enumerate(dict.fromkeys(_key(part(run)) for run in runs), start=1)
+    }
 
 
 def _listing(
-    name: str, caption: str, numbers: Mapping[str, int], runs: Runs, part: Callable[[Run], Mapping[str, Any]]
+    name: str,
+    caption: str,
+    numbers: Mapping[str, int],
+    runs: Runs,
+    part: Callable[[Run], Mapping[str, Any]],
 ) -> Grid:
     """Distinct contents of a part of run.json, a row each, with how many runs have it."""
     counts = Counter(_key(part(run)) for run in runs)
@@ -365,7 +508,11 @@ def _listing(
         (count(numbers[key]), *(_field(content.get(field)) for field in order), count(counts[key]))
         for key, content in contents.items()
     )
-    columns = (Column("No."), *(Column(field.replace("_", " ")) for field in order), Column("Runs", "number"))
+    columns = (
+        GridColumn("No."),
+        *(GridColumn(field.replace("_", " ")) for field in order),
+        GridColumn("Runs", "number"),
+    )
     return Grid(name, caption, columns, rows)
 
 

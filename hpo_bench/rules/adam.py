@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, zeros_like
 
-from hpo_bench import checks
+from hpo_bench.core import checks
 from hpo_bench.core.hyperparameters import Hyperparameters
 from hpo_bench.core.update import Linearisation, State
 from hpo_bench.rules.base import clipped_gradient, column
@@ -18,7 +18,8 @@ class Moments:
 
     Args:
         first, second: moving averages of the gradient and its square, (R, P).
-        power1, power2: β₁ᵗ and β₂ᵗ after t updates, (R, 1): products, because a power rounds by its place in a vector.
+        power1, power2: β₁ᵗ and β₂ᵗ after t updates, (R, 1): products, because a power rounds by its
+            place in a vector.
     """
 
     first: Tensor
@@ -29,7 +30,8 @@ class Moments:
 
 @dataclass(frozen=True)
 class AdamW:
-    """m ← β₁m + (1-β₁)g;  v ← β₂v + (1-β₂)g²;  w ← w - lr·wd·w - lr·m̂ / (√v̂ + ε), β₁ being the momentum.
+    """m ← β₁m + (1-β₁)g;  v ← β₂v + (1-β₂)g²;  w ← w - lr·wd·w - lr·m̂ / (√v̂ + ε), β₁ being the
+    momentum.
 
     Costs one gradient an update and two buffers of the weights' size.
 
@@ -50,11 +52,19 @@ class AdamW:
         return Moments(zeros_like(weights), zeros_like(weights), one, one)
 
     def advance(
-        self, state: State, linearisation: Linearisation, hyperparameters: Hyperparameters, clip_norm: float | None
+        self,
+        state: State,
+        linearisation: Linearisation,
+        hyperparameters: Hyperparameters,
+        clip_norm: float | None,
     ) -> tuple[State, None]:
         """One update of all rows."""
         before: Moments = state.buffer
-        gradient, beta1, lr = clipped_gradient(linearisation, clip_norm), hyperparameters.momentum, hyperparameters.lr
+        gradient, beta1, lr = (
+            clipped_gradient(linearisation, clip_norm),
+            hyperparameters.momentum,
+            hyperparameters.lr,
+        )
         after = Moments(
             beta1 * before.first + (1 - beta1) * gradient,
             self.beta2 * before.second + (1 - self.beta2) * gradient * gradient,

@@ -1,4 +1,7 @@
-"""Prodigy (Mishchenko and Defazio 2023): Adam that estimates its step size from the distance travelled."""
+"""Prodigy (Mishchenko and Defazio 2023):
+
+Adam that estimates its step size from the distance travelled.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from hpo_bench import checks
+from hpo_bench.core import checks
 from hpo_bench.core.hyperparameters import Hyperparameters
 from hpo_bench.core.update import Linearisation, State
 from hpo_bench.rules.base import clipped_gradient, column
 
 
 @dataclass(frozen=True)
-class Estimate:
+class DistanceEstimate:
     """What Prodigy carries.
 
     Args:
@@ -36,14 +39,15 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Prodigy:
-    """With d the step size so far, β₃ = √β₂, decoupled weight decay and the defaults of the library ``prodigyopt``:
+    """With d the step size so far, β₃ = √β₂, decoupled weight decay and the defaults of the library
+    ``prodigyopt``:
 
-        r ← β₃r + d²/d₀·⟨g, w₀ - w⟩;   s ← β₃s + d²/d₀·g;   m ← β₁m + (1-β₁)d·g;   v ← β₂v + (1-β₂)d²g²
-        w ← w - d·wd·w - d·m / (√v + d'ε),   d' = max(d, r / ‖s‖₁)
+        r ← β₃r + d²/d₀·⟨g, w₀ - w⟩;   s ← β₃s + d²/d₀·g;   m ← β₁m + (1-β₁)d·g;   v ← β₂v +
+        (1-β₂)d²g² w ← w - d·wd·w - d·m / (√v + d'ε),   d' = max(d, r / ‖s‖₁)
 
-    A row whose gradients were all zero so far stays where it is. Of the hyperparameters only the weight decay is used:
-    it regularises, which no estimate of a step size replaces. Costs one gradient an update and four buffers of the
-    weights' size.
+    A row whose gradients were all zero so far stays where it is. Of the hyperparameters only the
+    weight decay is used: it regularises, which no estimate of a step size replaces. Costs one
+    gradient an update and four buffers of the weights' size.
 
     Args:
         betas, eps: of Adam.
@@ -59,24 +63,38 @@ class Prodigy:
         checks.positive("eps", self.eps)
         checks.positive("first_step_size", self.first_step_size)
 
-    def init(self, weights: Tensor) -> Estimate:
+    def init(self, weights: Tensor) -> DistanceEstimate:
         """d = d₀, all else zero."""
         zero = torch.zeros_like(weights)
-        return Estimate(zero, zero, zero, weights, column(weights, self.first_step_size), column(weights, 0.0))
+        return DistanceEstimate(
+            zero, zero, zero, weights, column(weights, self.first_step_size), column(weights, 0.0)
+        )
 
     def advance(
-        self, state: State, linearisation: Linearisation, hyperparameters: Hyperparameters, clip_norm: float | None
+        self,
+        state: State,
+        linearisation: Linearisation,
+        hyperparameters: Hyperparameters,
+        clip_norm: float | None,
     ) -> tuple[State, None]:
         """One update of all rows."""
-        before: Estimate = state.buffer
-        weights, gradient, d = state.weights, clipped_gradient(linearisation, clip_norm), before.step_size
+        before: DistanceEstimate = state.buffer
+        weights, gradient, d = (
+            state.weights,
+            clipped_gradient(linearisation, clip_norm),
+            before.step_size,
+        )
         after, moved = self._estimate(before, gradient, weights)
         root = after.second.sqrt() + after.step_size * self.eps
         new = weights * (1 - d * hyperparameters.weight_decay) - d * (after.first / root)
         return State(torch.where(moved, new, weights), after, state.carried), None
 
-    def _estimate(self, before: Estimate, gradient: Tensor, weights: Tensor) -> tuple[Estimate, Tensor]:
-        """Moments and step size with one gradient more, and which rows have had one that is not zero, (R, 1)."""
+    def _estimate(
+        self, before: DistanceEstimate, gradient: Tensor, weights: Tensor
+    ) -> tuple[DistanceEstimate, Tensor]:
+        """Moments and step size with one gradient more, and which rows have had one that is not
+        zero, (R, 1).
+        """
         (beta1, beta2), beta3, d = self.betas, math.sqrt(self.betas[1]), before.step_size
         weight = d / self.first_step_size * d
         travelled = (gradient * (before.initial - weights)).sum(-1, keepdim=True)

@@ -1,15 +1,15 @@
-"""Schedule-free SGD and AdamW (Defazio et al. 2024): an average of the weights in place of a learning-rate schedule.
+"""Schedule-free SGD and AdamW (Defazio et al. 2024): an average of the weights in place of a
+learning-rate schedule.
 
-Gradients are taken at y, steps are made by z, and x, the average of all z so far, is what counts (library:
-``schedulefree``):
+Gradients are taken at y, steps are made by z, and x, the average of all z so far, is what counts
+(library: ``schedulefree``):
 
     z ← z - lr·d(y);   x ← (1-c)·x + c·z;   y = (1-β)·z + β·x,   β being the momentum
 
 with c = lr_max² / Σ lr_max², which is 1/t while the learning rate stays.
 
-DIFFERENCE: the library keeps y and z and recovers x from them, dividing by β. Here x is kept (one more buffer of the
-weights' size), so that small β lose no digits; tests hold the two equal.
-"""
+DIFFERENCE: the library keeps y and z and recovers x from them, dividing by β. Here x is kept (one
+more buffer of the weights' size), so that small β lose no digits; tests hold the two equal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hpo_bench import checks
+from hpo_bench.core import checks
 from hpo_bench.core.hyperparameters import Hyperparameters
 from hpo_bench.core.update import Linearisation, State
 from hpo_bench.rules.base import clipped_gradient, column
@@ -66,7 +66,11 @@ class ScheduleFreeSGD:
         return Averages.of(weights)
 
     def advance(
-        self, state: State, linearisation: Linearisation, hyperparameters: Hyperparameters, clip_norm: float | None
+        self,
+        state: State,
+        linearisation: Linearisation,
+        hyperparameters: Hyperparameters,
+        clip_norm: float | None,
     ) -> tuple[State, None]:
         """One update of all rows."""
         gradient = clipped_gradient(linearisation, clip_norm)
@@ -85,7 +89,10 @@ class ScheduleFreeSGD:
 
 @dataclass(frozen=True)
 class ScaledAverages:
-    """What schedule-free AdamW carries: `Averages`, the moving average of g² (R, P), and β₂ᵗ (R, 1)."""
+    """What schedule-free AdamW carries:
+
+    `Averages`, the moving average of g² (R, P), and β₂ᵗ (R, 1).
+    """
 
     averages: Averages
     second: Tensor
@@ -94,7 +101,8 @@ class ScaledAverages:
 
 @dataclass(frozen=True)
 class ScheduleFreeAdamW:
-    """d(y) = ∇L(y) / (√v̂ + ε) + wd·y. Costs one gradient an update and three buffers of the weights' size.
+    """d(y) = ∇L(y) / (√v̂ + ε) + wd·y. Costs one gradient an update and three buffers of the
+    weights' size.
 
     Args:
         beta2, eps: the library's defaults.
@@ -112,7 +120,11 @@ class ScheduleFreeAdamW:
         return ScaledAverages(Averages.of(weights), torch.zeros_like(weights), column(weights, 1.0))
 
     def advance(
-        self, state: State, linearisation: Linearisation, hyperparameters: Hyperparameters, clip_norm: float | None
+        self,
+        state: State,
+        linearisation: Linearisation,
+        hyperparameters: Hyperparameters,
+        clip_norm: float | None,
     ) -> tuple[State, None]:
         """One update of all rows."""
         before: ScaledAverages = state.buffer

@@ -1,4 +1,6 @@
-"""ASHA (Li et al. 2020): many trials, of which the best quarter at each rung trains four times as long."""
+"""ASHA (Li et al. 2020): many trials, of which the best quarter at each rung trains four times as
+long.
+"""
 
 from __future__ import annotations
 
@@ -6,47 +8,51 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hpo_bench.counting import work
 from hpo_bench.errors import UserError
+from hpo_bench.running.work import work
 from hpo_bench.search import rows as training
-from hpo_bench.search.base import check_whole
 from hpo_bench.search.journal import Journal, packed, unpacked
 from hpo_bench.search.ledger import Ledger
-from hpo_bench.search.rows import Rows, advance, all_pairs, begin, can_stop_at
-from hpo_bench.settings import Settings
-from hpo_bench.store import Block
+from hpo_bench.search.rows import SearchRows, advance, all_pairs, begin, can_stop_at
+from hpo_bench.settings.conditions import check_whole
+from hpo_bench.settings.run import Settings
+from hpo_bench.store.writer import Block
 
 if TYPE_CHECKING:
-    from hpo_bench.experiment import Trainer
+    from hpo_bench.running.trainer import Trainer
 
 
 @dataclass(frozen=True)
 class ASHA:
-    """Successive halving in which a trial is judged, when it reaches a rung, by those that reached it so far.
+    """Successive halving in which a trial is judged, when it reaches a rung, by those that reached
+    it so far.
 
-    Rungs are at ``grace``, ``grace``·η, ``grace``·η², … weight updates and at the end of the training. A trial goes on
-    if its full-validation loss is among the best ⌊n/η⌋ (at least one) of the n recorded at its rung, its own included.
-    This is the rule of Optuna's ``SuccessiveHalvingPruner``, with which a test compares it; Optuna reads all trials for
-    every decision, which takes hours over 114 286 of them.
+    Rungs are at ``grace``, ``grace``·η, ``grace``·η², … weight updates and at the end of the
+    training. A trial goes on if its full-validation loss is among the best ⌊n/η⌋ (at least one) of
+    the n recorded at its rung, its own included. This is the rule of Optuna's
+    ``SuccessiveHalvingPruner``, with which a test compares it; Optuna reads all trials for every
+    decision, which takes hours over 114 286 of them.
 
-    DIFFERENCE: trials come in batches of ``batch`` that are judged together, because they train as rows of one program;
-    Ray Tune, which the paper used, judges them one by one as workers finish them. Only the batch in training is kept.
+    DIFFERENCE: trials come in batches of ``batch`` that are judged together, because they train as
+    rows of one program; Ray Tune, which the paper used, judges them one by one as workers finish
+    them. Only the batch in training is kept.
 
-    DIFFERENCE: a rung among the weight updates that a hypergradient differentiates moves up to the next whole T: with
-    Diff-through-Opt's five of every ten, 16 and 256 become 20 and 260. A Neumann series differentiates the last alone,
-    so that Ours and Random have the paper's rungs.
+    DIFFERENCE: a rung among the weight updates that a hypergradient differentiates moves up to the
+    next whole T: with Diff-through-Opt's five of every ten, 16 and 256 become 20 and 260. A Neumann
+    series differentiates the last alone, so that Ours and Random have the paper's rungs.
 
     Args:
         trials: of a repetition.
         reduction: η.
         grace: weight updates of the first rung.
         batch: trials that begin together. Their states are in memory: (2·P + 10) numbers each.
-        published: see `hpo_bench.search.base.Search`.
+        published: see `hpo_bench.running.trainer.Search`.
     """
 
     trials: int = 114_286
@@ -60,7 +66,7 @@ class ASHA:
         check_whole({"reduction": self.reduction}, 2)
 
     def check(self, settings: Settings) -> None:
-        """See `hpo_bench.search.base.Search.check`."""
+        """See `hpo_bench.running.trainer.Search.check`."""
         training.check(settings)
         if self.grace > settings.weight_updates:
             raise UserError(
@@ -72,19 +78,26 @@ class ASHA:
         return min(self.batch, self.trials)
 
     def weight_updates(self, settings: Settings) -> int:
-        """Of ideal halving, which the search keeps to on average: exactly where all trials are one batch.
+        """Of ideal halving, which the search keeps to on average: exactly where all trials are one
+        batch.
 
         Rungs that move up (see above) are counted where they were.
         """
-        return sum(self._ideal(rungs(self.grace, self.reduction, settings.weight_updates), self.trials))
+        return sum(
+            self._ideal(rungs(self.grace, self.reduction, settings.weight_updates), self.trials)
+        )
 
     def _ideal(self, steps: Sequence[int], trials: int) -> list[int]:
         """Weight updates that each rung takes of ``trials`` trials."""
         lengths = [last - first for first, last in pairwise([0, *steps])]
-        return [max(trials // self.reduction**rung, 1) * length for rung, length in enumerate(lengths)]
+        return [
+            max(trials // self.reduction**rung, 1) * length for rung, length in enumerate(lengths)
+        ]
 
-    def block(self, trainer: Trainer, seeds: Sequence[int], on_progress: Callable[[int], None]) -> Block:
-        """See `hpo_bench.search.base.Search.block`."""
+    def block(
+        self, trainer: Trainer, seeds: Sequence[int], on_progress: Callable[[int], None]
+    ) -> Block:
+        """See `hpo_bench.running.trainer.Search.block`."""
         settings = trainer.settings
         ledger = Ledger(seeds, work(trainer), settings.save_weights)
         journal = Journal(trainer, seeds, ledger, on_progress, self.weight_updates(settings))
@@ -95,16 +108,23 @@ class ASHA:
         return ledger.block(trainer)
 
     def _batch(
-        self, trainer: Trainer, seeds: Sequence[int], first: int, ledger: Ledger, journal: Journal,
+        self,
+        trainer: Trainer,
+        seeds: Sequence[int],
+        first: int,
+        ledger: Ledger,
+        journal: Journal,
         saved: Mapping[str, np.ndarray],
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Take a batch of trials up the rungs."""
         steps = stops(trainer, rungs(self.grace, self.reduction, trainer.settings.weight_updates))
         trials = range(first, min(first + self.batch, self.trials))
         shares = np.cumsum([0, *self._ideal(steps, len(trials))])
         rung = int(saved.get("rung", 0))
         if "rows-trial" in saved:
-            rows = unpacked(begin(trainer, seeds, saved["rows-repetition"], saved["rows-trial"]), saved)
+            rows = unpacked(
+                begin(trainer, seeds, saved["rows-repetition"], saved["rows-trial"]), saved
+            )
         else:
             rows = begin(trainer, seeds, *all_pairs(len(seeds), trials))
         while rung < len(steps) and len(rows):
@@ -116,16 +136,19 @@ class ASHA:
             rung += 1
             if rung < len(steps) and len(rows):
                 share = (first + len(trials) * shares[rung] / shares[-1]) / self.trials
-                here, reached = rows, rung
-                journal.reached(share, lambda: {"first": np.array(first), "rung": np.array(reached), **packed(here)})  # noqa: B023
+                journal.reached(share, partial(_rung_reached, first, rung, rows))
         journal.reached((trials.stop) / self.trials, lambda: {"first": np.array(trials.stop)})
 
-    def _goes_on(self, ledger: Ledger, rows: Rows, losses: Mapping[str, np.ndarray], rung: int) -> np.ndarray:
+    def _goes_on(
+        self, ledger: Ledger, rows: SearchRows, losses: Mapping[str, np.ndarray], rung: int
+    ) -> np.ndarray:
         """Which of the trials that have just been judged at a rung go on, (rows,) bool."""
         past, keep = ledger.trials, np.zeros(len(rows), bool)
         for repetition in np.unique(rows.repetition):
             own = rows.repetition == repetition
-            recorded = past["validation_loss"][(past["repetition"] == repetition) & (past["segment"] == rung)]
+            recorded = past["validation_loss"][
+                (past["repetition"] == repetition) & (past["segment"] == rung)
+            ]
             keep[own] = promoted(losses["validation_loss"][own], recorded, self.reduction)
         return keep
 
@@ -133,18 +156,25 @@ class ASHA:
 def rungs(grace: int, reduction: int, updates: int) -> list[int]:
     """Weight updates at which trials are judged: grace·ηᵏ below ``updates``, and ``updates``."""
     count = math.ceil(math.log(updates / grace, reduction)) + 1
-    return [*(step for step in (grace * reduction**k for k in range(count)) if step < updates), updates]
+    return [
+        *(step for step in (grace * reduction**k for k in range(count)) if step < updates),
+        updates,
+    ]
 
 
 def stops(trainer: Trainer, steps: Sequence[int]) -> list[int]:
     """Rungs moved up to where the training can stop; those that meet become one."""
     interval, updates = trainer.plan.interval, trainer.settings.weight_updates
-    moved = [step if can_stop_at(trainer, step) else min(-(-step // interval) * interval, updates) for step in steps]
+    moved = [
+        step if can_stop_at(trainer, step) else min(-(-step // interval) * interval, updates)
+        for step in steps
+    ]
     return list(dict.fromkeys(moved))
 
 
 def promoted(losses: np.ndarray, recorded: np.ndarray, reduction: int) -> np.ndarray:
-    """Which losses are among the best ⌊n/η⌋, at least one, of the n ``recorded`` at the rung; NaN never is.
+    """Which losses are among the best ⌊n/η⌋, at least one, of the n ``recorded`` at the rung; NaN
+    never is.
 
     Args:
         losses: of those that are judged.
@@ -153,3 +183,8 @@ def promoted(losses: np.ndarray, recorded: np.ndarray, reduction: int) -> np.nda
     ranked = np.sort(np.where(np.isnan(recorded), np.inf, recorded))
     cutoff = ranked[max(len(ranked) // reduction, 1) - 1]
     return np.isfinite(losses) & (np.where(np.isnan(losses), np.inf, losses) <= cutoff)
+
+
+def _rung_reached(first: int, rung: int, rows: SearchRows) -> dict[str, np.ndarray]:
+    """What the journal keeps of the trials of a batch that go on from a rung."""
+    return {"first": np.array(first), "rung": np.array(rung), **packed(rows)}

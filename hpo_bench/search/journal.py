@@ -1,4 +1,6 @@
-"""Searches in the middle, on disk: between decisions, a killed search goes on to the same numbers."""
+"""Searches in the middle, on disk: between decisions, a killed search goes on to the same
+numbers.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hpo_bench import checkpoint
+from hpo_bench.running import checkpoint
 from hpo_bench.search.ledger import Ledger
-from hpo_bench.search.rows import Rows
+from hpo_bench.search.rows import SearchRows
 
 if TYPE_CHECKING:
-    from hpo_bench.experiment import Trainer
+    from hpo_bench.running.trainer import Trainer
 
 Progress = Callable[[int], None]
 Contents = Callable[[], Mapping[str, np.ndarray]]
@@ -28,7 +30,12 @@ class Journal:
     """
 
     def __init__(
-        self, trainer: Trainer, seeds: Sequence[int], ledger: Ledger, on_progress: Progress, total: int
+        self,
+        trainer: Trainer,
+        seeds: Sequence[int],
+        ledger: Ledger,
+        on_progress: Progress,
+        total: int,
     ) -> None:
         self.ledger, self.seeds = ledger, tuple(seeds)
         self._told, self._total, self._on_progress = 0, total, on_progress
@@ -39,7 +46,8 @@ class Journal:
 
     @contextlib.contextmanager
     def stretch(self) -> Iterator[Callable[[], None]]:
-        """What lies between two calls of `reached`: stopped in the middle, it is begun again from the last of them.
+        """What lies between two calls of `reached`: stopped in the middle, it is begun again from
+        the last of them.
 
         Yields:
             What to call often: it raises where the search is asked to stop.
@@ -52,7 +60,8 @@ class Journal:
             raise
 
     def reached(self, share: float, contents: Contents) -> None:
-        """A decision, or a point from which to go on: tell of it, and write the checkpoint if it is time, or the end.
+        """A decision, or a point from which to go on: tell of it, and write the checkpoint if it is
+        time, or the end.
 
         Args:
             share: of the search that is done.
@@ -64,7 +73,9 @@ class Journal:
             if done > self._told:
                 before, self._told = self._told, done
                 self._on_progress(done - before)
-        except BaseException:  # asked to stop, or another block failed: whatever it is, it goes on its way
+        except (
+            BaseException
+        ):  # asked to stop, or another block failed: whatever it is, it goes on its way
             self._save(contents())
             raise
         if time.monotonic() - self._last >= self._every:
@@ -83,7 +94,11 @@ class Journal:
         arrays = None if self._path is None else checkpoint.read(self._path)
         if arrays is None or tuple(arrays.get("seeds", ())) != self.seeds:
             return None
-        own = {name.removeprefix("ledger/"): array for name, array in arrays.items() if name.startswith("ledger/")}
+        own = {
+            name.removeprefix("ledger/"): array
+            for name, array in arrays.items()
+            if name.startswith("ledger/")
+        }
         try:
             self.ledger.restore(own)
             self._told = int(arrays["told"])
@@ -94,21 +109,26 @@ class Journal:
         return arrays
 
 
-def packed(rows: Rows, prefix: str = "rows") -> dict[str, np.ndarray]:
+def packed(rows: SearchRows, prefix: str = "rows") -> dict[str, np.ndarray]:
     """Rows as arrays."""
     numbers = {"repetition": rows.repetition, "trial": rows.trial, "diverged_at": rows.diverged_at}
     named = {f"{prefix}-{name}": array for name, array in numbers.items()}
     return {**named, **checkpoint.packed(rows.snapshot, prefix)}
 
 
-def unpacked(template: Rows, arrays: Mapping[str, np.ndarray], prefix: str = "rows") -> Rows:
+def unpacked(
+    template: SearchRows, arrays: Mapping[str, np.ndarray], prefix: str = "rows"
+) -> SearchRows:
     """The rows that were `packed`.
 
     Args:
         template: the same trials at any moment.
     """
     snapshot = checkpoint.unpacked(template.snapshot, arrays, prefix)
-    return Rows(
-        arrays[f"{prefix}-repetition"], arrays[f"{prefix}-trial"], template.seeds, snapshot,
+    return SearchRows(
+        arrays[f"{prefix}-repetition"],
+        arrays[f"{prefix}-trial"],
+        template.seeds,
+        snapshot,
         arrays[f"{prefix}-diverged_at"],
-    )  # fmt: skip
+    )

@@ -1,4 +1,6 @@
-"""What a search writes down: every trial with its cost, the curve of what validated best, the incumbents."""
+"""What a search writes down: every trial with its cost, the curve of what validated best, the
+incumbents.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from hpo_bench.counting import Work
-from hpo_bench.search.rows import LOSSES, Losses, Rows
-from hpo_bench.settings import HYPERPARAMETERS
-from hpo_bench.store import CURVE_COLUMNS, FINAL_COLUMNS, Block
+from hpo_bench.running.work import Work
+from hpo_bench.search.rows import LOSSES, Losses, SearchRows
+from hpo_bench.settings.run import HYPERPARAMETERS
+from hpo_bench.store.runs import CURVE_COLUMNS, FINAL_COLUMNS
+from hpo_bench.store.writer import Block
 
 if TYPE_CHECKING:
-    from hpo_bench.experiment import Trainer
+    from hpo_bench.running.trainer import Trainer
 
 INITIAL = tuple(f"initial_{name}" for name in HYPERPARAMETERS)
 WORK = ("weight_updates", "gradients", "hessian_products")
@@ -25,12 +28,13 @@ NONE = -1
 
 
 class Ledger:
-    """A row for each segment of each trial of a block: `TRIAL_COLUMNS`, -1 and NaN standing for nothing.
+    """A row for each segment of each trial of a block: `TRIAL_COLUMNS`, -1 and NaN standing for
+    nothing.
 
-    A segment is what a trial is trained between two decisions: the whole training of Bayesian optimisation, a rung of
-    ASHA, a perturbation interval of PBT. ``step`` counts the weight updates that led to its weights, ``weight_updates``
-    those of the segment; ``parent`` is the trial whose weights it began with, if not its own; hyperparameters are
-    those at its beginning and its end.
+    A segment is what a trial is trained between two decisions: the whole training of Bayesian
+    optimisation, a rung of ASHA, a perturbation interval of PBT. ``step`` counts the weight updates
+    that led to its weights, ``weight_updates`` those of the segment; ``parent`` is the trial whose
+    weights it began with, if not its own; hyperparameters are those at its beginning and its end.
 
     Args:
         seeds: of the block's repetitions.
@@ -52,9 +56,16 @@ class Ledger:
         return time.perf_counter() - self._begin
 
     def note(
-        self, before: Rows, after: Rows, losses: Losses, segment: int, seconds: float, parent: np.ndarray | None = None
+        self,
+        before: SearchRows,
+        after: SearchRows,
+        losses: Losses,
+        segment: int,
+        seconds: float,
+        parent: np.ndarray | None = None,
     ) -> None:
-        """Write down a segment of some trials that were trained together, and a point of each repetition's curve.
+        """Write down a segment of some trials that were trained together, and a point of each
+        repetition's curve.
 
         Args:
             before, after: the same trials at the segment's two ends.
@@ -64,33 +75,53 @@ class Ledger:
         first, last, rows = before.snapshot.number, after.snapshot.number, len(after)
         gradients, products = self.work.between(first, last)
         whole = {
-            "repetition": after.repetition, "trial": after.trial, "segment": segment, "step": last,
-            "weight_updates": last - first, "gradients": gradients, "hessian_products": products,
-            "diverged_at": after.diverged_at, "parent": NONE if parent is None else parent,
-        }  # fmt: skip
+            "repetition": after.repetition,
+            "trial": after.trial,
+            "segment": segment,
+            "step": last,
+            "weight_updates": last - first,
+            "gradients": gradients,
+            "hessian_products": products,
+            "diverged_at": after.diverged_at,
+            "parent": NONE if parent is None else parent,
+        }
         initial = dict(zip(INITIAL, before.natural.values(), strict=True))
         floats = {"seconds": seconds / rows, **initial, **after.natural}
-        part = {name: np.broadcast_to(np.asarray(value, np.int64), rows) for name, value in whole.items()}
-        part |= {name: np.broadcast_to(np.asarray(value, float), rows) for name, value in {**floats, **losses}.items()}
+        part = {
+            name: np.broadcast_to(np.asarray(value, np.int64), rows)
+            for name, value in whole.items()
+        }
+        part |= {
+            name: np.broadcast_to(np.asarray(value, float), rows)
+            for name, value in {**floats, **losses}.items()
+        }
         self._parts.append(part)
         for name in WORK:
-            self._spent[name] += np.bincount(after.repetition, part[name], len(self.seeds)).astype(np.int64)
+            self._spent[name] += np.bincount(after.repetition, part[name], len(self.seeds)).astype(
+                np.int64
+            )
         self._point(part, after)
 
-    def _point(self, part: Mapping[str, np.ndarray], after: Rows) -> None:
+    def _point(self, part: Mapping[str, np.ndarray], after: SearchRows) -> None:
         """The best of the segment in each repetition that took part in it."""
         validation = np.where(np.isnan(part["validation_loss"]), np.inf, part["validation_loss"])
         order = np.lexsort((np.arange(len(validation)), validation, part["repetition"]))
         present, place = np.unique(part["repetition"][order], return_index=True)
         chosen = order[place]
-        point = {name: part[name][chosen] for name in ("trial", "segment", *LOSSES, *HYPERPARAMETERS)}
+        point = {
+            name: part[name][chosen] for name in ("trial", "segment", *LOSSES, *HYPERPARAMETERS)
+        }
         point |= {"repetition": present, "elapsed_s": np.full(len(present), self.seconds)}
         self._curve.append({**point, **{name: self._spent[name][present] for name in WORK}})
         better = validation[chosen] < self.best[present]
         self.best[present[better]] = validation[chosen[better]]
         if self.keep_weights:
             found = after.snapshot.state.weights[chosen.tolist()].cpu().numpy()
-            self.weights = np.full((len(self.seeds), found.shape[1]), np.nan) if self.weights is None else self.weights
+            self.weights = (
+                np.full((len(self.seeds), found.shape[1]), np.nan)
+                if self.weights is None
+                else self.weights
+            )
             self.weights[present[better]] = found[better]
 
     # --- in the middle ---
@@ -109,7 +140,9 @@ class Ledger:
             KeyError: they are of something else.
         """
         self._parts = [{name: arrays[f"trials/{name}"] for name in TRIAL_COLUMNS}]
-        curve = {name.removeprefix("curve/"): array for name, array in arrays.items() if "curve/" in name}
+        curve = {
+            name.removeprefix("curve/"): array for name, array in arrays.items() if "curve/" in name
+        }
         self._curve = [curve] if curve else []
         self.weights = arrays.get("weights")
         repetition, validation = self.trials["repetition"], self.trials["validation_loss"]
@@ -133,13 +166,21 @@ class Ledger:
     # --- at the end ---
 
     def block(self, trainer: Trainer) -> Block:
-        """The finished results: ``final`` has each repetition's incumbent, ``curves`` a row per decision."""
+        """The finished results:
+
+        ``final`` has each repetition's incumbent, ``curves`` a row per decision.
+        """
         seconds = self.seconds
         weights = {}
         if self.weights is not None:
-            weights = {f"wT/{name}": array for name, array in trainer.model.layout.arrays(self.weights).items()}
+            weights = {
+                f"wT/{name}": array
+                for name, array in trainer.model.layout.arrays(self.weights).items()
+            }
         tables = {"final": self._final(seconds), "curves": self._curves(), "trials": self._trials()}
-        return Block(self.seeds, tables, weights, {"train": seconds, "evaluate": 0.0, "total": seconds})
+        return Block(
+            self.seeds, tables, weights, {"train": seconds, "evaluate": 0.0, "total": seconds}
+        )
 
     def _trials(self) -> pa.Table:
         data, seeds = self.trials, np.asarray(self.seeds, np.int64)
@@ -149,11 +190,16 @@ class Ledger:
             values = data[name][order]
             missing = values == NONE if name in ("parent", "diverged_at") else None
             columns[name] = pa.array(values, from_pandas=True, mask=missing)
-        columns["status"] = np.where(np.isnan(data["validation_loss"][order]), "diverged", "ok").tolist()
+        columns["status"] = np.where(
+            np.isnan(data["validation_loss"][order]), "diverged", "ok"
+        ).tolist()
         return pa.table(columns)
 
     def _curves(self) -> pa.Table:
-        """Rows in order of cost; ``step`` counts the weight updates of all trials of the repetition."""
+        """Rows in order of cost;
+
+        ``step`` counts the weight updates of all trials of the repetition.
+        """
         data = {**self.curve, "seed": np.asarray(self.seeds, np.int64)[self.curve["repetition"]]}
         order = np.argsort(data["repetition"], kind="stable")
         data["step"] = data["weight_updates"]
@@ -165,25 +211,37 @@ class Ledger:
         shared = {"seconds": seconds / len(rows), "rows_in_block": len(rows)}
         made = [{"seed": seed, **row, **shared} for seed, row in zip(self.seeds, rows, strict=True)]
         kinds = dict.fromkeys(FINAL_COLUMNS, pa.float64()) | {"status": pa.string()}
-        kinds |= dict.fromkeys(("seed", "diverged_at", "best_validation_step", "rows_in_block"), pa.int64())
-        return pa.table({name: pa.array([row[name] for row in made], kinds[name]) for name in FINAL_COLUMNS})
+        kinds |= dict.fromkeys(
+            ("seed", "diverged_at", "best_validation_step", "rows_in_block"), pa.int64()
+        )
+        return pa.table(
+            {name: pa.array([row[name] for row in made], kinds[name]) for name in FINAL_COLUMNS}
+        )
 
     def _incumbent(self, repetition: int) -> dict[str, Any]:
-        """The point of the curve with the least validation loss, the first of equals; the last one if all diverged."""
-        own = {name: values[self.curve["repetition"] == repetition] for name, values in self.curve.items()}
+        """The point of the curve with the least validation loss, the first of equals; the last one
+        if all diverged.
+        """
+        own = {
+            name: values[self.curve["repetition"] == repetition]
+            for name, values in self.curve.items()
+        }
         validation = np.where(np.isnan(own["validation_loss"]), np.inf, own["validation_loss"])
         ok = bool(np.isfinite(validation).any())
         at = int(validation.argmin()) if ok else len(validation) - 1
-        drawn = (self.trials["repetition"] == repetition) & (self.trials["trial"] == own["trial"][at])
+        drawn = (self.trials["repetition"] == repetition) & (
+            self.trials["trial"] == own["trial"][at]
+        )
         first = int(np.flatnonzero(drawn & (self.trials["segment"] == 0))[0])
         return {
-            "status": "ok" if ok else "diverged", "diverged_at": None if ok else int(own["weight_updates"][-1]),
+            "status": "ok" if ok else "diverged",
+            "diverged_at": None if ok else int(own["weight_updates"][-1]),
             **{name: float(self.trials[name][first]) for name in INITIAL},
             **{name: float(own[name][at]) for name in HYPERPARAMETERS},
             **{name: float(own[name][at]) if ok else None for name in LOSSES},
             "best_validation_step": int(own["weight_updates"][at]) if ok else None,
             "test_metric_at_best_validation": float(own["test_metric"][at]) if ok else None,
-        }  # fmt: skip
+        }
 
 
 def _together(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -1,4 +1,6 @@
-"""Population-based training (Jaderberg et al. 2017): from time to time, bad rows go on from copies of good ones."""
+"""Population-based training (Jaderberg et al. 2017): from time to time, bad rows go on from copies
+of good ones.
+"""
 
 from __future__ import annotations
 
@@ -11,38 +13,41 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
-from hpo_bench import checks
+from hpo_bench.core import checks
 from hpo_bench.core.seeds import generator
-from hpo_bench.counting import work
 from hpo_bench.errors import UserError
+from hpo_bench.running.work import work
 from hpo_bench.search import rows as training
-from hpo_bench.search.base import check_whole
 from hpo_bench.search.journal import Journal, packed, unpacked
 from hpo_bench.search.ledger import NONE, Ledger
-from hpo_bench.search.rows import Rows, advance, all_pairs, begin, bounds, can_stop_at, to_raw
-from hpo_bench.settings import HYPERPARAMETERS, Settings
-from hpo_bench.store import Block
+from hpo_bench.search.rows import SearchRows, advance, all_pairs, begin, bounds, can_stop_at, to_raw
+from hpo_bench.settings.conditions import check_whole
+from hpo_bench.settings.run import HYPERPARAMETERS, Settings
+from hpo_bench.store.writer import Block
 
 if TYPE_CHECKING:
-    from hpo_bench.experiment import Trainer
+    from hpo_bench.running.trainer import Trainer
 
 HIGHEST_MOMENTUM = 0.999
 
 
 @dataclass(frozen=True)
 class PopulationBasedTraining:
-    """A population that trains in step; after every ``interval`` updates the worst copy the best and perturb the copy.
+    """A population that trains in step; after every ``interval`` updates the worst copy the best
+    and perturb the copy.
 
-    By full-validation loss, members of the worst ``quantile`` each copy a random member of the best one: weights,
-    momentum buffers, hyperparameters and the memory of their optimiser; their batches stay their own. Each
-    hyperparameter of a copy is, with probability ``resample``, drawn anew from the range of random starts, else
-    multiplied by one of ``factors`` with equal probability (Ray Tune's rules and defaults, which the paper used).
+    By full-validation loss, members of the worst ``quantile`` each copy a random member of the best
+    one: weights, momentum buffers, hyperparameters and the memory of their optimiser; their batches
+    stay their own. Each hyperparameter of a copy is, with probability ``resample``, drawn anew from
+    the range of random starts, else multiplied by one of ``factors`` with equal probability (Ray
+    Tune's rules and defaults, which the paper used).
 
-    DIFFERENCE: Ray Tune would let the momentum exceed 1; it stays at or below 0.999, and the learning rate within
-    ``hyper.clip_log10_lr``.
+    DIFFERENCE: Ray Tune would let the momentum exceed 1; it stays at or below 0.999, and the
+    learning rate within ``hyper.clip_log10_lr``.
 
-    DIFFERENCE: Ray Tune perturbs the value that a trial was started with, and with Ours the paper carries the ratio of
-    the new value to that over to the tuned one. For a factor this is the same; a value drawn anew is taken as it is.
+    DIFFERENCE: Ray Tune perturbs the value that a trial was started with, and with Ours the paper
+    carries the ratio of the new value to that over to the tuned one. For a factor this is the same;
+    a value drawn anew is taken as it is.
 
     Args:
         population: members.
@@ -50,9 +55,9 @@ class PopulationBasedTraining:
         quantile: share of the population that copies, and that is copied.
         resample: probability of a draw from the range.
         factors: of a perturbation.
-        perturbs: what the factors multiply: ``natural`` values, or ``raw`` ones (log10 lr, log10 weight decay, logit
-            momentum), as the paper has it with Ours.
-        published: see `hpo_bench.search.base.Search`.
+        perturbs: what the factors multiply: ``natural`` values, or ``raw`` ones (log10 lr, log10
+            weight decay, logit momentum), as the paper has it with Ours.
+        published: see `hpo_bench.running.trainer.Search`.
     """
 
     population: int = 200
@@ -67,11 +72,13 @@ class PopulationBasedTraining:
         check_whole({"population": self.population, "interval": self.interval})
         checks.number_within("method.search.quantile", self.quantile, 0, 0.5, closed=(True, True))
         checks.number_within("method.search.resample", self.resample, 0, 1, closed=(True, True))
-        object.__setattr__(self, "factors", checks.interval("method.search.factors", self.factors, 0))
+        object.__setattr__(
+            self, "factors", checks.interval("method.search.factors", self.factors, 0)
+        )
         checks.choice("method.search.perturbs", self.perturbs, ("natural", "raw"))
 
     def check(self, settings: Settings) -> None:
-        """See `hpo_bench.search.base.Search.check`."""
+        """See `hpo_bench.running.trainer.Search.check`."""
         training.check(settings)
 
     def side_by_side(self, settings: Settings) -> int:
@@ -82,8 +89,10 @@ class PopulationBasedTraining:
         """Whole trainings of all members."""
         return self.population * settings.weight_updates
 
-    def block(self, trainer: Trainer, seeds: Sequence[int], on_progress: Callable[[int], None]) -> Block:
-        """See `hpo_bench.search.base.Search.block`."""
+    def block(
+        self, trainer: Trainer, seeds: Sequence[int], on_progress: Callable[[int], None]
+    ) -> Block:
+        """See `hpo_bench.running.trainer.Search.block`."""
         settings = trainer.settings
         stops = self._stops(trainer)
         ledger = Ledger(seeds, work(trainer), settings.save_weights)
@@ -93,7 +102,11 @@ class PopulationBasedTraining:
         saved = journal.load()
         generation = 0
         if saved is not None:
-            rows, parent, generation = unpacked(rows, saved), saved["parent"], int(saved["generation"])
+            rows, parent, generation = (
+                unpacked(rows, saved),
+                saved["parent"],
+                int(saved["generation"]),
+            )
         while generation < len(stops):
             begun, before = time.perf_counter(), rows
             with journal.stretch() as check:
@@ -101,7 +114,9 @@ class PopulationBasedTraining:
             ledger.note(before, rows, losses, generation, time.perf_counter() - begun, parent)
             generation += 1
             if generation < len(stops):
-                rows, parent = self._next(trainer, seeds, rows, losses["validation_loss"], generation)
+                rows, parent = self._next(
+                    trainer, seeds, rows, losses["validation_loss"], generation
+                )
             here = {"generation": np.array(generation), "parent": parent, **packed(rows)}
             journal.reached(stops[generation - 1] / settings.weight_updates, lambda: here)  # noqa: B023
         return ledger.block(trainer)
@@ -116,8 +131,13 @@ class PopulationBasedTraining:
         return found
 
     def _next(
-        self, trainer: Trainer, seeds: Sequence[int], rows: Rows, validation: np.ndarray, generation: int
-    ) -> tuple[Rows, np.ndarray]:
+        self,
+        trainer: Trainer,
+        seeds: Sequence[int],
+        rows: SearchRows,
+        validation: np.ndarray,
+        generation: int,
+    ) -> tuple[SearchRows, np.ndarray]:
         """The population after copying and perturbing, and whom each copied."""
         donors, parent = np.arange(len(rows)), np.full(len(rows), NONE)
         old = {name: value.double().cpu().numpy() for name, value in rows.snapshot.raw.items()}
@@ -128,7 +148,9 @@ class PopulationBasedTraining:
             worst, best = exploit(validation[own], self.quantile, random)
             copies, copied = own[worst], own[best]
             donors[copies], parent[copies] = copied, rows.trial[copied]
-            found = self._explore({name: value[copied] for name, value in old.items()}, trainer.settings, random)
+            found = self._explore(
+                {name: value[copied] for name, value in old.items()}, trainer.settings, random
+            )
             for name, values in found.items():
                 new[name][copies] = values
         taken = rows.take(donors)
@@ -137,7 +159,9 @@ class PopulationBasedTraining:
             name: torch.where(changed, torch.from_numpy(new[name]).to(value), value)
             for name, value in taken.snapshot.raw.items()
         }
-        kept = replace(taken, seeds=rows.seeds, trial=rows.trial, snapshot=replace(taken.snapshot, raw=raw))
+        kept = replace(
+            taken, seeds=rows.seeds, trial=rows.trial, snapshot=replace(taken.snapshot, raw=raw)
+        )
         return kept, parent
 
     def _explore(
@@ -149,16 +173,27 @@ class PopulationBasedTraining:
             anew, up, place = random.random((3, len(donors[name]), 1))
             low, high = box[name]
             factor = np.where(up < 0.5, *self.factors)
-            moved = donors[name] * factor if self.perturbs == "raw" else multiplied(name, donors[name], factor)
-            found[name] = np.where(anew < self.resample, to_raw(name, low + (high - low) * place), moved)
+            moved = (
+                donors[name] * factor
+                if self.perturbs == "raw"
+                else multiplied(name, donors[name], factor)
+            )
+            found[name] = np.where(
+                anew < self.resample, to_raw(name, low + (high - low) * place), moved
+            )
         if settings.clip_log10_lr is not None:
             found["lr"] = np.clip(found["lr"], *settings.clip_log10_lr)
-        found["momentum"] = np.minimum(found["momentum"], to_raw("momentum", np.array(HIGHEST_MOMENTUM)))
+        found["momentum"] = np.minimum(
+            found["momentum"], to_raw("momentum", np.array(HIGHEST_MOMENTUM))
+        )
         return found
 
 
-def exploit(validation: np.ndarray, quantile: float, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Members of the worst quantile, and for each a random member of the best one; of equal losses the first is better.
+def exploit(
+    validation: np.ndarray, quantile: float, random: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Members of the worst quantile, and for each a random member of the best one; of equal losses
+    the first is better.
 
     Args:
         validation: (members,), NaN for diverged ones.
@@ -171,7 +206,9 @@ def exploit(validation: np.ndarray, quantile: float, random: np.random.Generator
 
 
 def multiplied(name: str, raw: np.ndarray, factor: np.ndarray) -> np.ndarray:
-    """The raw value whose natural value is ``factor`` times that of ``raw``; momentum stays below 1."""
+    """The raw value whose natural value is ``factor`` times that of ``raw``; momentum stays below
+    1.
+    """
     if name != "momentum":
         return raw + np.log10(factor)
     return to_raw(name, np.minimum(factor / (1 + np.exp(-raw)), HIGHEST_MOMENTUM))

@@ -24,10 +24,12 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from hpo_bench.inherited import expanded
+from hpo_bench.system.inherited import expanded
 
 # Where the jobs of a sweep belong must be the same folder as that of their results, also behind a ``~``.
-OmegaConf.register_new_resolver("hpo_bench.expanded", lambda path: str(expanded(path)), replace=True)
+OmegaConf.register_new_resolver(
+    "hpo_bench.expanded", lambda path: str(expanded(path)), replace=True
+)
 
 
 @dataclass
@@ -38,7 +40,10 @@ class HpoBenchLauncherConf:
 
 
 ConfigStore.instance().store(
-    group="hydra/launcher", name="hpo_bench", node=HpoBenchLauncherConf, provider="hpo_bench_launcher"
+    group="hydra/launcher",
+    name="hpo_bench",
+    node=HpoBenchLauncherConf,
+    provider="hpo_bench_launcher",
 )
 
 
@@ -62,7 +67,9 @@ class Merged:
         """Overrides of the one job."""
         if self.seed is None:
             return list(self.overrides)
-        kept = [text for text in self.overrides if text.partition("=")[0] not in ("seed", "repetitions")]
+        kept = [
+            text for text in self.overrides if text.partition("=")[0] not in ("seed", "repetitions")
+        ]
         return [*kept, f"seed={self.seed}", f"repetitions={self.repetitions}"]
 
 
@@ -73,12 +80,18 @@ def families(jobs: Sequence[Sequence[str]]) -> list[list[tuple[int, int | None]]
         texts = [text.partition("=") for text in overrides]
         seeds = [value for key, _, value in texts if key == "seed"]
         seed = int(seeds[0]) if len(seeds) == 1 and seeds[0].isdecimal() else None
-        key: Any = tuple(text for text in overrides if not text.startswith("seed=")) if seed is not None else number
+        key: Any = (
+            tuple(text for text in overrides if not text.startswith("seed="))
+            if seed is not None
+            else number
+        )
         found.setdefault(key, []).append((number, seed))
     return list(found.values())
 
 
-def merge(jobs: Sequence[Sequence[str]], family: Sequence[tuple[int, int | None]], repetitions: int) -> list[Merged]:
+def merge(
+    jobs: Sequence[Sequence[str]], family: Sequence[tuple[int, int | None]], repetitions: int
+) -> list[Merged]:
     """Join jobs of ``repetitions`` each whose seeds follow on one another; the same seed twice is computed once.
 
     Args:
@@ -109,11 +122,15 @@ class HpoBenchLauncher(Launcher):
         self.task_function: TaskFunction | None = None
         self.hydra_context: HydraContext | None = None
 
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
         """Take what Hydra gives."""
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
         """Run all jobs, merged; each job is given the return value of the run that it is part of."""
         setup_globals()
         assert self.config is not None
@@ -126,7 +143,9 @@ class HpoBenchLauncher(Launcher):
                 returns.update(dict.fromkeys(merged.jobs, done))
         return [returns[number] for number in range(len(job_overrides))]
 
-    def _merged(self, jobs: Sequence[Sequence[str]], family: Sequence[tuple[int, int | None]]) -> list[Merged]:
+    def _merged(
+        self, jobs: Sequence[Sequence[str]], family: Sequence[tuple[int, int | None]]
+    ) -> list[Merged]:
         first = family[0][0]
         if len(family) == 1:
             return [Merged((first,), tuple(jobs[first]))]

@@ -44,7 +44,9 @@ class Watched:
     def __init__(self, launcher: Launcher) -> None:
         self.launcher = launcher
 
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
         """Start the jobs and wait for them.
 
         Raises:
@@ -66,21 +68,33 @@ class HpoBenchSweeper(BasicSweeper):
         self.launcher = Watched(self.launcher)
 
     @staticmethod
-    def split_arguments(overrides: list[Override], max_batch_size: int | None) -> list[list[list[str]]]:
+    def split_arguments(
+        overrides: list[Override], max_batch_size: int | None
+    ) -> list[list[list[str]]]:
         """The jobs of a sweep.
 
         Raises:
             UserError: there are none, since an override names no value (``range(3,0)``, a ``glob`` that nothing fits),
                 or more than `JOBS`.
         """
-        sweeps = {override.get_key_element(): override for override in overrides}  # the last of a key counts
-        counts = {key: _count(override) for key, override in sweeps.items() if override.is_discrete_sweep()}
+        sweeps = {
+            override.get_key_element(): override for override in overrides
+        }  # the last of a key counts
+        counts = {
+            key: _count(override)
+            for key, override in sweeps.items()
+            if override.is_discrete_sweep()
+        }
         for key, count in counts.items():
             if count == 0:
-                raise UserError(f"{sweeps[key].input_line}: names no value, so there is nothing to run")
+                raise UserError(
+                    f"{sweeps[key].input_line}: names no value, so there is nothing to run"
+                )
         if math.prod(counts.values()) > JOBS:
             largest = max(counts, key=counts.__getitem__)
-            raise UserError(f"{sweeps[largest].input_line}: more than {JOBS} jobs, start them in parts")
+            raise UserError(
+                f"{sweeps[largest].input_line}: more than {JOBS} jobs, start them in parts"
+            )
         return BasicSweeper.split_arguments(overrides, max_batch_size)
 
 
@@ -88,5 +102,7 @@ def _count(sweep: Override) -> int:
     """How many values a sweep has; they are not made to be counted."""
     value = sweep.value()
     if isinstance(value, RangeSweep) and value.start is not None and value.stop is not None:
-        return max(0, math.ceil((value.stop - value.start) / value.step)) if value.step else JOBS + 1
+        return (
+            max(0, math.ceil((value.stop - value.start) / value.step)) if value.step else JOBS + 1
+        )
     return sum(1 for _ in itertools.islice(sweep.sweep_iterator(), JOBS + 1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hpo_bench.analysis import claims, load
+from hpo_bench.analysis import claims, selection
 from tests.make_store import make_run
 
 RNG = np.random.default_rng(2)
@@ -14,11 +14,13 @@ FULL = {"hyperparameter_updates": 400}
 
 def make(folder, method, median, n=24, **options):
     values = median * np.exp(0.1 * RNG.normal(size=n))
-    return make_run(folder, method, "uci_energy", values, config=options.pop("config", FULL), **options)
+    return make_run(
+        folder, method, "uci_energy", values, config=options.pop("config", FULL), **options
+    )
 
 
 def verdicts(folder):
-    return {claim.text: claim for claim in claims.claims(load.find(folder))}
+    return {claim.text: claim for claim in claims.claims(selection.find(folder))}
 
 
 def one(folder, text):
@@ -45,7 +47,9 @@ def test_the_opposite_ordering_contradicts(tmp_path):
     assert "0 % [0, 14]" in claim.measured
 
 
-@pytest.mark.parametrize(("ratio", "verdict"), [(1.2, "supported"), (5.0, "contradicted"), (0.2, "contradicted")])
+@pytest.mark.parametrize(
+    ("ratio", "verdict"), [(1.2, "supported"), (5.0, "contradicted"), (0.2, "contradicted")]
+)
 def test_similar_medians(tmp_path, ratio, verdict):
     make(tmp_path, "diff_through_opt", 0.5)
     make(tmp_path, "ours_wd_lr_m", 0.5 * ratio)
@@ -106,7 +110,9 @@ def test_diverged_runs_count_against_a_method(tmp_path):
     assert one(tmp_path, "Tuning momentum").verdict == "contradicted"
 
 
-@pytest.mark.parametrize(("times", "verdict"), [(1.5, "supported"), (2.6, "supported"), (6.0, "contradicted")])
+@pytest.mark.parametrize(
+    ("times", "verdict"), [(1.5, "supported"), (2.6, "supported"), (6.0, "contradicted")]
+)
 def test_cost_of_one_pass(tmp_path, times, verdict):
     for block in range(4):
         noise = 1 + 0.01 * block
@@ -128,6 +134,22 @@ def test_cost_needs_blocks_and_equal_machines(tmp_path):
 @pytest.mark.parametrize(("other", "verdict"), [(17, "supported"), (4, "not enough runs")])
 def test_cost_compares_blocks_of_about_one_size(tmp_path, other, verdict):
     for block in range(4):
-        make(tmp_path, "random", 7.0, n=4, first_seed=4 * block, seconds=1 + block / 100, rows_in_block=15)
-        make(tmp_path, "ours_wd_lr_m", 0.5, n=4, first_seed=4 * block, seconds=1.2 + block / 100, rows_in_block=other)
+        make(
+            tmp_path,
+            "random",
+            7.0,
+            n=4,
+            first_seed=4 * block,
+            seconds=1 + block / 100,
+            rows_in_block=15,
+        )
+        make(
+            tmp_path,
+            "ours_wd_lr_m",
+            0.5,
+            n=4,
+            first_seed=4 * block,
+            seconds=1.2 + block / 100,
+            rows_in_block=other,
+        )
     assert one(tmp_path, "One pass costs").verdict == verdict

@@ -58,7 +58,9 @@ def test_text_says_the_rounded_numbers_and_the_error_has_one_digit(value, error)
     assert told_error == pytest.approx(number.error)
     assert number.error == float(f"{number.error:.0e}")
     assert abs(number.error - error) <= 0.5 * 10.0 ** math.floor(math.log10(error)) * (1 + 1e-9)
-    assert abs(number.value - value) <= 0.5 * 10.0 ** math.floor(math.log10(number.error * (1 + 1e-9))) * (1 + 1e-6)
+    assert abs(number.value - value) <= 0.5 * 10.0 ** math.floor(
+        math.log10(number.error * (1 + 1e-9))
+    ) * (1 + 1e-6)
 
 
 def bold(*numbers: tuple[float, float | None]) -> list[bool]:

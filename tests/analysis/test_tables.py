@@ -1,4 +1,6 @@
-"""Tables of hand-made stores: their numbers, what they leave out, what they miss, and their three formats."""
+"""Tables of hand-made stores: their numbers, what they leave out, what they miss, and their three
+formats.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from hpo_bench.analysis import render, tables
-from hpo_bench.analysis import statistics as stats
+from hpo_bench.analysis.statistics import best_of_groups, bootstrap, distributions, interval, pairs
 from hpo_bench.errors import UserError
 from tests.make_store import make_run
 
@@ -20,7 +22,7 @@ RNG = np.random.default_rng(1)
 VALUES = RNG.lognormal(size=12)
 
 
-def number(table: render.Table, **conditions: str) -> pd.Series:
+def number(table: render.RenderedTable, **conditions: str) -> pd.Series:
     data = table.data
     for column, value in conditions.items():
         data = data[data[column] == value]
@@ -48,9 +50,12 @@ def test_default_statistics_count_failures_in_the_median_but_not_in_the_mean(res
     mean = number(table, dataset="uci_energy", method="random", statistic="mean")
     median = number(table, dataset="uci_energy", method="random", statistic="median")
     best = number(table, dataset="uci_energy", method="random", statistic="best")
-    expected = stats.bootstrap(failed, "mean")
-    assert (mean["estimate"], mean["standard_deviation"]) == (expected.estimate, expected.standard_deviation)
-    expected = stats.bootstrap(np.append(failed, [np.inf, np.inf]), "median")
+    expected = bootstrap.bootstrap(failed, "mean")
+    assert (mean["estimate"], mean["standard_deviation"]) == (
+        expected.estimate,
+        expected.standard_deviation,
+    )
+    expected = bootstrap.bootstrap(np.append(failed, [np.inf, np.inf]), "median")
     assert median["low"] <= median["estimate"] <= median["high"]
     assert median["estimate"] == pytest.approx(expected.estimate, rel=0.2)
     assert best["estimate"] == failed.min()
@@ -60,8 +65,11 @@ def test_default_statistics_count_failures_in_the_median_but_not_in_the_mean(res
 def test_paper_statistics_drop_failures_and_look_at_whole_trajectories(tmp_path):
     curves = np.array([[9.0, 0.5, 2.0], [9.0, 5.0, 4.0], [0.1, np.nan, np.nan]])
     make_run(tmp_path, "random", "uci_energy", curves)
-    default, paper = tables.build("uci_main", tmp_path), tables.build("uci_main", tmp_path, mode="paper")
-    expected = stats.bootstrap([2.0, 4.0], "median")
+    default, paper = (
+        tables.build("uci_main", tmp_path),
+        tables.build("uci_main", tmp_path, mode="paper"),
+    )
+    expected = bootstrap.bootstrap([2.0, 4.0], "median")
     median = number(paper, method="random", statistic="median")
     assert (median["estimate"], median["n_ok"], median["n"]) == (expected.estimate, 2, 3)
     assert number(paper, method="random", statistic="best")["estimate"] == 0.5
@@ -74,7 +82,9 @@ def test_paper_statistics_drop_high_losses_on_fashion_mnist_alone(tmp_path):
     for dataset in ("fashion_mnist", "uci_energy"):
         make_run(tmp_path, "random", dataset, [0.5, 0.4, 0.9], test_loss=[1.0, 999.0, 1000.0])
     data = tables.build("summary", tmp_path, mode="paper").data
-    counts = data[(data["statistic"] == "mean") & (data["column"] == "test_metric")].set_index("dataset")["n_ok"]
+    counts = data[(data["statistic"] == "mean") & (data["column"] == "test_metric")].set_index(
+        "dataset"
+    )["n_ok"]
     assert counts.to_dict() == {"fashion_mnist": 2, "uci_energy": 3}
 
 
@@ -111,30 +121,41 @@ def test_random_3_batched_is_made_of_random_validation(tmp_path):
     table = tables.build("uci_main", tmp_path)
     assert table.body.index.to_list() == ["Random (3-batched)"]
     mean = number(table, method="random_3_batched", statistic="mean")
-    assert mean["low"] < stats.best_of_groups_expectation(validation, VALUES) < mean["high"]
+    assert (
+        mean["low"] < best_of_groups.best_of_groups_expectation(validation, VALUES) < mean["high"]
+    )
     median = number(table, method="random_3_batched", statistic="median")
-    expected = stats.best_of_groups_bootstrap(validation, VALUES, 3, "median")
+    expected = best_of_groups.best_of_groups_bootstrap(validation, VALUES, 3, "median")
     assert (median["estimate"], median["n"]) == (expected.estimate, 12)
     possible = np.argsort(validation)[:10]  # the two worst never win a group
-    assert number(table, method="random_3_batched", statistic="best")["estimate"] == VALUES[possible].min()
+    assert (
+        number(table, method="random_3_batched", statistic="best")["estimate"]
+        == VALUES[possible].min()
+    )
     paper = tables.build("uci_main", tmp_path, mode="paper", seed=3)
-    winners = stats.best_of_groups_random(validation, VALUES, seed=3, paper=True)
+    winners = best_of_groups.best_of_groups_random(validation, VALUES, seed=3, paper=True)
     found = number(paper, method="random_3_batched", statistic="mean")
-    assert found["estimate"] == stats.bootstrap(winners, "mean", seed=3).estimate
+    assert found["estimate"] == bootstrap.bootstrap(winners, "mean", seed=3).estimate
     assert found["n"] == 4
 
 
 def test_a_diverged_run_takes_its_group_with_it_only_in_the_papers_statistics(tmp_path):
     make_run(tmp_path, "random_validation", "uci_energy", [1.0, 2.0, np.nan])
-    default, paper = tables.build("uci_main", tmp_path), tables.build("uci_main", tmp_path, mode="paper")
+    default, paper = (
+        tables.build("uci_main", tmp_path),
+        tables.build("uci_main", tmp_path, mode="paper"),
+    )
     assert number(default, statistic="median")["n_ok"] == 2
     assert number(default, statistic="best")["estimate"] == 1.0
-    assert (number(paper, statistic="median")["n_ok"], number(paper, statistic="median")["n"]) == (0, 1)
+    assert (number(paper, statistic="median")["n_ok"], number(paper, statistic="median")["n"]) == (
+        0,
+        1,
+    )
     assert np.isnan(number(paper, statistic="median")["estimate"])
     assert set(paper.body.iloc[0]) == {"–", "0/1"}
 
 
-@pytest.mark.parametrize("mode", stats.MODES)
+@pytest.mark.parametrize("mode", interval.MODES)
 @pytest.mark.parametrize("values", [[np.nan] * 4, [1.0], [np.nan]])
 def test_failures_alone_and_single_runs_have_a_table_in_every_format(tmp_path, mode, values):
     for method in ("random", "random_validation"):
@@ -160,7 +181,9 @@ def test_missing_runs_come_with_the_command_that_makes_them(results):
 
 
 def test_a_dataset_without_runs_names_the_command(results):
-    with pytest.raises(UserError, match=r"dataset=cifar10: no complete runs.*hpo-bench run -m .*repetitions=50"):
+    with pytest.raises(
+        UserError, match=r"dataset=cifar10: no complete runs.*hpo-bench run -m .*repetitions=50"
+    ):
         tables.build("cifar10", results)
 
 
@@ -191,13 +214,15 @@ def test_pairs_compare_shared_seeds_and_adjust_within_a_dataset(tmp_path):
         make_run(tmp_path, method, "uci_energy", values, first_seed=first)
     table = tables.build("pairs", tmp_path)
     assert set(zip(table.data["method_a"], table.data["method_b"], strict=True)) == {
-        ("random", "lorraine"), ("random", "baydin"), ("lorraine", "baydin"),
-    }  # fmt: skip
+        ("random", "lorraine"),
+        ("random", "baydin"),
+        ("lorraine", "baydin"),
+    }
     row = number(table, method_a="random", method_b="lorraine")
-    expected = stats.paired_comparison((9 + noise[0])[5:], (9 + noise[2])[:15])
+    expected = pairs.paired_comparison((9 + noise[0])[5:], (9 + noise[2])[:15])
     assert (row["n"], row["p_wilcoxon"]) == (15, expected.p_value)
     assert row["probability_estimate"] == expected.probability.estimate
-    assert_allclose(table.data["p_holm"], stats.holm(table.data["p_wilcoxon"]))
+    assert_allclose(table.data["p_holm"], pairs.holm(table.data["p_wilcoxon"]))
     bold = table.bold["p (Holm)"].to_numpy()
     assert bold.tolist() == (table.data["p_holm"] < 0.05).to_list()
     assert bold.sum() == 2
@@ -206,7 +231,9 @@ def test_pairs_compare_shared_seeds_and_adjust_within_a_dataset(tmp_path):
 def test_pairs_count_failures_by_default_and_drop_them_in_the_papers_statistics(tmp_path):
     make_run(tmp_path, "random", "uci_energy", [1.0, np.nan, 1.0])
     make_run(tmp_path, "baydin", "uci_energy", [2.0, 2.0, 2.0])
-    default, paper = (tables.build("pairs", tmp_path, mode=mode).data.iloc[0] for mode in stats.MODES)
+    default, paper = (
+        tables.build("pairs", tmp_path, mode=mode).data.iloc[0] for mode in interval.MODES
+    )
     assert (default["n"], default["probability_estimate"]) == (3, pytest.approx(2 / 3))
     assert (paper["n"], paper["probability_estimate"]) == (2, 1.0)
 
@@ -222,8 +249,13 @@ def test_divergence_counts_with_wilson_intervals(tmp_path):
     values[1, 2:] = values[4, 4:] = np.nan  # diverged at steps 20 and 40
     make_run(tmp_path, "random", "uci_energy", values)
     table = tables.build("divergence", tmp_path)
-    row, expected = table.data.iloc[0], stats.wilson(2, 8)
-    assert (row["diverged"], row["n"], row["estimate"], row["median_diverged_at"]) == (2, 8, 0.25, 30)
+    row, expected = table.data.iloc[0], distributions.wilson(2, 8)
+    assert (row["diverged"], row["n"], row["estimate"], row["median_diverged_at"]) == (
+        2,
+        8,
+        0.25,
+        30,
+    )
     assert (row["low"], row["high"]) == (expected.low, expected.high)
     assert table.body.loc["Random", ("UCI Energy", "diverged")] == "2/8"
     assert "Wilson" in table.label
@@ -231,13 +263,34 @@ def test_divergence_counts_with_wilson_intervals(tmp_path):
 
 def test_run_time_is_compared_under_equal_conditions_alone(tmp_path):
     for first, factor in ((0, 1.0), (4, 1.1), (8, 0.9)):  # three blocks each
-        make_run(tmp_path, "random", "uci_energy", [1.0] * 4, first_seed=first, seconds=2.0 * factor)
-        make_run(tmp_path, "ours_wd_lr_m", "uci_energy", [1.0] * 4, first_seed=first, seconds=5.0 * factor)
+        make_run(
+            tmp_path, "random", "uci_energy", [1.0] * 4, first_seed=first, seconds=2.0 * factor
+        )
+        make_run(
+            tmp_path,
+            "ours_wd_lr_m",
+            "uci_energy",
+            [1.0] * 4,
+            first_seed=first,
+            seconds=5.0 * factor,
+        )
         make_run(tmp_path, "baydin", "uci_energy", [1.0] * 4, first_seed=first, rows_in_block=2)
-    make_run(tmp_path, "random", "uci_energy", [1.0], first_seed=12, seconds=90.0, environment={"threads": 8})
+    make_run(
+        tmp_path,
+        "random",
+        "uci_energy",
+        [1.0],
+        first_seed=12,
+        seconds=90.0,
+        environment={"threads": 8},
+    )
     table = tables.build("runtime", tmp_path)
     ours = number(table, method="ours_wd_lr_m")
-    assert (ours["times_plain_estimate"], ours["blocks"], ours["seconds"]) == (pytest.approx(2.5), 3, 5.0)
+    assert (ours["times_plain_estimate"], ours["blocks"], ours["seconds"]) == (
+        pytest.approx(2.5),
+        3,
+        5.0,
+    )
     assert ours["milliseconds_per_update"] == pytest.approx(1000 * 5.0 / 40)
     assert 2 < ours["times_plain_low"] <= 2.5 <= ours["times_plain_high"] < 3.1
     assert np.isnan(number(table, method="baydin")["times_plain_estimate"])
@@ -250,7 +303,9 @@ def test_run_time_is_compared_under_equal_conditions_alone(tmp_path):
 
 def test_csv_is_the_data_unrounded(results):
     table = tables.build("uci_main", results)
-    pd.testing.assert_frame_equal(pd.read_csv(io.StringIO(render.csv(table))), table.data, check_dtype=False)
+    pd.testing.assert_frame_equal(
+        pd.read_csv(io.StringIO(render.csv(table))), table.data, check_dtype=False
+    )
 
 
 def test_markdown_has_a_cell_for_every_column_and_marks_bold(results):
@@ -269,7 +324,11 @@ def test_latex_is_ascii_with_as_many_cells_in_every_row(results, name):
     assert text.isascii()
     lines = text.splitlines()
     body = lines[lines.index("\\midrule") + 1 : lines.index("\\bottomrule")]
-    columns = next(line for line in lines if line.startswith("\\begin{tabular}")).rpartition("{")[2].rstrip("}")
+    columns = (
+        next(line for line in lines if line.startswith("\\begin{tabular}"))
+        .rpartition("{")[2]
+        .rstrip("}")
+    )
     assert {line.count(" & ") + 1 for line in body} == {len(columns)}
     assert text.count("{") == text.count("}")
 
@@ -289,11 +348,15 @@ def latex_with_booktabs() -> bool:
     return subprocess.run(["kpsewhich", "booktabs.sty"], capture_output=True).returncode == 0
 
 
-@pytest.mark.skipif(not latex_with_booktabs(), reason="needs pdflatex with booktabs.sty (texlive-latex-recommended)")
+@pytest.mark.skipif(
+    not latex_with_booktabs(), reason="needs pdflatex with booktabs.sty (texlive-latex-recommended)"
+)
 @pytest.mark.parametrize("name", ["uci_main", "pairs"])
 def test_latex_compiles_with_booktabs_alone(results, tmp_path, name):
     make_run(results, "odd_&_%", "uci_energy", [1e-7, 1e9, np.nan])
-    document = "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n%s\\end{document}\n"
+    document = (
+        "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n%s\\end{document}\n"
+    )
     (tmp_path / "table.tex").write_text(document % render.latex(tables.build(name, results)))
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "table.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
@@ -305,17 +368,32 @@ def test_what_goes_by_one_label_has_a_place_of_its_own(tmp_path, name):
     config = {"dataset.label": "House"}
     for dataset, level in (("north", 1.0), ("south", 50.0)):
         make_run(tmp_path, "random", dataset, level * VALUES, config=config)
-        make_run(tmp_path, "baydin", dataset, 2 * level * VALUES, config={**config, "method.label": "Random"})
+        make_run(
+            tmp_path,
+            "baydin",
+            dataset,
+            2 * level * VALUES,
+            config={**config, "method.label": "Random"},
+        )
     make_run(tmp_path, "lorraine", "uci_energy", VALUES)
     text = render.markdown(tables.build(name, tmp_path))
-    assert {label for label in ("House (north)", "House (south)", "Random (random)", "Random (baydin)")
-            if label in text} == {"House (north)", "House (south)", "Random (random)", "Random (baydin)"}  # fmt: skip
+    assert {
+        label
+        for label in ("House (north)", "House (south)", "Random (random)", "Random (baydin)")
+        if label in text
+    } == {"House (north)", "House (south)", "Random (random)", "Random (baydin)"}
     assert "UCI Energy (" not in text
     assert "Lorraine (" not in text
 
 
 def test_labels_of_earlier_versions_do_not_tear_a_table(tmp_path):
-    make_run(tmp_path, "random", "north", VALUES, config={"dataset.label": "two\n\nlines", "method.label": "\x1b[1mR"})
+    make_run(
+        tmp_path,
+        "random",
+        "north",
+        VALUES,
+        config={"dataset.label": "two\n\nlines", "method.label": "\x1b[1mR"},
+    )
     table = tables.build("summary", tmp_path)
     assert "two\\x0a\\x0alines" in render.markdown(table)
     assert "\x1b" not in render.latex(table) + render.markdown(table) + render.csv(table)

@@ -7,10 +7,10 @@ import torch
 from hpo_bench.bench import against_jax
 from hpo_bench.bench.against_jax import Versus
 from hpo_bench.cli import bench
-from hpo_bench.core import graphs
 from hpo_bench.core.loop import train
 from hpo_bench.errors import UserError
-from hpo_bench.experiment import Trainer
+from hpo_bench.running import graphs
+from hpo_bench.running.trainer import Trainer
 from tests.problems import make_settings, make_table
 
 UPDATES = 50
@@ -26,12 +26,19 @@ def test_jax_and_the_engine_train_alike(tmp_path, task, batch_size, method):
 
     table = make_table(task, rows=60, features=5)
     settings = make_settings(
-        tmp_path, method, table, precision="float32", batch_size=batch_size, hyperparameter_updates=UPDATES // 10
+        tmp_path,
+        method,
+        table,
+        precision="float32",
+        batch_size=batch_size,
+        hyperparameter_updates=UPDATES // 10,
     )
     trainer = Trainer.of(settings, table, torch.device("cpu"))
     seeds, rows = list(settings.seeds), settings.repetitions
     recorder = trainer.recorder(rows)
-    end = train(trainer.problem(seeds), trainer.plan, trainer.start(seeds), recorder, engine=graphs.of)
+    end = train(
+        trainer.problem(seeds), trainer.plan, trainer.start(seeds), recorder, engine=graphs.of
+    )
     weights, raw, seen = JaxRun.of(trainer, rows)()
 
     close = {"rtol": 1e-5, "atol": 1e-5}
@@ -49,16 +56,31 @@ def test_jax_and_the_engine_train_alike(tmp_path, task, batch_size, method):
 
 def test_without_jax_one_line_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr(against_jax, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"^--against jax: JAX is not installed; pip install 'hpo-bench\[jax\]'$"):
+    with pytest.raises(
+        UserError, match=r"^--against jax: JAX is not installed; pip install 'hpo-bench\[jax\]'$"
+    ):
         bench._against_jax(["uci_energy"], True)
 
 
 def test_the_page_has_both_times_their_ratio_and_the_machine():
     found = [
-        Versus("uci_energy", "random", "x86-64-v3", True, 32, 1, (10.0, 12.0, 11.0), (50.0, 54.0, 55.0)),
-        Versus("uci_energy", "ours_wd_lr_m", "x86-64-v3", True, 32, 4, (15.0, 15.0, 15.0), (60.0, 60.0, 75.0)),
+        Versus(
+            "uci_energy", "random", "x86-64-v3", True, 32, 1, (10.0, 12.0, 11.0), (50.0, 54.0, 55.0)
+        ),
+        Versus(
+            "uci_energy",
+            "ours_wd_lr_m",
+            "x86-64-v3",
+            True,
+            32,
+            4,
+            (15.0, 15.0, 15.0),
+            (60.0, 60.0, 75.0),
+        ),
     ]
     text = against_jax.page(found, {"cpu": "Some CPU", "threads": 1}, {"jax": "1.2.3"})
     assert "cpu Some CPU, jax 1.2.3." in text
-    assert "| uci_energy | random | x86-64-v3 | 32, 1 | 11.0 | 54.0 | **5.0** (4.5 to 5.0) |" in text
+    assert (
+        "| uci_energy | random | x86-64-v3 | 32, 1 | 11.0 | 54.0 | **5.0** (4.5 to 5.0) |" in text
+    )
     assert "uci_energy, x86-64-v3: engine, ours_wd_lr_m takes 1.36 × random." in text

@@ -14,4 +14,7 @@ def test_overhead_is_measured_without_training() -> None:
         bench.PARTS = original
     assert measured.repetitions == 2 * len(bench.METHODS)
     assert measured.total == measured.planning + measured.writing + measured.indexing
-    assert min(measured.planning, measured.writing, measured.indexing, measured.cpu, measured.resume) > 0
+    assert (
+        min(measured.planning, measured.writing, measured.indexing, measured.cpu, measured.resume)
+        > 0
+    )

@@ -17,7 +17,7 @@ defaults: [ours_wd_lr_m]
 method:
   name: mine
   label: Mine
-  estimator: {_target_: tests.test_audit.Wrong, look_back: "${look_back}"}
+  estimator: {_target_: tests.experiments.test_audit.Wrong, look_back: "${look_back}"}
 """
 
 
@@ -30,7 +30,9 @@ def stored(tmp_path: Path) -> pd.DataFrame:
     return pd.read_parquet(file)
 
 
-def test_a_line_a_cell_and_the_rows_behind_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_line_a_cell_and_the_rows_behind_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     audit(tmp_path, *SMALL)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split()[:3] == ["T", "i", "cosine"]
@@ -56,7 +58,8 @@ def test_a_method_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"), [("1..4", (1, 2, 3, 4)), ("5,2", (2, 5)), ("7", (7,)), ("1..2,2..3", (1, 2, 3))]
+    ("text", "expected"),
+    [("1..4", (1, 2, 3, 4)), ("5,2", (2, 5)), ("7", (7,)), ("1..2,2..3", (1, 2, 3))],
 )
 def test_numbers(text: str, expected: tuple[int, ...]) -> None:
     assert numbers("--intervals", text) == expected
@@ -64,7 +67,9 @@ def test_numbers(text: str, expected: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("text", ["", "0", "3..1", "1..", "a", "1-3", "²", "-1"])
 def test_what_is_no_number_is_one_line(text: str) -> None:
-    with pytest.raises(UserError, match=r"--intervals .*: must be whole numbers from 1 up, as 1..10 or 1,2,5"):
+    with pytest.raises(
+        UserError, match=r"--intervals .*: must be whole numbers from 1 up, as 1..10 or 1,2,5"
+    ):
         numbers("--intervals", text)
 
 
@@ -76,7 +81,10 @@ def test_what_is_no_number_is_one_line(text: str) -> None:
         (["look_bakc=3"], "look_bakc: no such setting; did you mean look_back"),
         (["--hyper-update", "0"], "--hyper-update 0: must be"),
         (["--config-dir", "nowhere"], "--config-dir nowhere: no such folder"),
-        (["--intervals", "2", "--look-backs", "3"], "--look-backs 3: longer than every interval; at most 2"),
+        (
+            ["--intervals", "2", "--look-backs", "3"],
+            "--look-backs 3: longer than every interval; at most 2",
+        ),
     ],
 )
 def test_mistakes_are_one_line(tmp_path: Path, arguments: list[str], message: str) -> None:

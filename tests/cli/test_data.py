@@ -13,8 +13,8 @@ import pytest
 from typer.testing import CliRunner
 
 from hpo_bench.cli.data import app
-from hpo_bench.datasets import catalogue
 from hpo_bench.errors import UserError
+from hpo_bench.settings import yamls
 
 Command = Callable[..., tuple[int, list[str]]]
 YAML = """# @package _global_
@@ -39,11 +39,13 @@ validation_share: 0.25
 
 @pytest.fixture(autouse=True)
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Datasets ``first`` and ``second`` with two files each on a mirror, and diabetes; nothing cached."""
+    """Datasets ``first`` and ``second`` with two files each on a mirror, and diabetes; nothing
+    cached.
+    """
     content = b"content"
     configs = tmp_path / "configs"
     (configs / "dataset").mkdir(parents=True)
-    bundled = (catalogue.configs_folder() / "dataset" / "diabetes.yaml").read_text(encoding="utf-8")
+    bundled = (yamls.configs_folder() / "dataset" / "diabetes.yaml").read_text(encoding="utf-8")
     (configs / "dataset" / "diabetes.yaml").write_text(bundled, encoding="utf-8")
     for name in ("first", "second"):
         text = YAML.format(name=name, size=len(content), sha256=hashlib.sha256(content).hexdigest())
@@ -51,7 +53,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / "mirror" / name).mkdir(parents=True)
         for file in ("data.txt", "order.txt"):
             (tmp_path / "mirror" / name / file).write_bytes(content)
-    monkeypatch.setattr(catalogue, "configs_folder", lambda: configs)
+    monkeypatch.setattr(yamls, "configs_folder", lambda: configs)
     monkeypatch.setenv("HPO_BENCH_DATA", str(tmp_path / "cache"))
     monkeypatch.setenv("HPO_BENCH_DATA_MIRROR", str(tmp_path / "mirror"))
     return tmp_path
@@ -77,7 +79,15 @@ def row(lines: list[str], name: str) -> list[str]:
 def test_list_tells_sizes_and_what_is_here(data: Command, world: Path) -> None:
     code, lines = data("list")
     assert code == 0
-    assert row(lines, "first") == ["first", "regression", "20", "3", "12/4/4", "example.invalid", "missing"]
+    assert row(lines, "first") == [
+        "first",
+        "regression",
+        "20",
+        "3",
+        "12/4/4",
+        "example.invalid",
+        "missing",
+    ]
     assert row(lines, "diabetes")[-2:] == ["scikit-learn", "bundled"]
     assert str(world / "cache") in lines[-1]
     data("download", "first")
@@ -113,7 +123,9 @@ def test_download_needs_names_or_all(data: Command, arguments: list[str]) -> Non
 
 
 @pytest.mark.parametrize("command", ["download", "verify"])
-def test_a_misspelt_name_is_an_error_before_anything_is_done(data: Command, world: Path, command: str) -> None:
+def test_a_misspelt_name_is_an_error_before_anything_is_done(
+    data: Command, world: Path, command: str
+) -> None:
     with pytest.raises(UserError, match="no dataset 'secnd': did you mean second"):
         data(command, "first", "secnd")
     assert not (world / "cache").exists()
@@ -160,11 +172,15 @@ def third(world: Path) -> Path:
     """A dataset ``third`` that has the files of ``first``."""
     folder = world / "configs" / "dataset"
     text = (folder / "first.yaml").read_text(encoding="utf-8").replace("name: first", "name: third")
-    (folder / "third.yaml").write_text(text.replace("size:", "folder: first, size:"), encoding="utf-8")
+    (folder / "third.yaml").write_text(
+        text.replace("size:", "folder: first, size:"), encoding="utf-8"
+    )
     return world
 
 
-def test_files_that_two_datasets_share_are_fetched_and_told_once(data: Command, third: Path) -> None:
+def test_files_that_two_datasets_share_are_fetched_and_told_once(
+    data: Command, third: Path
+) -> None:
     code, lines = data("download", "--all", "--force")
     assert (code, len(lines)) == (0, 4)
     assert {path.name for path in (third / "cache").iterdir()} == {"first", "second"}
@@ -178,7 +194,10 @@ def test_download_all_goes_on_where_one_cannot_be_had(data: Command, world: Path
     (world / "mirror" / "first" / "data.txt").write_bytes(b"another")
     code, lines = data("download", "--all")
     assert (code, [line.split()[0] for line in lines]) == (2, ["bad", "ok", "ok"])
-    assert {path.name for path in (world / "cache" / "second").iterdir()} >= {"data.txt", "order.txt"}
+    assert {path.name for path in (world / "cache" / "second").iterdir()} >= {
+        "data.txt",
+        "order.txt",
+    }
 
 
 def test_a_copy_that_a_package_brought_needs_no_download(data: Command, world: Path) -> None:
@@ -189,7 +208,10 @@ def test_a_copy_that_a_package_brought_needs_no_download(data: Command, world: P
     assert row(data("list")[1], "first")[-1] == "packaged"
     for command in ("verify", "download"):
         code, lines = data(command, "first")
-        assert (code, [line.split() for line in lines]) == (0, [["ok", str(world / "data.gz")]] * len(lines))
+        assert (code, [line.split() for line in lines]) == (
+            0,
+            [["ok", str(world / "data.gz")]] * len(lines),
+        )
     assert not (world / "cache").exists()
     (world / "data.gz").write_bytes(gzip.compress(b"another"))
     assert data("verify", "first")[0] == 2
@@ -202,5 +224,7 @@ def test_help_needs_none_of_the_slow_libraries() -> None:
         "import sys; from hpo_bench.cli.data import app; app(['--help'], standalone_mode=False); "
         "print(sorted({'torch', 'pandas', 'sklearn', 'hydra', 'omegaconf', 'numpy', 'matplotlib'} & set(sys.modules)))"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     assert result.stdout.splitlines()[-1] == "[]"

@@ -10,13 +10,15 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from hpo_bench import export as exporting
 from hpo_bench.cli import app
 from hpo_bench.errors import UserError
-from hpo_bench.experiment import Trainer, execute, pick_device
 from hpo_bench.models.mlp import Perceptron
-from hpo_bench.settings import TRACKERS
-from hpo_bench.store import CURVE_COLUMNS, FINAL_COLUMNS, Writer, read_table
+from hpo_bench.running.execute import execute
+from hpo_bench.running.trainer import Trainer, pick_device
+from hpo_bench.settings.run import TRACKERS
+from hpo_bench.store import export as exporting
+from hpo_bench.store.runs import CURVE_COLUMNS, FINAL_COLUMNS, read_table
+from hpo_bench.store.writer import Writer
 from tests.event_files import scalars
 from tests.make_store import make_run
 from tests.problems import make_method, make_settings
@@ -60,10 +62,14 @@ def test_csv_holds_every_number_exactly(results, tmp_path):
     assert len(curves) == len(runs) == 2
     for run in runs:
         own = frame[frame.run_id == run.run_id].reset_index(drop=True)[list(FINAL_COLUMNS)]
-        pd.testing.assert_frame_equal(own, read_table(run, "final"), check_exact=True, check_dtype=False)
+        pd.testing.assert_frame_equal(
+            own, read_table(run, "final"), check_exact=True, check_dtype=False
+        )
         curve = pd.read_csv(tmp_path / "out" / "curves" / f"{run.run_id}.csv")
         assert tuple(curve.columns) == CURVE_COLUMNS
-        pd.testing.assert_frame_equal(curve, read_table(run, "curves"), check_exact=True, check_dtype=False)
+        pd.testing.assert_frame_equal(
+            curve, read_table(run, "curves"), check_exact=True, check_dtype=False
+        )
 
 
 def test_missing_values_are_empty_and_steps_whole(results, tmp_path):
@@ -108,9 +114,22 @@ def test_mistakes_are_one_line(results, tmp_path):
 
 
 def test_event_files_hold_medians_over_repetitions_and_chosen_seeds(results, tmp_path):
-    pytest.importorskip("tensorboardX", reason="tensorboardX is not installed (pip install 'hpo-bench[tensorboard]')")
+    pytest.importorskip(
+        "tensorboardX",
+        reason="tensorboardX is not installed (pip install 'hpo-bench[tensorboard]')",
+    )
     (run,) = exporting.choose(results, ["uci_energy-ours"])
-    arguments = (run.run_id, "--format", "tensorboard", "--seed", "2", "--results", results, "--out", tmp_path / "tb")
+    arguments = (
+        run.run_id,
+        "--format",
+        "tensorboard",
+        "--seed",
+        "2",
+        "--results",
+        results,
+        "--out",
+        tmp_path / "tb",
+    )
     summary, single = call(*arguments)
     curves = read_table(run, "curves")
     table = curves.pivot(index="step", columns="seed", values="test_metric")
@@ -120,12 +139,14 @@ def test_event_files_hold_medians_over_repetitions_and_chosen_seeds(results, tmp
     np.testing.assert_allclose(values, table.median(axis=1), rtol=1e-6)
     assert [value for _, value in written["curves/n_ok"]] == [4.0] * 6
     own = curves[curves.seed == 2]
-    np.testing.assert_allclose([value for _, value in scalars(single)["curves/lr"]], own.lr, rtol=1e-6)
+    np.testing.assert_allclose(
+        [value for _, value in scalars(single)["curves/lr"]], own.lr, rtol=1e-6
+    )
     assert "holds event files already" in refused(*arguments)
 
 
 def test_event_files_without_the_extra_are_one_line(results, tmp_path, monkeypatch):
-    monkeypatch.setattr("hpo_bench.tracking.find_spec", lambda name: None)
+    monkeypatch.setattr("hpo_bench.store.curves.find_spec", lambda name: None)
     message = refused("--format", "tensorboard", "--results", results, "--out", tmp_path / "tb")
     assert "pip install 'hpo-bench[tensorboard]'" in message
     assert TRACKERS["tensorboard"] in message
@@ -138,10 +159,14 @@ def test_event_files_without_the_extra_are_one_line(results, tmp_path, monkeypat
 def test_a_schedule_replayed_with_torch_is_the_training_that_was_stored(tmp_path, method):
     interval = 1 if method == "baydin" else 10
     chosen = make_method(method, update_interval=interval)
-    settings = make_settings(tmp_path, chosen, repetitions=3, update_interval=interval, hyperparameter_updates=20)
+    settings = make_settings(
+        tmp_path, chosen, repetitions=3, update_interval=interval, hyperparameter_updates=20
+    )
     settings.config.update(update_interval=interval, hyperparameter_updates=20, record_every=1)
     run = execute(settings).run
-    (path,) = call("--schedule", run.run_id, "--seed", "1", "--results", tmp_path, "--out", tmp_path / "out")
+    (path,) = call(
+        "--schedule", run.run_id, "--seed", "1", "--results", tmp_path, "--out", tmp_path / "out"
+    )
     schedule = pd.read_csv(path).set_index("step")
     assert list(schedule.columns) == ["lr", "weight_decay", "momentum"]
     assert schedule.index[0] == 0
@@ -151,7 +176,9 @@ def test_a_schedule_replayed_with_torch_is_the_training_that_was_stored(tmp_path
     optimiser = torch.optim.SGD(module.parameters(), lr=1.0)
 
     def loss(rows: str) -> torch.Tensor:
-        return torch.nn.functional.mse_loss(module(trainer.rows[rows].inputs), trainer.rows[rows].targets)
+        return torch.nn.functional.mse_loss(
+            module(trainer.rows[rows].inputs), trainer.rows[rows].targets
+        )
 
     losses = []
     for step in range(settings.weight_updates):
@@ -163,8 +190,12 @@ def test_a_schedule_replayed_with_torch_is_the_training_that_was_stored(tmp_path
         optimiser.step()
         losses.append(value.item())
     losses.append(loss(settings.method.data_for_weights).item())
-    np.testing.assert_allclose(losses, read_table(run, "curves").query("seed == 1").train_loss, rtol=1e-10)
-    assert loss("test").item() == pytest.approx(read_table(run, "final").query("seed == 1").test_loss.item(), rel=1e-10)
+    np.testing.assert_allclose(
+        losses, read_table(run, "curves").query("seed == 1").train_loss, rtol=1e-10
+    )
+    assert loss("test").item() == pytest.approx(
+        read_table(run, "final").query("seed == 1").test_loss.item(), rel=1e-10
+    )
 
 
 def test_a_median_schedule_leaves_out_what_diverged(tmp_path):
@@ -192,4 +223,6 @@ def test_a_schedule_that_cannot_be_told_is_refused(tmp_path):
         (lost, "all repetitions diverged"),
         (other, "a schedule is for torch.optim.SGD; this method's weights are updated by AdamW"),
     ):
-        assert text in refused("--schedule", run.run_id, "--results", tmp_path, "--out", tmp_path / "out")
+        assert text in refused(
+            "--schedule", run.run_id, "--results", tmp_path, "--out", tmp_path / "out"
+        )

@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 from make_store import make_run
 
-from hpo_bench import native
 from hpo_bench.bench.kernels import speeds
+from hpo_bench.core import native
 from hpo_bench.datasets import sources
-from hpo_bench.datasets.catalogue import configs_folder, dataset_names
 from hpo_bench.errors import UserError
+from hpo_bench.settings.catalogue import dataset_names
+from hpo_bench.settings.yamls import configs_folder
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -60,10 +61,14 @@ def test_status_counts_runs_by_dataset_and_method(call: Call, tmp_path: Path) ->
     make_run(tmp_path / "results", "random", "uci_energy", [1.0], first_seed=3)
     make_run(tmp_path / "results", "lorraine", "uci_kin8nm", [1.0])
     failed = make_run(tmp_path / "results", "random", "uci_kin8nm", [1.0]).path / "run.json"
-    failed.write_text(failed.read_text().replace('"complete"', '"failed", "error": "no memory"'), encoding="utf-8")
+    failed.write_text(
+        failed.read_text().replace('"complete"', '"failed", "error": "no memory"'), encoding="utf-8"
+    )
     block = tmp_path / "results" / "runs" / "begun" / "blocks" / "block-0-1"
     block.mkdir(parents=True)
-    (block / "block.json").write_text(json.dumps({"seeds": [0, 1], "seconds": {}}), encoding="utf-8")
+    (block / "block.json").write_text(
+        json.dumps({"seeds": [0, 1], "seconds": {}}), encoding="utf-8"
+    )
     code, out, err = call("status")
     assert (code, err) == (0, "")
     rows = [line.split() for line in out.splitlines()]
@@ -76,7 +81,9 @@ def test_status_counts_runs_by_dataset_and_method(call: Call, tmp_path: Path) ->
 
 def test_status_reports_a_damaged_run_and_shows_the_others(call: Call, tmp_path: Path) -> None:
     make_run(tmp_path / "here", "random", "uci_energy", [1.0])
-    (make_run(tmp_path / "here", "lorraine", "uci_energy", [1.0]).path / "run.json").write_text("{", encoding="utf-8")
+    (make_run(tmp_path / "here", "lorraine", "uci_energy", [1.0]).path / "run.json").write_text(
+        "{", encoding="utf-8"
+    )
     code, out, err = call("status", "--results", "here")
     assert code == 2
     assert "random" in out
@@ -127,18 +134,26 @@ def test_doctor_finds_what_is_there_and_makes_nothing(call: Call, healthy: Path)
             {"x86_64_v4": 19.0, "x86_64_v3": 9.0, "torch": 60.0},
             "HPO_BENCH_NATIVE=x86-64-v3 is faster here, with the same",
         ),
-        ({"x86_64_v4": 9.0, "x86_64_v3": 9.0, "torch": 6.0}, "HPO_BENCH_NATIVE=0 is faster here, but its numbers"),
+        (
+            {"x86_64_v4": 9.0, "x86_64_v3": 9.0, "torch": 6.0},
+            "HPO_BENCH_NATIVE=0 is faster here, but its numbers",
+        ),
     ],
 )
 def test_doctor_measures_the_kernels_and_leaves_the_choice_alone(
-    call: Call, healthy: Path, monkeypatch: pytest.MonkeyPatch, measured: dict[str, float], advice: str | None
+    call: Call,
+    healthy: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    measured: dict[str, float],
+    advice: str | None,
 ) -> None:
     with_kernels(monkeypatch, "x86-64-v4", **measured)
     code, out, _ = call("doctor")
     (line,) = (line for line in out.splitlines() if "kernels:" in line)
     assert code == 0
     assert (
-        f"x86-64-v4, from the package; loss and gradient of UCI Energy's size take {measured['x86_64_v4']} µs" in line
+        f"x86-64-v4, from the package; loss and gradient of UCI Energy's size take {measured['x86_64_v4']} µs"
+        in line
     )
     assert (advice or "") in line
     assert ("→" in line) == (advice is not None)
@@ -147,7 +162,9 @@ def test_doctor_measures_the_kernels_and_leaves_the_choice_alone(
 def test_doctor_goes_on_without_kernels_and_refuses_a_wrong_wish(
     call: Call, healthy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(native, "look", lambda keep: native.Kernels(None, "none: nothing of the kind"))
+    monkeypatch.setattr(
+        native, "look", lambda keep: native.Kernels(None, "none: nothing of the kind")
+    )
     code, out, _ = call("doctor")
     assert (code, marks(out)["kernels"]) == (0, "·")
 
@@ -160,7 +177,9 @@ def test_doctor_goes_on_without_kernels_and_refuses_a_wrong_wish(
 
 
 @pytest.mark.skipif(native.kernels().library is None, reason="no compiled kernels")
-def test_a_second_measures_each_kernel_and_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_measures_each_kernel_and_keeps_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HPO_BENCH_DATA", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     found = speeds(native.kernels(), 0.05)
@@ -177,7 +196,11 @@ def test_doctor_says_what_is_broken_and_how_to_mend_it(
     monkeypatch.setenv("HPO_BENCH_DATA", str(healthy / "file" / "cache"))
     code, out, _ = call("doctor", "--results", str(healthy / "file" / "results"))
     assert code == 1
-    assert {name for name, mark in marks(out).items() if mark == "✗"} == {"mirror", "data cache", "results"}
+    assert {name for name, mark in marks(out).items() if mark == "✗"} == {
+        "mirror",
+        "data cache",
+        "results",
+    }
     assert all("→" in line for line in out.splitlines() if line.startswith("✗"))
     assert "3 problems" in out
 
@@ -190,8 +213,10 @@ def test_doctor_knows_a_damaged_file(call: Call, healthy: Path) -> None:
     assert "hpo-bench data download --force uci_wine" in out
 
 
-def test_doctor_counts_what_is_cached(call: Call, mirror: Path, healthy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from hpo_bench.datasets.catalogue import read_dataset
+def test_doctor_counts_what_is_cached(
+    call: Call, mirror: Path, healthy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hpo_bench.settings.catalogue import read_dataset
 
     monkeypatch.setenv("HPO_BENCH_DATA_MIRROR", str(mirror))
     for file in read_dataset("uci_yacht").source.files:
@@ -219,7 +244,9 @@ def url() -> Iterator[str]:
     server.server_close()
 
 
-def test_doctor_asks_the_mirror(call: Call, healthy: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_asks_the_mirror(
+    call: Call, healthy: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setenv("HPO_BENCH_DATA_MIRROR", url)
     assert marks(call("doctor")[1])["mirror"] == "✓"

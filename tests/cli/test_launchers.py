@@ -1,4 +1,6 @@
-"""Hydra's launchers for other processes and clusters: each job stays a job, rows are those of one run."""
+"""Hydra's launchers for other processes and clusters: each job stays a job, rows are those of one
+run.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,16 @@ from shutil import which
 import pandas as pd
 import pytest
 
-from hpo_bench.store import Run, read_table, scan
+from hpo_bench.store.runs import Run, read_table, scan
 
 TIMINGS = ["seconds", "rows_in_block", "elapsed_s"]
-TINY = ("dataset=diabetes", "method=ours_wd_lr_m", "repetitions=2", "hyperparameter_updates=3", "precision=float64")
+TINY = (
+    "dataset=diabetes",
+    "method=ours_wd_lr_m",
+    "repetitions=2",
+    "hyperparameter_updates=3",
+    "precision=float64",
+)
 submitit = pytest.mark.skipif(
     find_spec("hydra_plugins.hydra_submitit_launcher") is None,
     reason="hydra-submitit-launcher is not installed (pip install 'hpo-bench[submitit]')",
@@ -27,15 +35,29 @@ joblib = pytest.mark.skipif(
 )
 
 
-def run(results: Path, *arguments: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "hpo_bench", "run", *TINY, f"results_dir={results}", *arguments]
-    environment = {**os.environ, "PATH": f"{path}{os.pathsep}{os.environ['PATH']}"} if path else None
+def run(
+    results: Path, *arguments: str, path: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    command = [
+        sys.executable,
+        "-m",
+        "hpo_bench",
+        "run",
+        *TINY,
+        f"results_dir={results}",
+        *arguments,
+    ]
+    environment = (
+        {**os.environ, "PATH": f"{path}{os.pathsep}{os.environ['PATH']}"} if path else None
+    )
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
 
 
 def rows(runs: list[Run], table: str) -> pd.DataFrame:
     frames = [read_table(each, table).drop(columns=TIMINGS, errors="ignore") for each in runs]
-    return pd.concat(frames, ignore_index=True).sort_values(["seed"], kind="stable", ignore_index=True)
+    return pd.concat(frames, ignore_index=True).sort_values(
+        ["seed"], kind="stable", ignore_index=True
+    )
 
 
 def assert_rows_of_one_run(jobs: Path, whole: Path) -> None:
@@ -51,9 +73,13 @@ def assert_rows_of_one_run(jobs: Path, whole: Path) -> None:
 @pytest.mark.parametrize(
     "launcher",
     [
-        pytest.param(["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"], marks=joblib, id="joblib"),
         pytest.param(
-            ["hydra/launcher=submitit_local", "hydra.sweeper.max_batch_size=1"], marks=submitit, id="submitit_local"
+            ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"], marks=joblib, id="joblib"
+        ),
+        pytest.param(
+            ["hydra/launcher=submitit_local", "hydra.sweeper.max_batch_size=1"],
+            marks=submitit,
+            id="submitit_local",
         ),
     ],
 )
@@ -89,11 +115,18 @@ exec "$@"
 
 @pytest.fixture
 def slurm(tmp_path: Path) -> Path:
-    """A folder with an ``sbatch`` that keeps its script in ``script.sh`` and starts the array's tasks at once."""
+    """A folder with an ``sbatch`` that keeps its script in ``script.sh`` and starts the array's
+    tasks at once.
+    """
     folder = tmp_path / "slurm"
     folder.mkdir()
     sbatch = SBATCH.format(python=sys.executable, record=str(folder / "script.sh"))
-    for name, text in {"sbatch": sbatch, "srun": SRUN, "sacct": "#!/bin/sh\n", "scancel": "#!/bin/sh\n"}.items():
+    for name, text in {
+        "sbatch": sbatch,
+        "srun": SRUN,
+        "sacct": "#!/bin/sh\n",
+        "scancel": "#!/bin/sh\n",
+    }.items():
         (folder / name).write_text(text)
         (folder / name).chmod(stat.S_IRWXU)
     return folder
@@ -103,14 +136,27 @@ def slurm(tmp_path: Path) -> Path:
 @submitit
 def test_slurm_is_given_one_array_with_its_limits_and_its_tasks_store_the_rows(tmp_path, slurm):
     limits = (
-        "hydra.launcher.array_parallelism=1", "hydra.launcher.partition=short", "hydra.launcher.timeout_min=90",
-        "hydra.launcher.cpus_per_task=2", "hydra.launcher.mem_gb=4",
-    )  # fmt: skip
-    done = run(tmp_path / "jobs", "-m", "seed=0,2", "hydra/launcher=submitit_slurm", *limits, path=slurm)
+        "hydra.launcher.array_parallelism=1",
+        "hydra.launcher.partition=short",
+        "hydra.launcher.timeout_min=90",
+        "hydra.launcher.cpus_per_task=2",
+        "hydra.launcher.mem_gb=4",
+    )
+    done = run(
+        tmp_path / "jobs", "-m", "seed=0,2", "hydra/launcher=submitit_slurm", *limits, path=slurm
+    )
     assert done.returncode == 0, done.stderr
     script = (slurm / "script.sh").read_text().splitlines()
     assert script[0] == "#!/bin/bash"
-    wanted = ("array=0-1%1", "partition=short", "time=90", "cpus-per-task=2", "mem=4GB", "ntasks-per-node=1", "nodes=1")
+    wanted = (
+        "array=0-1%1",
+        "partition=short",
+        "time=90",
+        "cpus-per-task=2",
+        "mem=4GB",
+        "ntasks-per-node=1",
+        "nodes=1",
+    )
     assert {f"#SBATCH --{option}" for option in wanted} <= set(script)
     assert_rows_of_one_run(tmp_path / "jobs", tmp_path / "whole")
 
@@ -118,7 +164,9 @@ def test_slurm_is_given_one_array_with_its_limits_and_its_tasks_store_the_rows(t
 @pytest.mark.slow
 @submitit
 def test_a_mistake_in_a_job_elsewhere_is_one_line_here(tmp_path):
-    done = run(tmp_path, "-m", "seed=0", "repetitions=1", "chunk=auto,-1", "hydra/launcher=submitit_local")
+    done = run(
+        tmp_path, "-m", "seed=0", "repetitions=1", "chunk=auto,-1", "hydra/launcher=submitit_local"
+    )
     assert done.returncode == 2
     assert "error: chunk=-1: must be auto or a whole number" in done.stderr
     assert "Traceback" not in done.stderr
@@ -158,17 +206,27 @@ module: {_target_: odd_network.Net, dies: false}
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "launcher", [pytest.param("joblib", marks=joblib), pytest.param("submitit_local", marks=submitit)]
+    "launcher",
+    [pytest.param("joblib", marks=joblib), pytest.param("submitit_local", marks=submitit)],
 )
 @pytest.mark.parametrize(
-    ("dies", "told"), [(False, "failed: Odd: odd: 1 2 3; finished"), (True, "error: a job ended without a word")]
+    ("dies", "told"),
+    [(False, "failed: Odd: odd: 1 2 3; finished"), (True, "error: a job ended without a word")],
 )
-def test_an_error_of_a_users_own_class_or_a_lost_process_is_one_line_here(tmp_path, monkeypatch, launcher, dies, told):
+def test_an_error_of_a_users_own_class_or_a_lost_process_is_one_line_here(
+    tmp_path, monkeypatch, launcher, dies, told
+):
     (tmp_path / "odd_network.py").write_text(NET)
     (tmp_path / "mine" / "model").mkdir(parents=True)
     (tmp_path / "mine" / "model" / "odd.yaml").write_text(ODD)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    own = ("--config-dir", str(tmp_path / "mine"), "model=odd", f"model.module.dies={dies}", "hyperparameter_updates=9")
+    own = (
+        "--config-dir",
+        str(tmp_path / "mine"),
+        "model=odd",
+        f"model.module.dies={dies}",
+        "hyperparameter_updates=9",
+    )
     done = run(tmp_path / "results", "-m", "seed=0,2", f"hydra/launcher={launcher}", *own)
     assert done.returncode == 1
     assert told in done.stderr
@@ -190,7 +248,9 @@ def test_every_job_that_fails_is_told(tmp_path, launcher):
     done = run(tmp_path, "-m", "chunk=-1,-2,auto", f"hydra/launcher={launcher}")
     assert done.returncode == 2
     for value in ("-1", "-2"):
-        assert done.stderr.count(f"error: chunk={value}: must be auto or a whole number") == 1, done.stderr
+        assert done.stderr.count(f"error: chunk={value}: must be auto or a whole number") == 1, (
+            done.stderr
+        )
     assert "Error executing job" not in done.stderr
     assert "Traceback" not in done.stderr
     assert len(list(scan(tmp_path))) == 1
@@ -217,8 +277,19 @@ main()
 
 def test_without_the_extra_its_install_command_is_named(tmp_path):
     """Hydra finds its plug-ins by walking through their packages."""
-    words = ["run", *TINY, f"results_dir={tmp_path}", "-m", "seed=0,1", "hydra/launcher=submitit_slurm"]
-    done = subprocess.run([sys.executable, "-c", HIDDEN, *words], capture_output=True, text=True, timeout=300)
+    words = [
+        "run",
+        *TINY,
+        f"results_dir={tmp_path}",
+        "-m",
+        "seed=0,1",
+        "hydra/launcher=submitit_slurm",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", HIDDEN, *words], capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 2
-    told = "error: hydra/launcher=submitit_slurm: is not installed; pip install 'hpo-bench[submitit]'"
+    told = (
+        "error: hydra/launcher=submitit_slurm: is not installed; pip install 'hpo-bench[submitit]'"
+    )
     assert done.stderr.splitlines() == [told]

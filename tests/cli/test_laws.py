@@ -1,4 +1,6 @@
-"""What holds for every command, whatever it inherits: streams, a home folder, variables; and text stays as it is."""
+"""What holds for every command, whatever it inherits: streams, a home folder, variables; and text
+stays as it is.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ WORDS = [words for words, _ in commands()]
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
-    """A few runs with a label that a terminal, a formula and markup would each take for something else."""
+    """A few runs with a label that a terminal, a formula and markup would each take for something
+    else.
+    """
     for method in ("random", "ours_wd_lr_m"):
         config = {"dataset.label": LABEL, "method.label": f"{method} $x^ [/] [b]"}
         make_run(tmp_path / "results", method, "uci_energy", [0.5, 0.4, 0.3], config=config)
@@ -131,7 +135,13 @@ def test_only_a_command_whose_text_is_lost_fails(kind: str, store: Path, tmp_pat
 
 
 def test_what_is_written_to_files_stays_utf_8(store: Path, tmp_path: Path) -> None:
-    arguments = ("table", "uci_main", "--dataset=uci_energy", f"--results={store}", f"--out={tmp_path / 'table.md'}")
+    arguments = (
+        "table",
+        "uci_main",
+        "--dataset=uci_energy",
+        f"--results={store}",
+        f"--out={tmp_path / 'table.md'}",
+    )
     assert call_with((Stream("ascii"), Stream("ascii")), *arguments) == 0
     assert LABEL in (tmp_path / "table.md").read_text(encoding="utf-8")
 
@@ -142,15 +152,26 @@ def test_what_is_written_to_files_stays_utf_8(store: Path, tmp_path: Path) -> No
 def test_labels_are_neither_markup_nor_formulas(call: Call, store: Path, tmp_path: Path) -> None:
     code, out, _ = call("table", "uci_main", "--dataset=uci_energy", f"--results={store}")
     assert (code, LABEL in out) == (0, True)
-    code, out, _ = call("plot", "fig09", "--dataset=uci_energy", f"--results={store}", "--out=figures", "--format=svg")
+    code, out, _ = call(
+        "plot",
+        "fig09",
+        "--dataset=uci_energy",
+        f"--results={store}",
+        "--out=figures",
+        "--format=svg",
+    )
     assert code == 0, out
-    assert "random $x^ [/] [b]" in (tmp_path / "figures" / "fig09-uci_energy.json").read_text(encoding="utf-8")
+    assert "random $x^ [/] [b]" in (tmp_path / "figures" / "fig09-uci_energy.json").read_text(
+        encoding="utf-8"
+    )
 
 
 @pytest.mark.usefixtures("store")
 def test_a_failure_is_shown_as_it_was_written(call: Call, tmp_path: Path) -> None:
     file = next((tmp_path / "results" / "runs").glob("*/run.json"))
-    text = file.read_text(encoding="utf-8").replace('"status": "complete"', '"status": "failed", "error": "[/oh] [no]"')
+    text = file.read_text(encoding="utf-8").replace(
+        '"status": "complete"', '"status": "failed", "error": "[/oh] [no]"'
+    )
     file.write_text(text, encoding="utf-8")
     assert "[/oh] [no]" in call("status")[1]
 
@@ -160,7 +181,9 @@ def test_a_failure_is_shown_as_it_was_written(call: Call, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("words", WORDS, ids=" ".join)
 def test_every_path_of_a_command_knows_the_home_folder(words: tuple[str, ...]) -> None:
-    """What a command calls is given expanded paths, so that an option added later is no exception."""
+    """What a command calls is given expanded paths, so that an option added later is no
+    exception.
+    """
     function = dict(commands())[words].callback
     assert function is None or function.__code__ is cli._prepared(print).__code__
 
@@ -169,11 +192,16 @@ def test_values_that_are_paths_are_expanded_also_in_lists(monkeypatch: pytest.Mo
     monkeypatch.setenv("HOME", "/home/me")
     called = cli._prepared(lambda **values: values)
     assert called(one=Path("~/a"), many=[Path("~/b"), Path("c")], text="~/d", nothing=None) == {
-        "one": Path("/home/me/a"), "many": [Path("/home/me/b"), Path("c")], "text": "~/d", "nothing": None,
-    }  # fmt: skip
+        "one": Path("/home/me/a"),
+        "many": [Path("/home/me/b"), Path("c")],
+        "text": "~/d",
+        "nothing": None,
+    }
 
 
-@pytest.mark.parametrize("kind", ["export", "merge", "plot", "status", "report", "table", "compare", "run"])
+@pytest.mark.parametrize(
+    "kind", ["export", "merge", "plot", "status", "report", "table", "compare", "run"]
+)
 def test_a_tilde_makes_no_folder_of_that_name(
     kind: str, call: Call, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,7 +212,14 @@ def test_a_tilde_makes_no_folder_of_that_name(
     arguments = {
         "export": ("export", "--results=~/res", f"~/res/runs/{first}", "--out=~/made"),
         "merge": ("merge", "~/res", "--results=~/made"),
-        "plot": ("plot", "fig09", "--dataset=uci_energy", "--results=~/res", "--out=~/made", "--format=svg"),
+        "plot": (
+            "plot",
+            "fig09",
+            "--dataset=uci_energy",
+            "--results=~/res",
+            "--out=~/made",
+            "--format=svg",
+        ),
         "status": ("status", "--results=~/res"),
         "report": ("report", "--results=~/nothing", "--out=~/made"),
         "table": ("table", "uci_main", "--dataset=uci_energy", "--results=~/res", "--out=~/made"),
@@ -203,9 +238,13 @@ def test_a_tilde_makes_no_folder_of_that_name(
     assert "no such run" not in err
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "../results", "x" * 5000, "~nobody-of-this-name/x", "-"])
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "../results", "x" * 5000, "~nobody-of-this-name/x", "-"]
+)
 @pytest.mark.parametrize("command", ["compare", "export"])
-def test_a_name_that_is_no_run_is_one_line(command: str, name: str, call: Call, store: Path) -> None:
+def test_a_name_that_is_no_run_is_one_line(
+    command: str, name: str, call: Call, store: Path
+) -> None:
     arguments = ("--", name, name) if command == "compare" else ("--", name)
     code, _, err = call(command, f"--results={store}", *arguments)
     assert (code, err.count("\n")) == (2, 1)
@@ -216,14 +255,18 @@ def test_a_name_that_is_no_run_is_one_line(command: str, name: str, call: Call, 
 
 
 @pytest.mark.parametrize("backend", ["nonsense", "qtagg", "module://nothing"])
-def test_a_backend_of_matplotlib_is_not_needed(backend: str, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_backend_of_matplotlib_is_not_needed(
+    backend: str, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MPLBACKEND", backend)
     assert call("plot", "fig02", "--format=svg", "--out=figures")[0] == 0
     assert os.environ["MPLBACKEND"] == "agg"
 
 
 @pytest.mark.parametrize("words", [("run",), ("status",), ("doctor",), ("list",)])
-def test_a_working_directory_that_was_deleted_is_said(words: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_working_directory_that_was_deleted_is_said(
+    words: tuple[str, ...], tmp_path: Path
+) -> None:
     gone, before = tmp_path / "gone", Path.cwd()
     gone.mkdir()
     os.chdir(gone)

@@ -1,4 +1,6 @@
-"""``hpo-bench merge``: every repetition once, conflicts refused before anything is copied, damage named."""
+"""``hpo-bench merge``: every repetition once, conflicts refused before anything is copied, damage
+named.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +12,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from hpo_bench import merge as merging
 from hpo_bench.cli import app
 from hpo_bench.errors import RunError, UserError
-from hpo_bench.store import Run, Writer, read_run, read_table, scan
+from hpo_bench.store import merge as merging
+from hpo_bench.store.runs import Run, read_run, read_table, scan
+from hpo_bench.store.writer import Writer
 from tests.make_store import make_run
 
 ENERGY = "uci_energy"
@@ -63,7 +66,9 @@ def test_merging_again_copies_nothing(tmp_path):
 
 @pytest.mark.parametrize("change", [1e-15, np.nan])
 @pytest.mark.parametrize("where", ["two sources", "destination"])
-def test_a_repetition_with_other_numbers_is_refused_before_anything_is_copied(tmp_path, where, change):
+def test_a_repetition_with_other_numbers_is_refused_before_anything_is_copied(
+    tmp_path, where, change
+):
     make_run(tmp_path / "a", "random", ENERGY, [0.5, 0.4, 0.3])
     make_run(tmp_path / "b", "lorraine", ENERGY, [0.5])
     other = make_run(tmp_path / "b", "random", ENERGY, [0.5, 0.4 + change], suffix="-shard")
@@ -102,14 +107,18 @@ def test_other_configurations_do_not_conflict(tmp_path):
 
 def test_damaged_and_incomplete_runs_are_named_and_the_others_copied(tmp_path):
     good = make_run(tmp_path / "a", "lorraine", ENERGY, [0.5])
-    cut, empty, odd = (make_run(tmp_path / "a", "random", ENERGY, [0.5], suffix=f"-{n}") for n in range(3))
+    cut, empty, odd = (
+        make_run(tmp_path / "a", "random", ENERGY, [0.5], suffix=f"-{n}") for n in range(3)
+    )
     (cut.path / "curves.parquet").write_bytes((cut.path / "curves.parquet").read_bytes()[:-20])
     (empty.path / "run.json").write_text("")
     document = json.loads((odd.path / "run.json").read_text())
     (odd.path / "run.json").write_text(json.dumps(document | {"seeds": [0, 1]}))
     with Writer(tmp_path / "a", "unfinished") as writer:
         (writer.path / "blocks").mkdir()
-    result = CliRunner().invoke(app, ["merge", str(tmp_path / "a"), "--results", str(tmp_path / "all")])
+    result = CliRunner().invoke(
+        app, ["merge", str(tmp_path / "a"), "--results", str(tmp_path / "all")]
+    )
     assert result.exit_code == 2
     assert ids(tmp_path / "all") == [good.run_id]
     for name in (cut.run_id, empty.run_id, odd.run_id, "unfinished"):

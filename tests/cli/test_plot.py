@@ -11,7 +11,7 @@ import typer
 from typer.testing import CliRunner
 
 from hpo_bench import figures
-from hpo_bench.analysis.load import find
+from hpo_bench.analysis.selection import find
 from hpo_bench.cli.plot import plot
 from hpo_bench.errors import UserError
 from tests.make_store import make_run
@@ -48,7 +48,17 @@ def results(tmp_path):
 
 def test_writes_images_points_and_manifest_for_one_dataset(results, tmp_path):
     out = tmp_path / "deep" / "out"
-    stdout = done("fig09", "--dataset", "uci_energy", "--results", results, "--out", out, "--format", "pdf,png")
+    stdout = done(
+        "fig09",
+        "--dataset",
+        "uci_energy",
+        "--results",
+        results,
+        "--out",
+        out,
+        "--format",
+        "pdf,png",
+    )
     assert sorted(path.name for path in out.iterdir()) == [
         f"fig09-uci_energy.{kind}" for kind in ("csv", "json", "pdf", "png")
     ]
@@ -66,7 +76,17 @@ def test_the_default_folder_is_within_the_results(results):
 def test_without_names_draws_what_it_can_and_names_the_rest(results):
     stdout = done("--results", results, "--format", "png")
     drawn = {path.stem for path in (results / "figures").glob("*.png")}
-    assert drawn == {"fig01", "fig02", "fig04", "fig06", "fig08", "fig09", "fig10", "fig18", "incumbent"}
+    assert drawn == {
+        "fig01",
+        "fig02",
+        "fig04",
+        "fig06",
+        "fig08",
+        "fig09",
+        "fig10",
+        "fig18",
+        "incumbent",
+    }
     for name in figures.names():
         assert f"{name}: " in stdout
     assert "fig12: not drawn, no stored run fits\n  missing random" in stdout
@@ -74,7 +94,9 @@ def test_without_names_draws_what_it_can_and_names_the_rest(results):
 
 
 def test_an_illustration_needs_no_store(tmp_path):
-    assert "illustration" in done("fig02", "--results", tmp_path / "none", "--out", tmp_path, "--format", "png")
+    assert "illustration" in done(
+        "fig02", "--results", tmp_path / "none", "--out", tmp_path, "--format", "png"
+    )
 
 
 def test_draws_again_from_the_manifest_alone(results, tmp_path):
@@ -83,12 +105,30 @@ def test_draws_again_from_the_manifest_alone(results, tmp_path):
     shutil.rmtree(results / "runs")
     done("--from", results / "figures" / "fig09.json", "--out", tmp_path / "again")
     assert {path.name: path.read_bytes() for path in (tmp_path / "again").iterdir()} == first
-    done("--from", results / "figures" / "fig09.json", "--out", tmp_path / "other", "--format", "pdf")
-    assert sorted(path.suffix for path in (tmp_path / "other").iterdir()) == [".csv", ".json", ".pdf"]
+    done(
+        "--from", results / "figures" / "fig09.json", "--out", tmp_path / "other", "--format", "pdf"
+    )
+    assert sorted(path.suffix for path in (tmp_path / "other").iterdir()) == [
+        ".csv",
+        ".json",
+        ".pdf",
+    ]
 
 
 def test_options_reach_the_manifest(results, tmp_path):
-    done("fig08", "--results", results, "--format", "png", "--stats", "paper", "--seed", "5", "--method", "random")
+    done(
+        "fig08",
+        "--results",
+        results,
+        "--format",
+        "png",
+        "--stats",
+        "paper",
+        "--seed",
+        "5",
+        "--method",
+        "random",
+    )
     document = json.loads((results / "figures" / "fig08.json").read_text())
     assert document["statistics"]["mode"] == "paper"
     assert document["statistics"]["seed"] == 5
@@ -105,23 +145,45 @@ def test_settings_choose_other_runs(results):
 
 def test_a_dataset_of_ones_own_is_drawn(results):
     make_run(results, "random", "my_table", [9.0, 8.0])
-    done("fig09", "--results", results, "--dataset", "my_table", "--dataset", "uci_energy", "--format", "png")
-    assert {path.stem for path in (results / "figures").glob("*.png")} == {"fig09-my_table", "fig09-uci_energy"}
+    done(
+        "fig09",
+        "--results",
+        results,
+        "--dataset",
+        "my_table",
+        "--dataset",
+        "uci_energy",
+        "--format",
+        "png",
+    )
+    assert {path.stem for path in (results / "figures").glob("*.png")} == {
+        "fig09-my_table",
+        "fig09-uci_energy",
+    }
 
 
-@pytest.mark.parametrize(("arguments", "said"), [
-    (["fig99"], r"no figure 'fig99': did you mean"),
-    (["fig09", "--format", "pfd"], r"--format pfd: did you mean pdf"),
-    (["fig09", "--format", ","], r"--format: needs at least one"),
-    (["fig09", "--dataset", "uci_enrgy"], r"--dataset uci_enrgy: no such dataset; did you mean uci_energy"),
-    (["fig09", "--method", "baydni"], r"--method baydni: no such method; did you mean baydin"),
-    (["fig09", "--stats", "papr"], r"--stats papr: did you mean paper"),
-    (["fig09", "--where", "look_back"], r"--where look_back: must be KEY=VALUE"),
-    (["fig01", "--dataset", "uci_energy"], r"fig01 is an illustration"),
-    (["fig12"], r"fig12: no stored run fits; missing .*hpo-bench run -m method="),
-    (["fig12", "fig13"], r"not drawn: fig12, fig13"),
-    (["fig09", "--dataset", "uci_wine"], r"fig09-uci_wine: no stored run fits; missing .* on uci_wine: hpo-bench run"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["fig99"], r"no figure 'fig99': did you mean"),
+        (["fig09", "--format", "pfd"], r"--format pfd: did you mean pdf"),
+        (["fig09", "--format", ","], r"--format: needs at least one"),
+        (
+            ["fig09", "--dataset", "uci_enrgy"],
+            r"--dataset uci_enrgy: no such dataset; did you mean uci_energy",
+        ),
+        (["fig09", "--method", "baydni"], r"--method baydni: no such method; did you mean baydin"),
+        (["fig09", "--stats", "papr"], r"--stats papr: did you mean paper"),
+        (["fig09", "--where", "look_back"], r"--where look_back: must be KEY=VALUE"),
+        (["fig01", "--dataset", "uci_energy"], r"fig01 is an illustration"),
+        (["fig12"], r"fig12: no stored run fits; missing .*hpo-bench run -m method="),
+        (["fig12", "fig13"], r"not drawn: fig12, fig13"),
+        (
+            ["fig09", "--dataset", "uci_wine"],
+            r"fig09-uci_wine: no stored run fits; missing .* on uci_wine: hpo-bench run",
+        ),
+    ],
+)
 def test_mistakes_are_one_line(arguments, said, results):
     import re
 
@@ -140,7 +202,9 @@ def test_a_damaged_run_is_named(results):
 
 def test_an_unwritable_folder_is_named(results, tmp_path):
     (tmp_path / "file").write_text("")
-    assert "cannot write figures to" in refused("fig09", "--results", results, "--out", tmp_path / "file" / "out")
+    assert "cannot write figures to" in refused(
+        "fig09", "--results", results, "--out", tmp_path / "file" / "out"
+    )
 
 
 def test_from_stands_alone(results, tmp_path):

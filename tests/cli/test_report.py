@@ -40,17 +40,27 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_the_page_is_written_beside_the_runs_and_figures_are_told_as_they_are_drawn(results: Path) -> None:
+def test_the_page_is_written_beside_the_runs_and_figures_are_told_as_they_are_drawn(
+    results: Path,
+) -> None:
     result = call("--results", results)
     assert result.exit_code == 0, result.exception
-    assert result.stdout == f"wrote {results / 'report.html'}: 2 of 3 figures, 1 tables of results\n"
-    assert [line.partition(":")[0] for line in result.stderr.splitlines()] == ["fig02", "fig09", "fig12"]
+    assert (
+        result.stdout == f"wrote {results / 'report.html'}: 2 of 3 figures, 1 tables of results\n"
+    )
+    assert [line.partition(":")[0] for line in result.stderr.splitlines()] == [
+        "fig02",
+        "fig09",
+        "fig12",
+    ]
     assert (results / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
 
 
 def test_options_reach_the_page(results: Path, tmp_path: Path) -> None:
     file = tmp_path / "deep" / "page.html"
-    assert call("--results", results, "--out", file, "--stats", "paper", "--seed", "7").exit_code == 0
+    assert (
+        call("--results", results, "--out", file, "--stats", "paper", "--seed", "7").exit_code == 0
+    )
     text = file.read_text(encoding="utf-8")
     assert "statistics: paper (diverged runs dropped)" in text
     assert "--stats paper --seed 7" in text
@@ -75,7 +85,9 @@ def test_a_damaged_run_is_named(results: Path, name: str) -> None:
     assert not (results / "report.html").exists()
 
 
-def test_damaged_curves_are_told_on_the_page_and_in_the_end(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damaged_curves_are_told_on_the_page_and_in_the_end(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(figures, "names", lambda: ["fig08", "fig09"])
     file = next((results / "runs").glob("*random*/curves.parquet"))
     file.write_bytes(b"PAR1")
@@ -85,7 +97,9 @@ def test_damaged_curves_are_told_on_the_page_and_in_the_end(results: Path, monke
     assert str(file) in (results / "report.html").read_text(encoding="utf-8")
 
 
-def test_a_file_that_cannot_be_written_is_refused_before_anything_is_drawn(results: Path, tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_drawn(
+    results: Path, tmp_path: Path
+) -> None:
     (tmp_path / "file").write_text("")
     for out in (tmp_path, tmp_path / "file" / "page.html"):
         result = call("--results", results, "--out", out)
@@ -97,8 +111,10 @@ def test_a_file_that_cannot_be_written_is_refused_before_anything_is_drawn(resul
 def test_the_program_prints_errors_of_the_command_as_one_line(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "hpo_bench", "report", "--results", str(tmp_path / "empty")],
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: no complete runs in ")
     assert done.stderr.count("\n") == 1

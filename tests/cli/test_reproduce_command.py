@@ -9,12 +9,21 @@ from typing import Any
 
 import pytest
 
-from hpo_bench import reproduce
-from hpo_bench.store import Writer, scan
+from hpo_bench.experiments import estimate, expand
+from hpo_bench.store.runs import scan
+from hpo_bench.store.writer import Writer
 
 Call = Callable[..., tuple[int, str, str]]
-TINY = ("sensitivity", "dataset=diabetes", "repetitions=2", "hyperparameter_updates=2", "update_interval=2",
-        "look_back=1,2", "--scale", "smoke")  # fmt: skip
+TINY = (
+    "sensitivity",
+    "dataset=diabetes",
+    "repetitions=2",
+    "hyperparameter_updates=2",
+    "update_interval=2",
+    "look_back=1,2",
+    "--scale",
+    "smoke",
+)
 
 
 def test_a_dry_run_prints_the_plan_and_computes_nothing(call: Call) -> None:
@@ -29,13 +38,15 @@ def test_a_dry_run_prints_the_plan_and_computes_nothing(call: Call) -> None:
     assert not Path("results").exists()
 
 
-def test_an_experiment_is_computed_once_and_known_afterwards(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_experiment_is_computed_once_and_known_afterwards(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
     code, out, err = call("reproduce", *TINY)
     assert (code, "computed 5 runs (10 repetitions), 0 failed" in out) == (0, True), err
     assert {run.method for run in scan("results")} == {"random", "ours_wd_lr_m", "diff_through_opt"}
     code, out, _ = call("status", "sensitivity")
     assert out.splitlines()[1].split()[-6:] == ["5", "5", "10", "0", "0", "0"]
-    monkeypatch.setattr(reproduce, "expand", None)  # a finished experiment is not planned again
+    monkeypatch.setattr(expand, "expand", None)  # a finished experiment is not planned again
     code, out, _ = call("reproduce", *TINY)
     assert (code, "all 5 runs are stored, nothing to compute" in out) == (0, True)
     monkeypatch.undo()
@@ -49,7 +60,7 @@ def test_another_scale_keeps_what_it_shares(call: Call) -> None:
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
-    from hpo_bench.experiment import Trainer
+    from hpo_bench.running.trainer import Trainer
 
     good = Trainer.block
 
@@ -61,18 +72,29 @@ def failing(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
     monkeypatch.setattr(Trainer, "block", block)
 
 
-def test_failed_runs_are_told_and_can_be_computed_alone(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    from hpo_bench.experiment import Trainer
+def test_failed_runs_are_told_and_can_be_computed_alone(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hpo_bench.running.trainer import Trainer
 
     good = Trainer.block
     failing(monkeypatch, "ours_wd_lr_m")
-    monkeypatch.setattr(reproduce, "_measure", lambda *_: 0.0)
+    monkeypatch.setattr(estimate, "_measure", lambda *_: 0.0)
     code, out, err = call("reproduce", *TINY)
     assert code == 1
     assert "computed 3 runs (6 repetitions), 2 failed" in out
     assert "a cosmic ray" in err
-    assert err.splitlines()[-1].startswith("error: 2 runs failed (--retry-failed computes them again)")
-    assert call("status", "sensitivity")[1].splitlines()[1].split()[-6:] == ["5", "3", "6", "2", "0", "0"]
+    assert err.splitlines()[-1].startswith(
+        "error: 2 runs failed (--retry-failed computes them again)"
+    )
+    assert call("status", "sensitivity")[1].splitlines()[1].split()[-6:] == [
+        "5",
+        "3",
+        "6",
+        "2",
+        "0",
+        "0",
+    ]
     monkeypatch.setattr(Trainer, "block", good)
     gone = next(run for run in scan("results") if run.method == "random")
     (gone.path / "run.json").unlink()
@@ -93,7 +115,14 @@ def test_force_computes_again(call: Call) -> None:
 
 
 def test_what_is_missing_is_one_line_and_the_rest_runs(call: Call) -> None:
-    words = ("uci_main", "dataset=diabetes", "repetitions=1", "hyperparameter_updates=1", "--scale", "smoke")
+    words = (
+        "uci_main",
+        "dataset=diabetes",
+        "repetitions=1",
+        "hyperparameter_updates=1",
+        "--scale",
+        "smoke",
+    )
     code, out, err = call("reproduce", *words, "method=random,not_yet")
     assert code == 1
     assert "computed 1 runs" in out
@@ -111,10 +140,19 @@ def test_what_is_missing_is_one_line_and_the_rest_runs(call: Call) -> None:
         (["reproduce", "sensitivity", "--scale", "tiny"], "--scale tiny"),
         (["reproduce", *TINY, "look_bakc=2"], "look_bakc: no such setting; did you mean look_back"),
         (["reproduce", *TINY, "update_interval=0"], "update_interval=0"),
-        (["reproduce", *TINY, "--force", "--retry-failed"], "--force and --retry-failed do not go together"),
+        (
+            ["reproduce", *TINY, "--force", "--retry-failed"],
+            "--force and --retry-failed do not go together",
+        ),
         (["reproduce", *TINY, "--on", "moon"], "--on moon"),
-        (["status", "sensitivty"], "status sensitivty: no such experiment; did you mean sensitivity"),
-        (["run", "experiment=sensitivty"], "sensitivty: no such experiment; did you mean sensitivity"),
+        (
+            ["status", "sensitivty"],
+            "status sensitivty: no such experiment; did you mean sensitivity",
+        ),
+        (
+            ["run", "experiment=sensitivty"],
+            "sensitivty: no such experiment; did you mean sensitivity",
+        ),
         (["run", "experiment=sensitivity", "--cfg", "job"], "--cfg: does not go with experiment="),
     ],
 )
@@ -144,4 +182,11 @@ def test_status_of_a_begun_experiment(call: Call) -> None:
     content["run_ids"] += ["unfinished-one", "not-begun"]
     record.write_text(json.dumps(content))
     Path("results/experiments/sensitivity-broken.json").write_text("{")
-    assert call("status", "sensitivity")[1].splitlines()[1].split()[-6:] == ["3", "1", "2", "0", "1", "1"]
+    assert call("status", "sensitivity")[1].splitlines()[1].split()[-6:] == [
+        "3",
+        "1",
+        "2",
+        "0",
+        "1",
+        "1",
+    ]

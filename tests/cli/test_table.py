@@ -38,7 +38,9 @@ def results(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize(("format_", "part"), [("markdown", "| Random |"), ("latex", "\\toprule"), ("csv", "estimate")])
+@pytest.mark.parametrize(
+    ("format_", "part"), [("markdown", "| Random |"), ("latex", "\\toprule"), ("csv", "estimate")]
+)
 def test_prints_the_table_and_tells_what_is_missing_apart(results, format_, part):
     result = call("uci_main", "--results", results, "--format", format_)
     assert result.exit_code == 0, result.exception
@@ -77,7 +79,10 @@ def test_options_reach_the_table(results):
         (["uci_man"], ["no table uci_man", "did you mean uci_main"]),
         (["uci_main", "--format", "latx"], ["--format latx", "did you mean latex"]),
         (["uci_main", "--stats", "papr"], ["--stats papr", "did you mean paper"]),
-        (["uci_main", "--dataset", "uci_enrgy"], ["--dataset uci_enrgy", "did you mean uci_energy"]),
+        (
+            ["uci_main", "--dataset", "uci_enrgy"],
+            ["--dataset uci_enrgy", "did you mean uci_energy"],
+        ),
         (["uci_main", "--method", "randm"], ["randm", "did you mean random"]),
         (["uci_main", "--where", "update_interval"], ["KEY=VALUE"]),
         (["uci_main", "--where", "update_intervl=1"], ["did you mean update_interval"]),

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from hpo_bench.core import batches
-from hpo_bench.core.batches import Rows, Stream, inputs_on
+from hpo_bench.core.batches import Rows, Stream
+from hpo_bench.core.model import TakesPlaces
 from hpo_bench.core.seeds import permutation
-from hpo_bench.models.base import TakesPlaces
 from hpo_bench.models.mlp import MLP
+from hpo_bench.running import inputs as loading
+from hpo_bench.running.inputs import inputs_on
 from tests.problems import make_table
 
 CPU = torch.device("cpu")
@@ -25,7 +26,7 @@ RANDOM = np.random.default_rng(0)
 def test_rows_are_standardised_in_float64_whatever_the_block(
     monkeypatch: pytest.MonkeyPatch, block: int, kind: type, dtype: torch.dtype
 ) -> None:
-    monkeypatch.setattr(batches, "BLOCK", block)
+    monkeypatch.setattr(loading, "BLOCK", block)
     inputs = RANDOM.integers(0, 256, (23, 3, 2, 2)).astype(kind)
     before = inputs.copy()
     centre, scale = RANDOM.uniform(50, 200, (3, 1, 1)), RANDOM.uniform(1, 90, (3, 1, 1))
@@ -54,7 +55,9 @@ def test_a_batch_is_the_permutations_rows(size, in_place):
     model = MLP((7,), closed_form=in_place).build(table, torch.float64, CPU)
     if in_place != isinstance(model, TakesPlaces):
         pytest.skip("no compiled kernels")
-    rows = Rows(torch.from_numpy(table.inputs[:36]), torch.from_numpy(table.targets[:36]), "training")
+    rows = Rows(
+        torch.from_numpy(table.inputs[:36]), torch.from_numpy(table.targets[:36]), "training"
+    )
     stream = Stream(rows, model, size, shuffled=True, dataset="d", name="training", seeds=(3, 5))
     for number in range(2 * stream.per_pass):
         passes, index = divmod(number, stream.per_pass)
@@ -64,7 +67,9 @@ def test_a_batch_is_the_permutations_rows(size, in_place):
             chosen = order[index * size : (index + 1) * size]
             own = batch.inputs, batch.targets
             if not batch.shared:
-                own = tuple(values[row if batch.places is None else batch.places[row]] for values in own)
+                own = tuple(
+                    values[row if batch.places is None else batch.places[row]] for values in own
+                )
             assert np.array_equal(own[0], table.inputs[chosen])
             assert np.array_equal(own[1], table.targets[chosen])
 

@@ -1,8 +1,9 @@
-"""Trainings on torch's ``meta`` device, whose tensors have no values: each method, on each kind of model.
+"""Trainings on torch's ``meta`` device, whose tensors have no values: each method, on each kind of
+model.
 
-There any tensor on another device is an error, and so is every wait for the device (``.item()``, ``.cpu()``, a
-branch on a value), which a CPU would not notice and a GPU would pay for at every weight update.
-"""
+There any tensor on another device is an error, and so is every wait for the device (``.item()``,
+``.cpu()``, a branch on a value), which a CPU would not notice and a GPU would pay for at every
+weight update."""
 
 from __future__ import annotations
 
@@ -15,13 +16,14 @@ import pytest
 import torch
 import yaml
 
-from hpo_bench.config import compose, parse
 from hpo_bench.core.loop import train
-from hpo_bench.datasets.base import Table
-from hpo_bench.datasets.catalogue import configs_folder
+from hpo_bench.core.table import Table
 from hpo_bench.errors import UserError
-from hpo_bench.experiment import Trainer
-from hpo_bench.settings import Settings
+from hpo_bench.running.trainer import Trainer
+from hpo_bench.settings.compose import compose
+from hpo_bench.settings.parse import parse
+from hpo_bench.settings.run import Settings
+from hpo_bench.settings.yamls import configs_folder
 
 META = torch.device("meta")
 SEEDS = (0, 1, 2)
@@ -40,12 +42,25 @@ def table(task: str, *shape: int) -> Table:
         text = random.integers(0, words, (rows + 1, *shape))
         inputs, targets = text[:-1], text[1:]
     return Table(
-        name=task, task=task, inputs=inputs, targets=targets, training=36, validation=12, test=12, outputs=outputs,
-        target_scale=1.0, fingerprint="meta",
-    )  # fmt: skip
+        name=task,
+        task=task,
+        inputs=inputs,
+        targets=targets,
+        training=36,
+        validation=12,
+        test=12,
+        outputs=outputs,
+        target_scale=1.0,
+        fingerprint="meta",
+    )
 
 
-TABLES = (table("regression", 4), table("classification", 4), table("classification", 3, 8, 8), table("language", 5))
+TABLES = (
+    table("regression", 4),
+    table("classification", 4),
+    table("classification", 3, 8, 8),
+    table("language", 5),
+)
 
 
 def contents(group: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -59,20 +74,32 @@ def small(name: str, model: dict[str, Any]) -> list[str]:
     given = {key: value for key, value in SMALL.items() if key in model["model"]}
     if isinstance(model["model"].get("hidden"), int):
         given["hidden"] = 7
-    return [f"model={name}", *(f"model.{key}={str(value).replace(' ', '')}" for key, value in given.items())]
+    return [
+        f"model={name}",
+        *(f"model.{key}={str(value).replace(' ', '')}" for key, value in given.items()),
+    ]
 
 
-# Searches decide by numbers which training goes on: a method that has one waits for them, and is left out.
+# Searches decide by numbers which training goes on: a method that has one waits for them, and is
+# left out.
 METHODS = [name for name, method in contents("method") if method["method"]["search"] is None]
 MODELS = [(name, small(name, model)) for name, model in contents("model")]
 
 
 def settings_of(method: str, model: list[str], tmp_path: Path) -> Settings:
     overrides = [
-        f"method={method}", "dataset=digits", *model, "update_interval=2", "look_back=2", "hyperparameter_updates=2",
-        "batch_size=9", "repetitions=3", f"results_dir={tmp_path}", "save_hypergradients=true",
+        f"method={method}",
+        "dataset=digits",
+        *model,
+        "update_interval=2",
+        "look_back=2",
+        "hyperparameter_updates=2",
+        "batch_size=9",
+        "repetitions=3",
+        f"results_dir={tmp_path}",
+        "save_hypergradients=true",
         "gradient_clip_norm=1",
-    ]  # fmt: skip
+    ]
     return parse(compose(overrides))
 
 
@@ -90,7 +117,9 @@ def trainers(settings: Settings) -> list[Trainer]:
 
 @pytest.mark.parametrize(("model", "overrides"), MODELS, ids=[name for name, _ in MODELS])
 @pytest.mark.parametrize("method", METHODS)
-def test_no_training_waits_for_the_device(method: str, model: str, overrides: list[str], tmp_path: Path) -> None:
+def test_no_training_waits_for_the_device(
+    method: str, model: str, overrides: list[str], tmp_path: Path
+) -> None:
     settings = settings_of(method, overrides, tmp_path)
     possible = trainers(settings)
     assert possible, f"no table here fits model={model}: add one to TABLES"

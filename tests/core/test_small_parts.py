@@ -28,16 +28,33 @@ def test_streams_differ_by_seed_and_purpose_and_repeat_themselves():
 
 
 def test_random_numbers_are_pinned():
-    """A change here moves every result: raise hpo_bench.experiment.NUMBERS and say so in the CHANGELOG."""
+    """A change here moves every result: raise hpo_bench.settings.identity.NUMBERS and say so in the
+    CHANGELOG.
+    """
     assert generator(0, "uci_energy", "weights").random() == 0.7966184019231852
-    assert permutation(3, "uci_energy", "training", 10, 2).tolist() == [1, 7, 5, 9, 8, 2, 4, 3, 6, 0]
+    assert permutation(3, "uci_energy", "training", 10, 2).tolist() == [
+        1,
+        7,
+        5,
+        9,
+        8,
+        2,
+        4,
+        3,
+        6,
+        0,
+    ]
 
 
 def test_layout_is_its_own_inverse():
     layout = Layout(("a", "b", "c"), ((2, 3), (4,), (1,)))
     flat = np.arange(5 * layout.count, dtype=float).reshape(5, -1)
     arrays = layout.arrays(flat)
-    assert {name: array.shape for name, array in arrays.items()} == {"a": (5, 2, 3), "b": (5, 4), "c": (5, 1)}
+    assert {name: array.shape for name, array in arrays.items()} == {
+        "a": (5, 2, 3),
+        "b": (5, 4),
+        "c": (5, 1),
+    }
     assert (layout.flatten(arrays) == flat).all()
     views = layout.views(torch.from_numpy(flat))
     assert all((views[name].numpy() == arrays[name]).all() for name in layout.names)
@@ -73,7 +90,9 @@ def test_a_step_of_adam_does_not_depend_on_the_place_among_the_rows():
 @pytest.mark.parametrize("shape", [(3, 1), (3, 5)])
 def test_adam_is_torchs_adam_and_sgd_is_torchs_sgd(shape):
     random = torch.Generator().manual_seed(0)
-    gradients = [torch.randn(shape, dtype=torch.float64, generator=random) * 10.0**-k for k in range(12)]
+    gradients = [
+        torch.randn(shape, dtype=torch.float64, generator=random) * 10.0**-k for k in range(12)
+    ]
     pairs = (
         (Adam(0.05, (0.8, 0.99)), lambda p: torch.optim.Adam([p], 0.05, (0.8, 0.99))),
         (SGD(0.3), lambda p: torch.optim.SGD([p], 0.3)),
@@ -104,7 +123,10 @@ def stream(rows, size, seeds=(0, 1), **changes):
 
 def test_every_pass_has_each_row_once_and_its_own_order(rows):
     batches = stream(rows, 4)
-    passes = [torch.cat([batches.batch(3 * p + k).inputs for k in range(3)], 1).squeeze(-1) for p in range(3)]
+    passes = [
+        torch.cat([batches.batch(3 * p + k).inputs for k in range(3)], 1).squeeze(-1)
+        for p in range(3)
+    ]
     for taken in passes:
         assert (taken.sort(1).values == torch.arange(10.0)).all()
     orders = {tuple(row.tolist()) for taken in passes for row in taken}
@@ -122,7 +144,9 @@ def test_a_stream_can_be_entered_anywhere_and_does_not_depend_on_its_neighbours(
 
 
 def test_streams_of_two_names_differ(rows):
-    assert not torch.equal(stream(rows, 4).batch(0).inputs, stream(rows, 4, name="second").batch(0).inputs)
+    assert not torch.equal(
+        stream(rows, 4).batch(0).inputs, stream(rows, 4, name="second").batch(0).inputs
+    )
 
 
 def test_sequential_and_full_batches_are_shared(rows):

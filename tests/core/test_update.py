@@ -18,7 +18,10 @@ def test_a_row_follows_torch_sgd(clip):
     for row in range(len(weights)):
         parameter = torch.nn.Parameter(weights[row].clone())
         optimiser = torch.optim.SGD(
-            [parameter], hyper.lr[row].item(), hyper.momentum[row].item(), weight_decay=hyper.weight_decay[row].item()
+            [parameter],
+            hyper.lr[row].item(),
+            hyper.momentum[row].item(),
+            weight_decay=hyper.weight_decay[row].item(),
         )
         for _ in range(20):
             stacked = weights.clone()
@@ -75,7 +78,9 @@ def test_derivatives_of_one_update_are_finite_differences(per_weight, clip):
     for index in range(4):
         nudge = torch.zeros_like(weights)
         nudge[:, index] = epsilon
-        difference = (update(raw, weights + nudge)[0] - update(raw, weights - nudge)[0]) / (2 * epsilon)
+        difference = (update(raw, weights + nudge)[0] - update(raw, weights - nudge)[0]) / (
+            2 * epsilon
+        )
         torch.testing.assert_close(pulled[:, index], difference, rtol=1e-6, atol=1e-8)
     for name in raw:
         product = step.raw_product(name, covector, step.hyperparameters.lr * covector)

@@ -7,11 +7,14 @@ import pytest
 from sklearn.datasets import load_diabetes, load_digits
 
 from hpo_bench.datasets.bundled import Bundled
-from hpo_bench.datasets.catalogue import read_dataset
 from hpo_bench.datasets.preparation import fixed_order, standardise
 from hpo_bench.errors import UserError
+from hpo_bench.settings.catalogue import read_dataset
 
-RAW = {"diabetes": lambda: load_diabetes(return_X_y=True, scaled=False), "digits": lambda: load_digits(return_X_y=True)}
+RAW = {
+    "diabetes": lambda: load_diabetes(return_X_y=True, scaled=False),
+    "digits": lambda: load_digits(return_X_y=True),
+}
 
 
 @pytest.fixture(params=sorted(RAW))

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hpo_bench.datasets.base import Table
+from hpo_bench.core.table import Table
 from hpo_bench.datasets.csv import CSV, MINIMUM_ROWS, MOST_CLASSES
 from hpo_bench.datasets.preparation import fixed_order, standardise
 from hpo_bench.errors import UserError
@@ -24,7 +24,14 @@ Load = Callable[..., Table]
 
 def frame(**columns: Any) -> pd.DataFrame:
     rng = np.random.default_rng(0)
-    return pd.DataFrame({"a": rng.normal(size=ROWS), "b": rng.normal(size=ROWS), "y": rng.normal(size=ROWS), **columns})
+    return pd.DataFrame(
+        {
+            "a": rng.normal(size=ROWS),
+            "b": rng.normal(size=ROWS),
+            "y": rng.normal(size=ROWS),
+            **columns,
+        }
+    )
 
 
 @pytest.fixture
@@ -32,7 +39,11 @@ def load(tmp_path: Path) -> Load:
     """Write a table and load it."""
 
     def load(
-        table: pd.DataFrame | str | bytes, *, file: str = "table.csv", share: float = 0.2, **options: Any
+        table: pd.DataFrame | str | bytes,
+        *,
+        file: str = "table.csv",
+        share: float = 0.2,
+        **options: Any,
     ) -> Table:
         path = tmp_path / file
         if isinstance(table, pd.DataFrame):
@@ -58,8 +69,12 @@ def test_the_table_is_read_in_the_fixed_order_and_standardised(load: Load) -> No
     assert (loaded.training, loaded.validation, loaded.test) == (29, 7, 4)
     assert (loaded.name, loaded.task, loaded.outputs) == ("csv", "regression", 1)
     order = fixed_order("csv", ROWS)
-    np.testing.assert_array_equal(loaded.inputs, standardise(table[["a", "b"]].to_numpy()[order], 36)[0])
-    np.testing.assert_array_equal(loaded.targets, standardise(table[["y"]].to_numpy()[order], 36)[0])
+    np.testing.assert_array_equal(
+        loaded.inputs, standardise(table[["a", "b"]].to_numpy()[order], 36)[0]
+    )
+    np.testing.assert_array_equal(
+        loaded.targets, standardise(table[["y"]].to_numpy()[order], 36)[0]
+    )
     assert loaded.target_scale == pytest.approx(table["y"].to_numpy()[order][:36].std(ddof=1))
 
 
@@ -71,7 +86,9 @@ def test_the_separator_is_found(load: Load, separator: str) -> None:
     np.testing.assert_array_equal(loaded.targets, plain.targets)
 
 
-@pytest.mark.parametrize(("name", "separator"), [("semicolon", ";"), (";", ";"), ("tab", "\t"), ("space", " ")])
+@pytest.mark.parametrize(
+    ("name", "separator"), [("semicolon", ";"), (";", ";"), ("tab", "\t"), ("space", " ")]
+)
 def test_the_separator_can_be_given(load: Load, name: str, separator: str) -> None:
     text = frame().rename(columns={"a": "a,a,a,a"}).to_csv(index=False, sep=separator)
     assert load(text, separator=name).inputs.shape == (ROWS, 2)
@@ -94,14 +111,18 @@ def test_numbers_are_rounded_correctly(load: Load) -> None:
     values = np.random.default_rng(1).uniform(-1e-3, 1e3, ROWS) / 3
     order = fixed_order("csv", ROWS)
     loaded = load(frame(a=values))
-    np.testing.assert_array_equal(loaded.inputs[:, 0], standardise(values[order, None], 36)[0][:, 0])
+    np.testing.assert_array_equal(
+        loaded.inputs[:, 0], standardise(values[order, None], 36)[0][:, 0]
+    )
 
 
 def test_dropped_columns_do_not_matter(load: Load) -> None:
     extra = frame(when=["monday"] * ROWS, key=np.nan)
     for drop in (["when", "key"], ("key", "when")):
         np.testing.assert_array_equal(load(extra, drop=drop).inputs, load(frame()).inputs)
-    np.testing.assert_array_equal(load(frame(when="monday"), drop="when").inputs, load(frame()).inputs)
+    np.testing.assert_array_equal(
+        load(frame(when="monday"), drop="when").inputs, load(frame()).inputs
+    )
 
 
 def test_a_column_that_is_called_by_a_number_is_found(load: Load) -> None:
@@ -169,32 +190,46 @@ def test_the_fingerprint_does_not_follow_the_spelling(load: Load, tmp_path: Path
         load(frame().assign(extra="words"), drop=["extra"]),
         CSV("csv", str(tmp_path / "t.parquet"), "y").load(0.2),
     ]
-    assert {(other.fingerprint, other.content) for other in spelt} == {(plain.fingerprint, plain.content)}
+    assert {(other.fingerprint, other.content) for other in spelt} == {
+        (plain.fingerprint, plain.content)
+    }
 
 
 def test_path_and_target_are_needed(tmp_path: Path) -> None:
     for path, target in ((None, None), ("x.csv", None), (None, "y")):
-        with pytest.raises(UserError, match=r"^dataset=csv needs dataset\.path=FILE and dataset\.target=COLUMN$"):
+        with pytest.raises(
+            UserError, match=r"^dataset=csv needs dataset\.path=FILE and dataset\.target=COLUMN$"
+        ):
             CSV("csv", path, target).load(0.2)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"dataset\.path=nowhere/x\.csv: no such file \(working directory"):
+    with pytest.raises(
+        UserError, match=r"dataset\.path=nowhere/x\.csv: no such file \(working directory"
+    ):
         CSV("csv", "nowhere/x.csv", "y").load(0.2)
     with pytest.raises(UserError, match="cannot be read: Is a directory"):
         CSV("csv", str(tmp_path), "y").load(0.2)
 
 
-def test_a_path_may_start_at_the_home_folder(load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_may_start_at_the_home_folder(
+    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     frame().to_csv(tmp_path / "home.csv", index=False)
-    np.testing.assert_array_equal(CSV("csv", "~/home.csv", "y").load(0.2).inputs, load(frame()).inputs)
+    np.testing.assert_array_equal(
+        CSV("csv", "~/home.csv", "y").load(0.2).inputs, load(frame()).inputs
+    )
 
 
 def test_a_misspelt_column_is_named_with_the_nearest(load: Load) -> None:
     table = frame().rename(columns={"a": "price", "b": "weight"})
-    assert "did you mean price" in complains(load, table, target="prize", about=r"no column dataset\.target=prize")
-    assert "did you mean weight" in complains(load, table, drop=["wight"], about="no column 'wight'")
+    assert "did you mean price" in complains(
+        load, table, target="prize", about=r"no column dataset\.target=prize"
+    )
+    assert "did you mean weight" in complains(
+        load, table, drop=["wight"], about="no column 'wight'"
+    )
 
 
 def test_columns_that_leave_nothing_are_refused(load: Load) -> None:
@@ -202,15 +237,23 @@ def test_columns_that_leave_nothing_are_refused(load: Load) -> None:
     complains(load, frame(), drop=["a", "b"], about="no input column left besides the target 'y'")
 
 
-@pytest.mark.parametrize(("value", "kind"), [(np.nan, "missing"), (np.inf, "infinite"), (-np.inf, "infinite")])
-def test_values_that_are_not_finite_are_located_and_counted(load: Load, value: float, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("value", "kind"), [(np.nan, "missing"), (np.inf, "infinite"), (-np.inf, "infinite")]
+)
+def test_values_that_are_not_finite_are_located_and_counted(
+    load: Load, value: float, kind: str
+) -> None:
     table = frame()
     table.loc[[6, 11], "b"] = value
     about = rf"{kind} value in column 'b', data row 7 \(2 missing or infinite in the inputs\)"
     assert "dataset.drop" in complains(load, table, about=about)
     table = frame()
     table.loc[[6, 11], "y"] = value
-    complains(load, table, about=rf"{kind} value in column 'y', data row 7 \(2 missing or infinite in the target\)")
+    complains(
+        load,
+        table,
+        about=rf"{kind} value in column 'y', data row 7 \(2 missing or infinite in the target\)",
+    )
 
 
 def test_a_missing_label_is_located(load: Load) -> None:
@@ -222,7 +265,10 @@ def test_missing_values_of_nullable_columns_are_located(load: Load, tmp_path: Pa
     table = frame(a=pd.array([1, None] * (ROWS // 2), dtype="Int64"))
     table.to_parquet(tmp_path / "p")
     complains(
-        load, (tmp_path / "p").read_bytes(), file="t.parquet", about="missing value in column 'a', data row 2 .20"
+        load,
+        (tmp_path / "p").read_bytes(),
+        file="t.parquet",
+        about="missing value in column 'a', data row 2 .20",
     )
 
 
@@ -230,7 +276,9 @@ def test_text_in_an_input_is_located_and_can_be_dropped(load: Load) -> None:
     mostly = ["1.5"] * ROWS
     mostly[4] = "?"
     table = frame(b=mostly, colour=["red"] * ROWS)
-    text = complains(load, table, about=r"inputs not numeric: b, colour \(data row 5 of 'b' is '\?'\)")
+    text = complains(
+        load, table, about=r"inputs not numeric: b, colour \(data row 5 of 'b' is '\?'\)"
+    )
     assert "dataset.drop=[b,colour]" in text
     assert load(table, drop=["b", "colour"]).inputs.shape == (ROWS, 1)
 
@@ -254,12 +302,20 @@ def test_a_constant_target_is_refused(load: Load, target: Any) -> None:
 
 
 def test_too_many_classes_are_refused(load: Load) -> None:
-    complains(load, frame(y=[f"name {row}" for row in range(ROWS)]), about="40 different values in 40 rows, too many")
-    complains(load, frame(), task="classification", about="40 different values in 40 rows, too many")
+    complains(
+        load,
+        frame(y=[f"name {row}" for row in range(ROWS)]),
+        about="40 different values in 40 rows, too many",
+    )
+    complains(
+        load, frame(), task="classification", about="40 different values in 40 rows, too many"
+    )
 
 
 def test_too_few_rows_are_refused(load: Load) -> None:
-    complains(load, frame()[: MINIMUM_ROWS - 1], about=f"has 9 rows; at least {MINIMUM_ROWS} are needed")
+    complains(
+        load, frame()[: MINIMUM_ROWS - 1], about=f"has 9 rows; at least {MINIMUM_ROWS} are needed"
+    )
     assert len(load(frame()[:MINIMUM_ROWS]).inputs) == MINIMUM_ROWS
 
 
@@ -270,7 +326,11 @@ def test_too_few_rows_are_refused(load: Load) -> None:
         (b"\xff\xfe\x00\x01", "t.csv", "is not UTF-8 text"),
         (b"no parquet", "t.parquet", "cannot be read as a table"),
         ("a,b,y\n" + "1,2,3,4\n" * ROWS, "t.csv", "line 2 has 4 values, the header line 3 names"),
-        ("a,b,y\n" + "1,2,3\n" * 20 + "1,2,3,4\n", "t.csv", "line 22 has 4 values, the header line 3 names"),
+        (
+            "a,b,y\n" + "1,2,3\n" * 20 + "1,2,3,4\n",
+            "t.csv",
+            "line 22 has 4 values, the header line 3 names",
+        ),
     ],
 )
 def test_files_that_are_no_tables_are_named(load: Load, table: Any, file: str, about: str) -> None:
@@ -294,11 +354,15 @@ def test_files_that_are_no_tables_are_named(load: Load, table: Any, file: str, a
         ({"share": 0.001}, r"validation_share=0\.001 leaves no validation row of 36"),
     ],
 )
-def test_options_that_are_not_allowed_are_named(load: Load, options: dict[str, Any], about: str) -> None:
+def test_options_that_are_not_allowed_are_named(
+    load: Load, options: dict[str, Any], about: str
+) -> None:
     complains(load, frame(), about=about, **options)
 
 
-@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="needs a user whose files can be closed to him")
+@pytest.mark.skipif(
+    os.name == "nt" or os.geteuid() == 0, reason="needs a user whose files can be closed to him"
+)
 def test_a_file_that_may_not_be_read_is_named(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text("a,y\n")
@@ -326,17 +390,23 @@ def with_comma(row: int) -> str:
 
 def test_a_target_that_stands_twice_is_refused(load: Load) -> None:
     table = text_rows(wave, wave, wave, wave, header="a,b,y,y")
-    complains(load, table, about="the column name 'y' stands 2 times in the header .columns 3 and 4")
+    complains(
+        load, table, about="the column name 'y' stands 2 times in the header .columns 3 and 4"
+    )
 
 
-@pytest.mark.parametrize(("header", "number", "name"), [(",a,y", 1, "Unnamed: 0"), ("a,,y", 2, "Unnamed: 1")])
+@pytest.mark.parametrize(
+    ("header", "number", "name"), [(",a,y", 1, "Unnamed: 0"), ("a,,y", 2, "Unnamed: 1")]
+)
 def test_a_column_without_a_name_is_no_input_but_can_be_left_out(
     load: Load, header: str, number: int, name: str
 ) -> None:
     table = text_rows(lambda row: row, wave, wave, header=header)
     complains(load, table, about=f"column {number} has no name")
     assert load(table, drop=[name]).inputs.shape == (ROWS, 1)
-    again = table.replace(header, header.replace(",,", f",{name},") if header[0] != "," else f"{name}{header}")
+    again = table.replace(
+        header, header.replace(",,", f",{name},") if header[0] != "," else f"{name}{header}"
+    )
     complains(load, again, about=f"column {number} has no name")  # as pandas writes what it read
 
 
@@ -351,13 +421,19 @@ def test_decimal_commas_are_read_and_said(load: Load) -> None:
     assert loaded.notice.endswith("separator semicolon; decimal comma")
     assert load(commas, target="grade", decimal="comma").fingerprint == loaded.fingerprint
     complains(
-        load, commas, target="grade", decimal="point", about=r"not numeric: grade .data row 1 of 'grade' is '0,123'"
+        load,
+        commas,
+        target="grade",
+        decimal="point",
+        about=r"not numeric: grade .data row 1 of 'grade' is '0,123'",
     )
 
 
 def test_a_comma_that_may_separate_thousands_is_refused(load: Load) -> None:
     table = text_rows(lambda row: row, lambda row: f"1,{100 + row}", header="a;y", separator=";")
-    complains(load, table, about=r"data row 1 of 'y' is '1,100', where .* set dataset\.decimal=comma")
+    complains(
+        load, table, about=r"data row 1 of 'y' is '1,100', where .* set dataset\.decimal=comma"
+    )
     known = load(table, decimal="comma")
     assert known.target_scale == pytest.approx(load(table.replace(",", ".")).target_scale)
 
@@ -369,32 +445,55 @@ def test_points_beside_decimal_commas_are_refused(load: Load) -> None:
 
 @pytest.mark.parametrize(
     "cell",
-    ["{}.5 EUR", "EUR {}.5", "EUR {}", "${}", "{}%", "1,23{}.5", "{}e3x", "2020-01-0{}", "{}.1.2020", "Jan {}, 2020",
-     "1{} kg", "~{}", "1 00{}", "{}:30", "€ {}"],
-)  # fmt: skip
+    [
+        "{}.5 EUR",
+        "EUR {}.5",
+        "EUR {}",
+        "${}",
+        "{}%",
+        "1,23{}.5",
+        "{}e3x",
+        "2020-01-0{}",
+        "{}.1.2020",
+        "Jan {}, 2020",
+        "1{} kg",
+        "~{}",
+        "1 00{}",
+        "{}:30",
+        "€ {}",
+    ],
+)
 def test_text_that_may_be_meant_as_numbers_is_no_class(load: Load, cell: str) -> None:
     table = text_rows(wave, lambda row: f'"{cell.format(row % 3 + 1)}"', header="a,y")
     complains(
-        load, table, about=r"target not numeric: y \(data row 1 of 'y' is '.*'\); .* dataset\.task=classification"
+        load,
+        table,
+        about=r"target not numeric: y \(data row 1 of 'y' is '.*'\); .* dataset\.task=classification",
     )
     assert load(table, task="classification").outputs == 3
     table = text_rows(lambda row: f'"{cell.format(row % 3 + 1)}"', wave, header="a,y")
     complains(load, table, about=r"inputs not numeric: a \(data row 1 of 'a' is ")
 
 
-@pytest.mark.parametrize("labels", ["u v", "yes no", ">50K <=50K", "class1 class2", "A+ B-", "+ -", "none some"])
+@pytest.mark.parametrize(
+    "labels", ["u v", "yes no", ">50K <=50K", "class1 class2", "A+ B-", "+ -", "none some"]
+)
 def test_words_are_classes_and_their_numbers_are_said(load: Load, labels: str) -> None:
     names = labels.split()
     loaded = load(text_rows(wave, lambda row: names[row % 2], header="a,y"))
     first, second = sorted(names)
     assert loaded.task == "classification"
     assert loaded.notice is not None
-    assert loaded.notice.startswith(f"classification of 'y' into 2 classes ({first}=0, {second}=1); 1 input: a")
+    assert loaded.notice.startswith(
+        f"classification of 'y' into 2 classes ({first}=0, {second}=1); 1 input: a"
+    )
 
 
 @pytest.mark.parametrize(("odd", "row"), [("n/a", 3), ("?", 3), ("NA", 3), ("", 3), ("unknown", 3)])
 @pytest.mark.parametrize("value", [wave, lambda row: row % 4])
-def test_numbers_with_a_few_words_are_never_classes(load: Load, odd: str, row: int, value: Any) -> None:
+def test_numbers_with_a_few_words_are_never_classes(
+    load: Load, odd: str, row: int, value: Any
+) -> None:
     table = text_rows(wave, lambda at: odd if at == row - 1 else value(at), header="a,y")
     text = complains(load, table, about="data row 3")
     assert "'y'" in text
@@ -412,18 +511,26 @@ def test_marks_for_missing_values_are_no_class(load: Load, odd: str) -> None:
 
 
 def test_blanks_around_labels_make_no_other_class(load: Load) -> None:
-    assert load(text_rows(wave, lambda row: ["yes", " yes", "no "][row % 3], header="a,y")).outputs == 2
+    assert (
+        load(text_rows(wave, lambda row: ["yes", " yes", "no "][row % 3], header="a,y")).outputs
+        == 2
+    )
 
 
 def test_labels_that_look_alike_are_one_class_in_one_line(load: Load) -> None:
-    loaded = load(text_rows(wave, lambda row: ['"é\r\nb"', "e\u0301 b", "é  b", "no"][row % 4], header="a,y"))
+    loaded = load(
+        text_rows(wave, lambda row: ['"é\r\nb"', "e\u0301 b", "é  b", "no"][row % 4], header="a,y")
+    )
     assert loaded.outputs == 2
     assert loaded.notice is not None
     assert "(no=0, é b=1)" in loaded.notice
 
 
 def test_the_fingerprint_follows_the_labels(load: Load) -> None:
-    tables = [text_rows(wave, lambda row, n=names: n[row % 2], header="a,y") for names in ("uv", "uw", "vu")]  # type: ignore[misc]
+    tables = [
+        text_rows(wave, lambda row, n=names: n[row % 2], header="a,y")
+        for names in ("uv", "uw", "vu")
+    ]  # type: ignore[misc]
     assert len({load(table).fingerprint for table in tables}) == 3
 
 
@@ -445,23 +552,37 @@ def test_what_is_of_no_use_is_said(load: Load) -> None:
     assert "in no training row, so never learned: w" in notice
 
 
-@pytest.mark.parametrize("value", ["-1.797e308", "1e300", "-3.4028235e38", "3.4028234663852886e+38"])
+@pytest.mark.parametrize(
+    "value", ["-1.797e308", "1e300", "-3.4028235e38", "3.4028234663852886e+38"]
+)
 def test_marks_for_missing_values_in_numbers_are_located(load: Load, value: str) -> None:
-    table = text_rows(wave, lambda row: value if row in (3, 9, 20) else wave(row), wave, header="a,b,y")
-    text = complains(load, table, about=r"column 'b', data row 4: .* is too large \(allowed: up to 3\.4e\+38")
+    table = text_rows(
+        wave, lambda row: value if row in (3, 9, 20) else wave(row), wave, header="a,b,y"
+    )
+    text = complains(
+        load, table, about=r"column 'b', data row 4: .* is too large \(allowed: up to 3\.4e\+38"
+    )
     assert "and 2 more in this column" in text
     assert "dataset.drop=[b]" in text
-    table = text_rows(wave, wave, lambda row: value if row in (3, 9, 20) else wave(row), header="a,b,y")
+    table = text_rows(
+        wave, wave, lambda row: value if row in (3, 9, 20) else wave(row), header="a,b,y"
+    )
     complains(load, table, about="column 'y', data row 4: .* is too large")
 
 
 @pytest.mark.parametrize("value", ["9.96921e36", "-1e20", "1e30"])
 @pytest.mark.parametrize("column", ["a", "y"])
-def test_a_mark_beside_which_the_other_values_are_the_same_is_located(load: Load, value: str, column: str) -> None:
+def test_a_mark_beside_which_the_other_values_are_the_same_is_located(
+    load: Load, value: str, column: str
+) -> None:
     at = int(fixed_order("csv", ROWS)[0])
     table = frame()
     table.loc[at, column] = float(value)
-    complains(load, table, about=rf"column '{column}', data row {at + 1}: .* the other values are the same beside it")
+    complains(
+        load,
+        table,
+        about=rf"column '{column}', data row {at + 1}: .* the other values are the same beside it",
+    )
 
 
 def test_large_numbers_that_can_be_told_apart_are_read(load: Load) -> None:
@@ -489,12 +610,18 @@ def test_a_test_row_out_of_all_proportion_is_located(load: Load) -> None:
     for column in ("b", "y"):
         table = frame()
         table.loc[row, column] = 1e30
-        complains(load, table, about=rf"column '{column}', data row {row + 1}: lies .* standard deviations")
+        complains(
+            load,
+            table,
+            about=rf"column '{column}', data row {row + 1}: lies .* standard deviations",
+        )
 
 
 def test_whole_numbers_that_cannot_be_kept_are_located(load: Load) -> None:
     complains(
-        load, frame(b=2**53 + 1 + np.arange(ROWS)), about="column 'b', data row 1: 9007199254740993 has more digits"
+        load,
+        frame(b=2**53 + 1 + np.arange(ROWS)),
+        about="column 'b', data row 1: 9007199254740993 has more digits",
     )
     long = text_rows(wave, lambda row: 10**20 + 1 + row, wave, header="a,key,y")
     complains(load, long, about="column 'key', data row 1: 100000000000000000001 has more digits")
@@ -524,14 +651,20 @@ def test_names_are_found_without_the_blanks_around_them(load: Load) -> None:
 def test_capitals_are_the_least_of_differences(load: Load) -> None:
     table = text_rows(wave, wave, header="A,PRICE")
     assert "did you mean PRICE" in complains(load, table, target="price", about="no column")
-    assert "did you mean A?" in complains(load, table, target="PRICE", drop="a", about="no column 'a'")
+    assert "did you mean A?" in complains(
+        load, table, target="PRICE", drop="a", about="no column 'a'"
+    )
 
 
 def test_delimiters_are_counted_outside_quotation_marks(load: Load) -> None:
-    table = text_rows(with_comma, with_comma, with_comma, header='"Temp, out";"Load, base";y', separator=";")
+    table = text_rows(
+        with_comma, with_comma, with_comma, header='"Temp, out";"Load, base";y', separator=";"
+    )
     loaded = load(table)
     assert loaded.notice is not None
-    assert "2 inputs: 'Temp, out', 'Load, base'; separator semicolon; decimal comma" in loaded.notice
+    assert (
+        "2 inputs: 'Temp, out', 'Load, base'; separator semicolon; decimal comma" in loaded.notice
+    )
 
 
 def test_the_label_names_file_and_target(load: Load) -> None:
@@ -547,7 +680,10 @@ def test_a_column_that_is_dropped_twice_is_the_same_run(load: Load) -> None:
 def test_parquet_values_that_are_no_numbers_are_located(load: Load, tmp_path: Path) -> None:
     odd = {
         "b": ([True, None] * (ROWS // 2), "missing value in column 'b', data row 2"),
-        "y": (pd.date_range("2020-01-01", periods=ROWS), "target not numeric: y .data row 1 of 'y' is '2020-01-01"),
+        "y": (
+            pd.date_range("2020-01-01", periods=ROWS),
+            "target not numeric: y .data row 1 of 'y' is '2020-01-01",
+        ),
         "a": ([[1, 2]] * ROWS, "inputs not numeric: a"),
     }
     for name, (values, about) in odd.items():

@@ -1,4 +1,6 @@
-"""Penn Treebank: made-up texts against a reading word by word, the real ones (where a mirror is set) against facts."""
+"""Penn Treebank: made-up texts against a reading word by word, the real ones (where a mirror is
+set) against facts.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpo_bench.datasets.catalogue import read_dataset
 from hpo_bench.datasets.penn_treebank import PennTreebank, read_words, side_by_side
 from hpo_bench.datasets.sources import RemoteFile
 from hpo_bench.errors import UserError
+from hpo_bench.settings.catalogue import read_dataset
 
 TEXTS = {
     "training_text": " the cat sat \n on the mat \n and <unk> slept \n",  # 9 words and 3 ends
@@ -40,29 +42,43 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
             (tmp_path / "mirror" / name / key).write_bytes(content)
             digest = hashlib.sha256(content).hexdigest()
             files[key] = RemoteFile(key, ("https://invalid.invalid/x",), digest, len(content))
-        return PennTreebank(name, **files, training_and_validation=KNOWN, test=TEST, words=WORDS, columns=columns)
+        return PennTreebank(
+            name, **files, training_and_validation=KNOWN, test=TEST, words=WORDS, columns=columns
+        )
 
     return make
 
 
 def words_of(*texts: str) -> list[str]:
-    return [word for text in texts for line in text.splitlines() for word in [*line.split(), "<eos>"]]
+    return [
+        word for text in texts for line in text.splitlines() for word in [*line.split(), "<eos>"]
+    ]
 
 
 def test_every_target_is_the_word_after_its_input(make: Make) -> None:
     loaded = make().load(0.4)
-    known, test = words_of(TEXTS["training_text"], TEXTS["validation_text"]), words_of(TEXTS["test_text"])
+    known, test = (
+        words_of(TEXTS["training_text"], TEXTS["validation_text"]),
+        words_of(TEXTS["test_text"]),
+    )
     numbers = {word: number for number, word in enumerate(sorted({*known, *test}))}
     rows = []
     for text in (known, test):
         steps = len(text) // 3  # 6 of 19 and 2 of 8
-        rows += [[(text[piece * steps + step], text[piece * steps + step + 1]) for piece in range(3)]
-                 for step in range(steps - 1)]  # fmt: skip
+        rows += [
+            [(text[piece * steps + step], text[piece * steps + step + 1]) for piece in range(3)]
+            for step in range(steps - 1)
+        ]
     assert loaded.inputs.tolist() == [[numbers[word] for word, _ in row] for row in rows]
     assert loaded.targets.tolist() == [[numbers[word] for _, word in row] for row in rows]
     assert loaded.inputs.dtype == loaded.targets.dtype == np.int64
     assert (loaded.training, loaded.validation, loaded.test) == (3, 2, 1)
-    assert (loaded.task, loaded.outputs, loaded.target_scale, loaded.centre) == ("language", WORDS, 1.0, None)
+    assert (loaded.task, loaded.outputs, loaded.target_scale, loaded.centre) == (
+        "language",
+        WORDS,
+        1.0,
+        None,
+    )
 
 
 @given(st.integers(0, 200), st.integers(1, 20))
@@ -81,7 +97,9 @@ def test_every_line_has_an_end(tmp_path: Path, text: str) -> None:
 def test_the_fingerprint_follows_what_decides_the_numbers(make: Make) -> None:
     one, other = make("a"), make("b", test_text=TEXTS["test_text"].replace("dog", "cat"))
     columns = make("c", columns=2)
-    prints = {source.load(share).fingerprint for source in (one, other, columns) for share in (0.2, 0.5)}
+    prints = {
+        source.load(share).fingerprint for source in (one, other, columns) for share in (0.2, 0.5)
+    }
     assert len(prints) == 6
     assert make("d").load(0.2).fingerprint == one.load(0.2).fingerprint
 
@@ -89,13 +107,21 @@ def test_the_fingerprint_follows_what_decides_the_numbers(make: Make) -> None:
 @pytest.mark.parametrize(
     ("changed", "complaint"),
     [
-        ({"training_text": "the cat"}, r"training_text and validation_text hold 10 words, expected 19"),
+        (
+            {"training_text": "the cat"},
+            r"training_text and validation_text hold 10 words, expected 19",
+        ),
         ({"test_text": ""}, r"test_text holds 0 words, expected 8"),
-        ({"test_text": TEXTS["test_text"].replace("dog", "bird")}, r"have 13 different words, expected 12"),
+        (
+            {"test_text": TEXTS["test_text"].replace("dog", "bird")},
+            r"have 13 different words, expected 12",
+        ),
         ({"validation_text": b"\xff\xfe"}, r"validation_text is not UTF-8 text"),
     ],
 )
-def test_texts_that_are_not_as_promised_are_named(make: Make, changed: dict[str, str], complaint: str) -> None:
+def test_texts_that_are_not_as_promised_are_named(
+    make: Make, changed: dict[str, str], complaint: str
+) -> None:
     with pytest.raises(UserError, match=complaint) as error:
         make(**changed).load(0.4)
     assert "\n" not in str(error.value)
@@ -106,13 +132,20 @@ def test_the_listing_has_the_papers_sizes() -> None:
     assert (summary.rows, summary.inputs, summary.parts) == (27_141, 40, (23_238, 1_844, 2_059))
 
 
-@pytest.mark.skipif("HPO_BENCH_DATA_MIRROR" not in os.environ, reason="HPO_BENCH_DATA_MIRROR is not set")
-def test_the_real_files_give_the_known_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.skipif(
+    "HPO_BENCH_DATA_MIRROR" not in os.environ, reason="HPO_BENCH_DATA_MIRROR is not set"
+)
+def test_the_real_files_give_the_known_layout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HPO_BENCH_DATA", str(tmp_path))
     loaded = read_dataset("penn_treebank").source.load(73760 / 1003349)
     assert (loaded.training, loaded.validation, loaded.test) == (23_238, 1_844, 2_059)
     assert loaded.inputs.shape == loaded.targets.shape == (27_141, 40)
-    texts = [(tmp_path / "penn_treebank" / f"ptb.{part}.txt").read_text() for part in ("train", "valid", "test")]
+    texts = [
+        (tmp_path / "penn_treebank" / f"ptb.{part}.txt").read_text()
+        for part in ("train", "valid", "test")
+    ]
     known, test = words_of(*texts[:2]), words_of(texts[2])
     assert (len(known), len(test)) == (1_003_349, 82_430)
     vocabulary = np.array(sorted({*known, *test}))

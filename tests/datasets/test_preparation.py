@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpo_bench.datasets.base import Table
+from hpo_bench.core.table import Table
 from hpo_bench.datasets.preparation import (
     Places,
     check_table,
@@ -47,7 +47,9 @@ def test_the_order_never_changes() -> None:
 @given(st.integers(2, 100_000), shares)
 def test_a_split_is_rounded_to_the_nearest_row_or_refused(rows: int, share: float) -> None:
     if not 1 <= np.rint(rows * (1 - share)) <= rows - 1:
-        with pytest.raises(UserError, match=f"^validation_share={re.escape(str(share))} leaves no .* row of {rows}"):
+        with pytest.raises(
+            UserError, match=f"^validation_share={re.escape(str(share))} leaves no .* row of {rows}"
+        ):
             split(rows, share)
         return
     training, validation = split(rows, share)
@@ -58,7 +60,9 @@ def test_a_split_is_rounded_to_the_nearest_row_or_refused(rows: int, share: floa
 @given(st.integers(3, 10_000), shares)
 def test_a_holdout_is_rounded_to_the_nearest_row_or_refused(rows: int, share: float) -> None:
     if not 1 <= np.rint(rows * share) <= rows - 2:
-        with pytest.raises(UserError, match=f"^dataset.test_share={re.escape(str(share))} leaves .* of {rows};"):
+        with pytest.raises(
+            UserError, match=f"^dataset.test_share={re.escape(str(share))} leaves .* of {rows};"
+        ):
             holdout(rows, share)
         return
     assert abs(holdout(rows, share) - rows * share) <= 0.5
@@ -73,7 +77,9 @@ def test_a_share_outside_0_and_1_is_named(share: float) -> None:
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(3, 50), st.integers(2, 40))
-def test_standardised_rows_have_mean_0_and_unbiased_std_1(seed: int, rows: int, fitted: int) -> None:
+def test_standardised_rows_have_mean_0_and_unbiased_std_1(
+    seed: int, rows: int, fitted: int
+) -> None:
     values = np.random.default_rng(seed).normal(3, 7, (rows, 4))
     fitted = min(fitted, rows)
     standardised, scale = standardise(values, fitted)
@@ -83,7 +89,9 @@ def test_standardised_rows_have_mean_0_and_unbiased_std_1(seed: int, rows: int, 
 
 
 @pytest.mark.parametrize("constant", [0.0, 0.998, 288.0, 1e100, -1e-300])
-def test_a_constant_column_becomes_zeros_though_its_computed_std_may_not_be_zero(constant: float) -> None:
+def test_a_constant_column_becomes_zeros_though_its_computed_std_may_not_be_zero(
+    constant: float,
+) -> None:
     values = np.column_stack([np.arange(10_000.0), np.full(10_000, constant)])
     standardised, scale = standardise(values, 9_000)
     assert scale[1] == 1
@@ -110,7 +118,9 @@ def test_moments_are_those_of_the_known_rows_in_float64(
     known = values[:20].astype(np.float64)
     for centre, scale in (whole, moments(values, 20, shared)):
         np.testing.assert_allclose(centre, known.mean(axis=axes, keepdims=True)[0], rtol=1e-13)
-        np.testing.assert_allclose(scale, known.std(axis=axes, ddof=1, keepdims=True)[0], rtol=1e-12)
+        np.testing.assert_allclose(
+            scale, known.std(axis=axes, ddof=1, keepdims=True)[0], rtol=1e-12
+        )
         assert centre.dtype == scale.dtype == np.float64
 
 
@@ -125,7 +135,11 @@ def test_moments_of_bytes_round_only_at_the_end() -> None:
 def test_targets_decide_the_task() -> None:
     inputs, labels = np.random.default_rng(0).normal(size=(9, 2)), np.arange(9) % 3
     regression = make_table("x", inputs, labels.astype(np.float64), (5, 2, 2), "print")
-    assert (regression.task, regression.outputs, regression.targets.shape) == ("regression", 1, (9, 1))
+    assert (regression.task, regression.outputs, regression.targets.shape) == (
+        "regression",
+        1,
+        (9, 1),
+    )
     assert regression.target_scale == pytest.approx(labels[:7].std(ddof=1))
     classes = make_table("x", inputs, labels.astype(np.int64), (5, 2, 2), "print")
     assert (classes.task, classes.outputs, classes.target_scale) == ("classification", 3, 1.0)
@@ -134,8 +148,16 @@ def test_targets_decide_the_task() -> None:
 
 def test_every_part_of_the_content_changes_the_fingerprint() -> None:
     content = {"files": ["a", "b"], "drop": [1], "parts": (3, 2, 1)}
-    changed = [{**content, "files": ["b", "a"]}, {**content, "drop": []}, {**content, "parts": (3, 1, 2)}]
-    prints = {fingerprint("x/1", content), fingerprint("x/2", content), *(fingerprint("x/1", one) for one in changed)}
+    changed = [
+        {**content, "files": ["b", "a"]},
+        {**content, "drop": []},
+        {**content, "parts": (3, 1, 2)},
+    ]
+    prints = {
+        fingerprint("x/1", content),
+        fingerprint("x/2", content),
+        *(fingerprint("x/1", one) for one in changed),
+    }
     assert len(prints) == 5
     assert fingerprint("x/1", content) == fingerprint("x/1", dict(reversed(content.items())))
 
@@ -170,14 +192,23 @@ def with_value(value: float) -> np.ndarray:
     [
         ({"inputs": with_value(np.nan)}, r"^dataset mine: nan in the inputs, row 3"),
         ({"inputs": with_value(np.inf)}, r"^dataset mine: inf in the inputs, row 3"),
-        ({"inputs": with_value(1e39)}, r"1e\+39 in the inputs, row 3 .* is not a finite number in precision=float32"),
+        (
+            {"inputs": with_value(1e39)},
+            r"1e\+39 in the inputs, row 3 .* is not a finite number in precision=float32",
+        ),
         ({"targets": np.full((20, 1), np.nan)}, "nan in the targets, row 0"),
         ({"targets": np.zeros((19, 1))}, "20 inputs, 19 targets and 20 rows"),
         ({"training": 9}, "20 inputs, 20 targets and 19 rows"),
         ({"training": 15, "validation": 0}, "it has 0 validation rows; at least 1"),
         ({"test": 0, "training": 15}, "it has 0 test rows; at least 1"),
-        ({"task": "classification", "targets": np.arange(20), "outputs": 3}, "classes from 0 to 19; allowed: 0 to 2"),
-        ({"target_scale": 1e20}, r"deviation 1e\+20 is out of proportion, .* precision=float32 .* precision=float64"),
+        (
+            {"task": "classification", "targets": np.arange(20), "outputs": 3},
+            "classes from 0 to 19; allowed: 0 to 2",
+        ),
+        (
+            {"target_scale": 1e20},
+            r"deviation 1e\+20 is out of proportion, .* precision=float32 .* precision=float64",
+        ),
         ({"target_scale": 1e-25}, "deviation 1e-25 is out of proportion"),
         ({"target_scale": np.inf}, "deviation inf is out of proportion"),
     ],
@@ -201,7 +232,9 @@ def test_what_is_no_table_is_refused() -> None:
 def test_cells_out_of_all_proportion_are_located_in_their_source() -> None:
     inputs, targets = np.random.default_rng(0).normal(size=(20, 2)), np.arange(20.0)
     inputs[19, 1] = 1e30
-    with pytest.raises(UserError, match=r"^dataset mine: column 2, row 20: lies 1.*e\+30 standard deviations"):
+    with pytest.raises(
+        UserError, match=r"^dataset mine: column 2, row 20: lies 1.*e\+30 standard deviations"
+    ):
         make_table("mine", inputs, targets, (10, 5, 5), "")
     places = Places("a.csv", "price", ["a", "b"], "data row")
     with pytest.raises(UserError, match=r"^a\.csv: column 'b', data row 8: lies"):
@@ -209,6 +242,12 @@ def test_cells_out_of_all_proportion_are_located_in_their_source() -> None:
 
 
 def test_a_target_that_is_constant_where_it_is_learned_from_is_refused() -> None:
-    for targets in (np.r_[np.ones(10), np.arange(10.0)], np.r_[np.ones(10, np.int64), np.arange(10)]):
-        with pytest.raises(UserError, match=r"^dataset mine: the target is the same in every row that is trained on"):
+    for targets in (
+        np.r_[np.ones(10), np.arange(10.0)],
+        np.r_[np.ones(10, np.int64), np.arange(10)],
+    ):
+        with pytest.raises(
+            UserError,
+            match=r"^dataset mine: the target is the same in every row that is trained on",
+        ):
             make_table("mine", np.ones((20, 1)), targets, (10, 5, 5), "")

@@ -19,8 +19,12 @@ from hpo_bench.errors import UserError
 
 PATH = Path("table.csv")
 MARKS = {name: mark for name, mark in SEPARATORS.items() if name != "space"}
-NAMES = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), min_size=1, max_size=6).map(clean_name)
-WRITTEN = st.sampled_from(["a, b", 'say "hi"', "x;y", "p|q", "Temp (°C)", "t\tu", "two words"]) | NAMES
+NAMES = st.text(
+    st.characters(codec="utf-8", exclude_categories=("C", "Z")), min_size=1, max_size=6
+).map(clean_name)
+WRITTEN = (
+    st.sampled_from(["a, b", 'say "hi"', "x;y", "p|q", "Temp (°C)", "t\tu", "two words"]) | NAMES
+)
 NUMBERS = st.integers(-(2**40), 2**40) | st.floats(-1e9, 1e9, allow_nan=False)
 QUOTINGS = (csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC)
 
@@ -30,7 +34,11 @@ def tables(draw: st.DrawFn) -> tuple[list[str], list[list[float]]]:
     """Names that differ and are no numbers, and rows of numbers."""
     names = draw(st.lists(WRITTEN.filter(clean_name), min_size=2, max_size=5, unique_by=clean_name))
     return [*names, "target column"], draw(
-        st.lists(st.lists(NUMBERS, min_size=len(names) + 1, max_size=len(names) + 1), min_size=1, max_size=6)
+        st.lists(
+            st.lists(NUMBERS, min_size=len(names) + 1, max_size=len(names) + 1),
+            min_size=1,
+            max_size=6,
+        )
     )
 
 
@@ -44,7 +52,11 @@ def written(names: list[str], rows: list[list[float]], mark: str, quoting: int, 
 
 @settings(deadline=None)
 @given(
-    tables(), st.sampled_from(sorted(MARKS)), st.sampled_from(QUOTINGS), st.sampled_from(["\n", "\r\n"]), st.booleans()
+    tables(),
+    st.sampled_from(sorted(MARKS)),
+    st.sampled_from(QUOTINGS),
+    st.sampled_from(["\n", "\r\n"]),
+    st.booleans(),
 )
 def test_what_is_written_is_read(
     table: tuple[list[str], list[list[float]]], separator: str, quoting: int, ends: str, mark: bool
@@ -70,14 +82,21 @@ def test_the_separator_is_found_outside_quotation_marks(
 
 @settings(deadline=None)
 @given(tables(), st.sampled_from(["semicolon", "tab", "bar", "comma"]))
-def test_decimal_commas_are_read_as_decimal_points(table: tuple[list[str], list[list[float]]], separator: str) -> None:
+def test_decimal_commas_are_read_as_decimal_points(
+    table: tuple[list[str], list[list[float]]], separator: str
+) -> None:
     names, rows = table
     content = written(names, rows, MARKS[separator], csv.QUOTE_ALL, "\n")
     header, body = content.split(b"\n", 1)
     commas = header + b"\n" + body.replace(b".", b",")
     if separator == "comma":
-        commas = header + b"\n" + b'","'.join(part.replace(b".", b",") for part in body.split(b'","'))
-    plain, found = read_table(PATH, content, separator).frame, read_table(PATH, commas, separator, ",").frame
+        commas = (
+            header + b"\n" + b'","'.join(part.replace(b".", b",") for part in body.split(b'","'))
+        )
+    plain, found = (
+        read_table(PATH, content, separator).frame,
+        read_table(PATH, commas, separator, ",").frame,
+    )
     pd.testing.assert_frame_equal(plain, found)
 
 
@@ -102,13 +121,20 @@ ROWS = "1.5,2,3\n" * 12
         ("e\u0301,\u00e9,y", "stands 2 times in the header (columns 1 and 2)"),
         ("a,a,a", "the column name 'a' stands 3 times in the header (columns 1 and 2 and 3)"),
         (",,y", "table.csv"),
-        ("0.5,2,3", "the first line holds numbers (0.5, 2, 3) where the names of the columns are needed"),
+        (
+            "0.5,2,3",
+            "the first line holds numbers (0.5, 2, 3) where the names of the columns are needed",
+        ),
         ("5,5,3", "the first line holds numbers (5, 5, 3)"),
     ],
 )
 def test_a_header_that_pandas_would_repair_is_refused(header: str, about: str) -> None:
     if header == ",,y":  # told apart by their places; refused as soon as they are used
-        assert list(read_table(PATH, f"{header}\n{ROWS}".encode(), "auto").frame) == ["Unnamed: 0", "Unnamed: 1", "y"]
+        assert list(read_table(PATH, f"{header}\n{ROWS}".encode(), "auto").frame) == [
+            "Unnamed: 0",
+            "Unnamed: 1",
+            "y",
+        ]
         return
     assert about in complaint(f"{header}\n{ROWS}")
 

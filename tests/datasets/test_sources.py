@@ -18,10 +18,10 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 
-from hpo_bench import locks
 from hpo_bench.datasets import sources
 from hpo_bench.datasets.sources import RemoteFile, cached_path, check, fetch
 from hpo_bench.errors import UserError
+from hpo_bench.system import inherited, locks
 
 CONTENT = np.random.default_rng(0).bytes(3 * sources.BLOCK + 12345)
 NAME = "data set.txt"  # a space: has to be quoted in URLs
@@ -32,7 +32,8 @@ class Server:
     """A web server with one file and bad habits.
 
     Args:
-        cuts: bytes of the body to send before closing the connection, one per request; then all is sent.
+        cuts: bytes of the body to send before closing the connection, one per request; then all is
+            sent.
         statuses: HTTP errors to answer with, one per request, before anything else.
         ranges: whether the Range header is obeyed.
         announce: whether the length of the body is.
@@ -60,7 +61,9 @@ class Server:
         body = self.content[start:]
         request.send_response(206 if start else 200)
         if start:
-            request.send_header("Content-Range", f"bytes {start}-{len(self.content) - 1}/{len(self.content)}")
+            request.send_header(
+                "Content-Range", f"bytes {start}-{len(self.content) - 1}/{len(self.content)}"
+            )
         if self.announce:
             request.send_header("Content-Length", str(len(body)))
         request.end_headers()
@@ -116,7 +119,11 @@ def mirror_folder(path: Path, content: bytes = CONTENT) -> Path:
 
 
 def leftovers(cache: Path) -> list[str]:
-    return [path.name for path in cache.rglob("*") if path.is_file() and path.name not in (NAME, ".lock")]
+    return [
+        path.name
+        for path in cache.rglob("*")
+        if path.is_file() and path.name not in (NAME, ".lock")
+    ]
 
 
 def one_line(error: pytest.ExceptionInfo[UserError]) -> str:
@@ -168,7 +175,9 @@ def test_starts_again_where_the_server_ignores_ranges(server: Server) -> None:
 
 
 @pytest.mark.parametrize("junk", [b"junk", b"j" * len(CONTENT), b"j" * (len(CONTENT) + 1)])
-def test_a_part_that_belongs_to_something_else_is_dropped(server: Server, cache: Path, junk: bytes) -> None:
+def test_a_part_that_belongs_to_something_else_is_dropped(
+    server: Server, cache: Path, junk: bytes
+) -> None:
     (cache / "set").mkdir(parents=True)
     (cache / "set" / f"{NAME}.part").write_bytes(junk)
     assert fetch("set", remote(f"{server.url}/f")).read_bytes() == CONTENT
@@ -196,11 +205,16 @@ def test_passing_trouble_is_tried_again_and_a_missing_file_is_not(server: Server
 
 def test_the_next_url_is_asked_when_one_fails(server: Server) -> None:
     server.statuses = [404]
-    assert fetch("set", remote(closed_port(), f"{server.url}/a", f"{server.url}/b")).read_bytes() == CONTENT
+    assert (
+        fetch("set", remote(closed_port(), f"{server.url}/a", f"{server.url}/b")).read_bytes()
+        == CONTENT
+    )
     assert [path for path, _ in server.requests] == ["/a", "/b"]
 
 
-@pytest.mark.parametrize("content", [b"<html>sign in</html>", CONTENT[:-1] + b"x", CONTENT + b"more"])
+@pytest.mark.parametrize(
+    "content", [b"<html>sign in</html>", CONTENT[:-1] + b"x", CONTENT + b"more"]
+)
 def test_another_content_is_never_kept(server: Server, cache: Path, content: bytes) -> None:
     server.content = content
     file = remote(f"{server.url}/f")
@@ -237,7 +251,12 @@ def test_a_mirror_folder_comes_before_the_web(
 
 @pytest.mark.parametrize("slash", ["", "/"])
 def test_a_mirror_url_is_asked_for_dataset_and_file_name(server: Server, slash: str) -> None:
-    assert fetch("set", remote(f"{server.url}/public"), mirror=f"{server.url}/mirror{slash}").read_bytes() == CONTENT
+    assert (
+        fetch(
+            "set", remote(f"{server.url}/public"), mirror=f"{server.url}/mirror{slash}"
+        ).read_bytes()
+        == CONTENT
+    )
     assert server.requests == [(f"/mirror/set/{quote(NAME)}", None)]
 
 
@@ -246,7 +265,11 @@ def test_a_mirror_without_the_file_is_passed_over(server: Server, tmp_path: Path
     assert fetch("set", file, mirror=str(tmp_path)).read_bytes() == CONTENT
     server.statuses = [404]
     assert fetch("set", file, mirror=f"{server.url}/mirror", force=True).read_bytes() == CONTENT
-    assert [path for path, _ in server.requests] == ["/public", f"/mirror/set/{quote(NAME)}", "/public"]
+    assert [path for path, _ in server.requests] == [
+        "/public",
+        f"/mirror/set/{quote(NAME)}",
+        "/public",
+    ]
 
 
 def test_a_mirror_with_another_file_is_an_error(server: Server, tmp_path: Path) -> None:
@@ -262,7 +285,9 @@ def test_a_mirror_that_is_no_url_is_an_error(server: Server) -> None:
 
 
 def test_a_mirror_that_does_not_exist_is_an_error(server: Server, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"HPO_BENCH_DATA_MIRROR=.*nowhere is neither a folder nor a URL"):
+    with pytest.raises(
+        UserError, match=r"HPO_BENCH_DATA_MIRROR=.*nowhere is neither a folder nor a URL"
+    ):
         fetch("set", remote(f"{server.url}/f"), mirror=str(tmp_path / "nowhere"))
     assert server.requests == []
 
@@ -271,7 +296,13 @@ def test_offline_says_in_one_line_what_can_be_done(cache: Path) -> None:
     with pytest.raises(UserError, match="refused") as error:
         fetch("set", remote(closed_port()))
     text = one_line(error)
-    for way in ("HPO_BENCH_DATA_MIRROR", f"set/{NAME}", str(cache / "set" / NAME), "diabetes", "digits"):
+    for way in (
+        "HPO_BENCH_DATA_MIRROR",
+        f"set/{NAME}",
+        str(cache / "set" / NAME),
+        "diabetes",
+        "digits",
+    ):
         assert way in text
 
 
@@ -342,13 +373,13 @@ def test_a_cache_that_cannot_be_written_is_named(server: Server, cache: Path) ->
 
 
 def test_where_the_cache_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert sources.cache_folder() == tmp_path / "cache"
+    assert inherited.cache_folder() == tmp_path / "cache"
     monkeypatch.delenv("HPO_BENCH_DATA")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert sources.cache_folder() == tmp_path / "xdg" / "hpo-bench"
+    assert inherited.cache_folder() == tmp_path / "xdg" / "hpo-bench"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert sources.cache_folder() == tmp_path / ".cache" / "hpo-bench"
+    assert inherited.cache_folder() == tmp_path / ".cache" / "hpo-bench"
 
 
 def test_progress_rises_to_the_size_of_the_file(server: Server) -> None:
@@ -372,7 +403,9 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_bar_on_a_terminal_and_a_line_elsewhere(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bar_on_a_terminal_and_a_line_elsewhere(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     terminal, log = Terminal(), io.StringIO()
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr("sys.stderr", terminal)

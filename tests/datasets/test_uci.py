@@ -1,4 +1,6 @@
-"""The UCI sets: made-up files for what can go wrong, the real ones (where a mirror is set) against known facts."""
+"""The UCI sets: made-up files for what can go wrong, the real ones (where a mirror is set) against
+known facts.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hpo_bench.datasets.catalogue import read_dataset
 from hpo_bench.datasets.sources import RemoteFile
 from hpo_bench.datasets.uci import UCI
 from hpo_bench.errors import UserError
+from hpo_bench.settings.catalogue import read_dataset
 
 KNOWN, TEST, INPUTS = 16, 4, 3
 ROWS = KNOWN + TEST
@@ -33,7 +35,9 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
         for key, content in {"data": data, "order": order}.items():
             (folder / f"{key}.txt").write_text(content)
             digest = hashlib.sha256(content.encode()).hexdigest()
-            files[key] = RemoteFile(f"{key}.txt", ("https://invalid.invalid/x",), digest, len(content))
+            files[key] = RemoteFile(
+                f"{key}.txt", ("https://invalid.invalid/x",), digest, len(content)
+            )
         return UCI(name, files["data"], files["order"], INPUTS, KNOWN, TEST, drop)
 
     return make
@@ -109,8 +113,14 @@ def test_the_fingerprint_follows_what_decides_the_numbers(make: Make) -> None:
     same = make(text(numbers()), STRAIGHT, "b")
     other = make(text(numbers(1)), STRAIGHT, "c")
     reordered = make(text(numbers()), lines(reversed(range(ROWS))), "d")
-    assert source.load(0.25).fingerprint == source.load(0.24999).fingerprint == same.load(0.25).fingerprint
-    prints = {one.load(share).fingerprint for one in (source, other, reordered) for share in (0.25, 0.5)}
+    assert (
+        source.load(0.25).fingerprint
+        == source.load(0.24999).fingerprint
+        == same.load(0.25).fingerprint
+    )
+    prints = {
+        one.load(share).fingerprint for one in (source, other, reordered) for share in (0.25, 0.5)
+    }
     assert len(prints) == 6
 
 
@@ -118,7 +128,9 @@ def test_the_fingerprint_follows_what_decides_the_numbers(make: Make) -> None:
 def test_a_value_that_is_not_finite_is_located(make: Make, bad: str) -> None:
     table = numbers()
     table[4, 2] = float(bad)
-    with pytest.raises(UserError, match=rf"data\.txt: {bad} in row 5, column 3 .*\(1 such value in the file\)$"):
+    with pytest.raises(
+        UserError, match=rf"data\.txt: {bad} in row 5, column 3 .*\(1 such value in the file\)$"
+    ):
         make(text(table), STRAIGHT).load(0.25)
 
 
@@ -154,12 +166,16 @@ def test_an_order_that_does_not_fit_is_named(make: Make, order: str, complaint: 
 
 
 @pytest.mark.parametrize("share", [0, 1, 0.001, 0.999])
-def test_a_share_that_leaves_a_part_empty_is_refused_before_any_file_is_read(make: Make, share: float) -> None:
+def test_a_share_that_leaves_a_part_empty_is_refused_before_any_file_is_read(
+    make: Make, share: float
+) -> None:
     with pytest.raises(UserError, match=f"validation_share={share}"):
         make("no table", "no order").load(share)
 
 
-FACTS = {  # rows, inputs, training, validation, test, mean and std of the target over training and validation rows
+# Rows, inputs, training, validation, test, mean and std of the target over training and validation
+# rows.
+FACTS = {
     "uci_boston": (506, 13, 364, 91, 51, 22.4325274725, 9.1427155705),
     "uci_concrete": (1030, 8, 742, 185, 103, 35.6422437972, 16.7082376164),
     "uci_energy": (768, 8, 614, 78, 76, 22.3825578035, 10.1444017606),
@@ -179,9 +195,13 @@ def test_what_the_listing_says_is_what_the_paper_used(name: str) -> None:
     assert (summary.rows, summary.inputs, summary.parts) == (rows, inputs, tuple(parts))
 
 
-@pytest.mark.skipif("HPO_BENCH_DATA_MIRROR" not in os.environ, reason="HPO_BENCH_DATA_MIRROR is not set")
+@pytest.mark.skipif(
+    "HPO_BENCH_DATA_MIRROR" not in os.environ, reason="HPO_BENCH_DATA_MIRROR is not set"
+)
 @pytest.mark.parametrize("name", FACTS)
-def test_the_real_files_give_the_known_numbers(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_real_files_give_the_known_numbers(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HPO_BENCH_DATA", str(tmp_path))
     rows, inputs, training, validation, test, mean, std = FACTS[name]
     loaded = read_dataset(name).source.load(SHARES[name])
@@ -200,8 +220,12 @@ def test_the_real_files_give_the_known_numbers(name: str, tmp_path: Path, monkey
     assert np.isfinite(loaded.inputs).all()
 
 
-@pytest.mark.skipif("HPO_BENCH_DATA_MIRROR" not in os.environ, reason="HPO_BENCH_DATA_MIRROR is not set")
-def test_only_the_two_constant_columns_of_naval_are_zero(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.skipif(
+    "HPO_BENCH_DATA_MIRROR" not in os.environ, reason="HPO_BENCH_DATA_MIRROR is not set"
+)
+def test_only_the_two_constant_columns_of_naval_are_zero(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HPO_BENCH_DATA", str(tmp_path))
     inputs = read_dataset("uci_naval").source.load(0.2).inputs
     assert np.flatnonzero((inputs == 0).all(axis=0)).tolist() == [8, 11]

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from hpo_bench.analysis.load import find
-from hpo_bench.figures.common.needs import Selection, Store, select
+from hpo_bench.analysis.selection import find
+from hpo_bench.figures.common.needs import NeededRuns, Store, select
 from tests.figures import every_figure
 
 
@@ -21,7 +21,7 @@ def store_of_all(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def selected(tmp_path: Path):
     """The runs that a figure selects from the results folder ``tmp_path``."""
 
-    def of(module, results: Path = tmp_path) -> Selection:
+    def of(module, results: Path = tmp_path) -> NeededRuns:
         stored = Store.of(find(results))
         return select(module.NEEDS, lambda folder: stored, str(results))
 

@@ -30,13 +30,25 @@ def build(results: Path) -> Path:
     _larger(results, rng)
     _horizons(results, rng)
     for share in paper.SHARES[:2]:
-        make_run(results, "ours_wd_lr_m", "uci_energy", _curves(rng, 6), config={"validation_share": share})
+        make_run(
+            results,
+            "ours_wd_lr_m",
+            "uci_energy",
+            _curves(rng, 6),
+            config={"validation_share": share},
+        )
     trials = rng.lognormal(size=(3, 6))
     spent = np.arange(1, 7) * np.ones((3, 1))
     make_run(
-        results, "bayesopt", "uci_energy", trials, validation_loss=trials, rows_in_block=1, gradients=4000 * spent,
+        results,
+        "bayesopt",
+        "uci_energy",
+        trials,
+        validation_loss=trials,
+        rows_in_block=1,
+        gradients=4000 * spent,
         hessian_products=0 * spent,
-    )  # fmt: skip
+    )
     return results
 
 
@@ -49,30 +61,57 @@ def _curves(rng: np.random.Generator, repetitions: int, rows: int = 5) -> np.nda
 
 def _proof_of_concept(results: Path, rng: np.random.Generator) -> None:
     wide = {"init.log10_lr": [-6, 1], "init.log10_weight_decay": [-7, 2], "init.momentum": MOMENTUM}
-    lr, weight_decay = (np.repeat(10 ** rng.uniform(-6, -1, size=(30, 1)), 2, axis=1) for _ in range(2))
+    lr, weight_decay = (
+        np.repeat(10 ** rng.uniform(-6, -1, size=(30, 1)), 2, axis=1) for _ in range(2)
+    )
     final = np.repeat(1.0 + np.abs(np.log10(lr[:, :1]) + 2), 2, axis=1)
     final[:3, 1] = np.nan
     make_run(results, "random", "uci_energy", final, lr=lr, weight_decay=weight_decay, config=wide)
     path = np.geomspace(1e-5, 1e-2, 5) * rng.lognormal(size=(4, 1))
-    make_run(results, "ours_wd_lr", "uci_energy", _curves(rng, 4), lr=path, config={"init.momentum": MOMENTUM})
+    make_run(
+        results,
+        "ours_wd_lr",
+        "uci_energy",
+        _curves(rng, 4),
+        lr=path,
+        config={"init.momentum": MOMENTUM},
+    )
 
 
-def _sensitivity(results: Path, rng: np.random.Generator, update_interval: int, look_back: int) -> None:
+def _sensitivity(
+    results: Path, rng: np.random.Generator, update_interval: int, look_back: int
+) -> None:
     for method in ("ours_wd_lr_m", "diff_through_opt"):
         make_run(
-            results, method, "uci_energy", _curves(rng, 5, 3), update_interval=update_interval, look_back=look_back,
+            results,
+            method,
+            "uci_energy",
+            _curves(rng, 5, 3),
+            update_interval=update_interval,
+            look_back=look_back,
             suffix="-cell",
-        )  # fmt: skip
+        )
 
 
-def _hypergradient_error(results: Path, rng: np.random.Generator, update_interval: int, look_back: int) -> None:
+def _hypergradient_error(
+    results: Path, rng: np.random.Generator, update_interval: int, look_back: int
+) -> None:
     exact = rng.normal(size=(6, 3))
-    for method, values in (("diff_through_opt", exact), ("ours_wd_lr_m", exact * (1 + 0.01 * (look_back - 1)))):
+    for method, values in (
+        ("diff_through_opt", exact),
+        ("ours_wd_lr_m", exact * (1 + 0.01 * (look_back - 1))),
+    ):
         make_run(
-            results, method, "uci_energy", np.ones((6, 2)), update_interval=update_interval, look_back=look_back,
-            config={"hyper.clip_log10_lr": None, "save_hypergradients": True}, suffix="-hypergradients",
+            results,
+            method,
+            "uci_energy",
+            np.ones((6, 2)),
+            update_interval=update_interval,
+            look_back=look_back,
+            config={"hyper.clip_log10_lr": None, "save_hypergradients": True},
+            suffix="-hypergradients",
             hypergradients=hypergradients(values),
-        )  # fmt: skip
+        )
 
 
 def hypergradients(values: np.ndarray, first_seed: int = 0) -> pa.Table:
@@ -93,19 +132,46 @@ def _larger(results: Path, rng: np.random.Generator) -> None:
         for method in ("random", "random_validation", "ours_wd_lr_m"):
             make_run(results, method, dataset, _curves(rng, 6), config=extra)
     medium = rng.lognormal(size=(6, 2))
-    make_run(results, "medium_diff_through_opt", "fashion_mnist", medium, update_interval=200, config=IMAGES)
+    make_run(
+        results,
+        "medium_diff_through_opt",
+        "fashion_mnist",
+        medium,
+        update_interval=200,
+        config=IMAGES,
+    )
     for seed in range(6):
         make_run(
-            results / "runtime", "random", "fashion_mnist", np.ones((1, 2)), first_seed=seed, rows_in_block=1,
-            seconds=1.0 + 0.1 * seed, config={**IMAGES, "chunk": 1},
-        )  # fmt: skip
+            results / "runtime",
+            "random",
+            "fashion_mnist",
+            np.ones((1, 2)),
+            first_seed=seed,
+            rows_in_block=1,
+            seconds=1.0 + 0.1 * seed,
+            config={**IMAGES, "chunk": 1},
+        )
 
 
 def _horizons(results: Path, rng: np.random.Generator) -> None:
     for method in ("random", "ours_wd_lr_m"):
         make_run(results, method, "uci_power", _curves(rng, 6, 21))
     reset = {"method.reset_weights": True}
-    make_run(results, "long_diff_through_opt", "uci_power", _curves(rng, 6, 13), update_interval=200, record_every=100,
-             config=reset)  # fmt: skip
-    make_run(results, "full_diff_through_opt", "uci_energy", _curves(rng, 5, 5), update_interval=4000,
-             record_every=2000, config=reset)  # fmt: skip
+    make_run(
+        results,
+        "long_diff_through_opt",
+        "uci_power",
+        _curves(rng, 6, 13),
+        update_interval=200,
+        record_every=100,
+        config=reset,
+    )
+    make_run(
+        results,
+        "full_diff_through_opt",
+        "uci_energy",
+        _curves(rng, 5, 5),
+        update_interval=4000,
+        record_every=2000,
+        config=reset,
+    )

@@ -1,4 +1,6 @@
-"""Every module of the folder is a figure that draws, is written whole and comes back bit for bit."""
+"""Every module of the folder is a figure that draws, is written whole and comes back bit for
+bit.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ import pytest
 from matplotlib.image import imread
 
 from hpo_bench import figures
-from hpo_bench.analysis.load import find
+from hpo_bench.analysis.selection import find
 from hpo_bench.errors import UserError
 from hpo_bench.figures.common import artefact, style
 from hpo_bench.figures.common.base import Options
@@ -84,7 +86,12 @@ from pathlib import Path
 from hpo_bench.figures.common import artefact
 artefact.redraw(Path({str(manifest)!r}), Path({str(tmp_path / "there")!r}), ("pdf", "svg", "png"))
 """
-    environment = {**os.environ, "MPLCONFIGDIR": str(tmp_path), "PYTHONHASHSEED": "7", "PYTHONPATH": str(ROOT)}
+    environment = {
+        **os.environ,
+        "MPLCONFIGDIR": str(tmp_path),
+        "PYTHONHASHSEED": "7",
+        "PYTHONPATH": str(ROOT),
+    }
     subprocess.run([sys.executable, "-c", program], check=True, env=environment, cwd=tmp_path)
     for file in here:
         assert file.read_bytes() == (tmp_path / "there" / file.name).read_bytes(), file.name
@@ -101,7 +108,9 @@ def test_drawing_leaves_matplotlib_as_it_was(drawn, tmp_path):
 @pytest.mark.parametrize("mode", ["paper"])
 @pytest.mark.parametrize("name", ["fig06", "fig07", "fig08", "fig09", "fig16"])
 def test_the_papers_statistics_are_drawn_and_named(name, mode, store_of_all, tmp_path):
-    request = Request(str(store_of_all), find(store_of_all), tmp_path, ("png",), Options(mode, resamples=20))
+    request = Request(
+        str(store_of_all), find(store_of_all), tmp_path, ("png",), Options(mode, resamples=20)
+    )
     made = next(iter(make([name], request)))
     assert "paper's statistics" in json.loads(made.files[2].read_text())["footer"]
     assert ink(made.files[0]) > 0.005
@@ -112,7 +121,9 @@ def test_names_are_found_without_importing_anything_heavy():
         "import sys, hpo_bench.figures as figures; figures.names(); "
         "print(sorted({'matplotlib', 'pandas', 'torch'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True, cwd=ROOT
+    )
     assert done.stdout.strip() == "[]"
 
 
@@ -135,7 +146,9 @@ class TestRedraw:
         _, csv, manifest = drawn("fig02").files
         (tmp_path / csv.name).write_text(csv.read_text().replace("loss", "lost", 1))
         (tmp_path / manifest.name).write_bytes(manifest.read_bytes())
-        with pytest.raises(UserError, match=r"fig02\.csv: is not the file that fig02\.json describes"):
+        with pytest.raises(
+            UserError, match=r"fig02\.csv: is not the file that fig02\.json describes"
+        ):
             artefact.redraw(tmp_path / manifest.name, tmp_path / "out")
         assert not (tmp_path / "out").exists()
 
@@ -152,14 +165,20 @@ class TestRedraw:
         with pytest.raises(UserError, match=r"cannot read .*fig02\.csv"):
             artefact.redraw(tmp_path / "fig02.json", tmp_path)
 
-    @pytest.mark.parametrize(("key", "value", "said"), [
-        ("format", 99, "from another version"), ("csv", "../fig02.csv", "another folder"),
-        ("figure", "fig99", "no figure"),
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        ("key", "value", "said"),
+        [
+            ("format", 99, "from another version"),
+            ("csv", "../fig02.csv", "another folder"),
+            ("figure", "fig99", "no figure"),
+        ],
+    )
     def test_refuses_other_formats_folders_and_figures(self, key, value, said, drawn, tmp_path):
         _, csv, manifest = drawn("fig02").files
         (tmp_path / csv.name).write_bytes(csv.read_bytes())
-        (tmp_path / "fig02.json").write_text(json.dumps({**json.loads(manifest.read_text()), key: value}))
+        (tmp_path / "fig02.json").write_text(
+            json.dumps({**json.loads(manifest.read_text()), key: value})
+        )
         with pytest.raises(UserError, match=said):
             artefact.redraw(tmp_path / "fig02.json", tmp_path / "out")
 
@@ -175,7 +194,9 @@ class TestRedraw:
 
 def test_points_survive_csv_exactly():
     rng = np.random.default_rng(0)
-    values = np.concatenate([rng.lognormal(0, 50, size=200), [np.inf, -np.inf, np.nan, 0.1, 1e-300]])
+    values = np.concatenate(
+        [rng.lognormal(0, 50, size=200), [np.inf, -np.inf, np.nan, 0.1, 1e-300]]
+    )
     frame = pd.DataFrame({"method": "1", "x": values, "seed": np.arange(len(values))})
     back = artefact.read_csv(artefact.csv_bytes(frame))
     assert back["x"].to_numpy().tobytes() == values.tobytes()

@@ -7,9 +7,9 @@ import pytest
 
 from hpo_bench.figures import fig01, fig02
 from hpo_bench.figures.common.base import Options
-from hpo_bench.figures.common.needs import Selection
+from hpo_bench.figures.common.needs import NeededRuns
 
-NOTHING = Selection({}, (), ())
+NOTHING = NeededRuns({}, (), ())
 RIDGE = fig01.problem()
 
 
@@ -25,12 +25,16 @@ def readings():
 
 @pytest.mark.parametrize("log_decay", [-2.0, 0.0, 1.5])
 def test_weights_rest_at_the_best_response(log_decay):
-    assert RIDGE.update(log_decay, float(RIDGE.best_response(log_decay))) == pytest.approx(0, abs=1e-15)
+    assert RIDGE.update(log_decay, float(RIDGE.best_response(log_decay))) == pytest.approx(
+        0, abs=1e-15
+    )
 
 
 @pytest.mark.parametrize("log_decay", [-2.0, 0.0, 1.5])
 def test_the_exact_hypergradient_is_the_slope_along_the_best_response(log_decay):
-    losses = RIDGE.validation_loss(RIDGE.best_response(np.array([log_decay - 1e-5, log_decay + 1e-5])))
+    losses = RIDGE.validation_loss(
+        RIDGE.best_response(np.array([log_decay - 1e-5, log_decay + 1e-5]))
+    )
     exact = RIDGE.hypergradient(log_decay, float(RIDGE.best_response(log_decay)), None)
     assert exact == pytest.approx(np.diff(losses)[0] / 2e-5, rel=1e-6)
 
@@ -53,7 +57,9 @@ def test_exact_updates_stay_on_the_line_and_both_kinds_approach_the_optimum(deri
 def test_the_approximation_makes_t_weight_updates_before_each_hyperparameter_update(derivation):
     path = derivation.frame[derivation.frame["part"] == "approximate"]
     kinds = list(path["kind"])[1:]
-    assert kinds[: fig01.UPDATE_INTERVAL + 1] == ["weight"] * fig01.UPDATE_INTERVAL + ["hyperparameter"]
+    assert kinds[: fig01.UPDATE_INTERVAL + 1] == ["weight"] * fig01.UPDATE_INTERVAL + [
+        "hyperparameter"
+    ]
     moved = path[["log_decay", "weight"]].diff().iloc[1:].ne(0)
     assert list(moved["log_decay"]) == [kind == "hyperparameter" for kind in kinds]
     assert list(moved["weight"]) == [kind == "weight" for kind in kinds]
@@ -73,6 +79,8 @@ def test_both_readings_lead_to_the_same_weight(readings):
 @pytest.mark.parametrize("rate", fig02.RATES)
 def test_slopes_are_those_of_the_drawn_losses(rate, readings):
     loss = readings[(readings["part"] == "loss") & (readings["rate"] == rate)]
-    step = readings[(readings["part"] == "step") & (readings["panel"] == "b") & (readings["rate"] == rate)].iloc[0]
+    step = readings[
+        (readings["part"] == "step") & (readings["panel"] == "b") & (readings["rate"] == rate)
+    ].iloc[0]
     slope = np.interp(step["weight"], loss["weight"], np.gradient(loss["value"], loss["weight"]))
     assert slope == pytest.approx(step["slope"], rel=1e-3)

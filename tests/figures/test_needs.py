@@ -11,17 +11,22 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from hpo_bench import figures
-from hpo_bench.analysis.load import find, flat
-from hpo_bench.config import compose
-from hpo_bench.datasets.catalogue import configs_folder
+from hpo_bench.analysis.selection import find
 from hpo_bench.errors import UserError
 from hpo_bench.figures.common import paper
 from hpo_bench.figures.common.conditions import Except, Fixed, Preferably, fits, override
 from hpo_bench.figures.common.make import Request, make
 from hpo_bench.figures.common.needs import Need, Store, check_names, select
+from hpo_bench.settings.compose import compose
+from hpo_bench.settings.identity import flat
+from hpo_bench.settings.yamls import configs_folder
 from tests.make_store import make_run
 
-NEEDS = [(name, number, need) for name in figures.names() for number, need in enumerate(figures.find(name).NEEDS)]
+NEEDS = [
+    (name, number, need)
+    for name in figures.names()
+    for number, need in enumerate(figures.find(name).NEEDS)
+]
 
 
 def selection(results, *needs: Need):
@@ -36,7 +41,9 @@ def overrides(command: str) -> tuple[list[str], bool]:
     return [word for word in words if word != "-m"], "-m" in words
 
 
-@pytest.mark.parametrize(("name", "number", "need"), NEEDS, ids=[f"{name}-{number}" for name, number, _ in NEEDS])
+@pytest.mark.parametrize(
+    ("name", "number", "need"), NEEDS, ids=[f"{name}-{number}" for name, number, _ in NEEDS]
+)
 def test_the_command_makes_runs_that_the_figure_takes(name, number, need):
     words, multirun = overrides(need.command(need.datasets, need.methods, "results"))
     parsed = OverridesParser.create().parse_overrides(words)
@@ -50,8 +57,14 @@ def test_the_command_makes_runs_that_the_figure_takes(name, number, need):
         pytest.skip(f"none of {', '.join((*need.datasets, *need.methods))} has a yaml yet")
     dataset, method = pair[0]
     cell = need.cells()[0]
-    fixed = [one.input_line for one in parsed if one.key_or_group not in {"dataset", "method", *cell}]
-    chosen = [f"dataset={dataset}", f"method={method}", *(f"{key}={value}" for key, value in cell.items())]
+    fixed = [
+        one.input_line for one in parsed if one.key_or_group not in {"dataset", "method", *cell}
+    ]
+    chosen = [
+        f"dataset={dataset}",
+        f"method={method}",
+        *(f"{key}={value}" for key, value in cell.items()),
+    ]
     settings = dict(flat(OmegaConf.to_container(compose([*chosen, *fixed]), resolve=True)))
     assert need.accepts(settings), {key: settings.get(key) for key in need.where}
 
@@ -69,16 +82,29 @@ def test_methods_that_lack_the_same_datasets_share_a_line(tmp_path):
     make_run(tmp_path, "random", "uci_energy", [1.0])
     make_run(tmp_path, "random", "uci_kin8nm", [1.0])
     make_run(tmp_path, "baydin", "uci_kin8nm", [1.0])
-    found = selection(tmp_path, Need(("uci_energy", "uci_kin8nm"), ("random", "baydin", "lorraine", "ours_wd_lr"), 5))
+    found = selection(
+        tmp_path,
+        Need(("uci_energy", "uci_kin8nm"), ("random", "baydin", "lorraine", "ours_wd_lr"), 5),
+    )
     lines = {missing.methods: missing.datasets for missing in found.missing}
-    assert lines == {("baydin",): ("uci_energy",), ("lorraine", "ours_wd_lr"): ("uci_energy", "uci_kin8nm")}
+    assert lines == {
+        ("baydin",): ("uci_energy",),
+        ("lorraine", "ours_wd_lr"): ("uci_energy", "uci_kin8nm"),
+    }
     assert {(run.method, run.dataset) for run in found.runs()} == {
-        ("random", "uci_energy"), ("random", "uci_kin8nm"), ("baydin", "uci_kin8nm"),
-    }  # fmt: skip
+        ("random", "uci_energy"),
+        ("random", "uci_kin8nm"),
+        ("baydin", "uci_kin8nm"),
+    }
 
 
 def test_a_half_finished_grid_is_taken_and_reported(tmp_path):
-    need = Need(("uci_energy",), ("random",), 5, {**paper.START, "update_interval": (1, 2), "look_back": (5,)})
+    need = Need(
+        ("uci_energy",),
+        ("random",),
+        5,
+        {**paper.START, "update_interval": (1, 2), "look_back": (5,)},
+    )
     make_run(tmp_path, "random", "uci_energy", [1.0], update_interval=1)
     found = selection(tmp_path, need)
     assert len(found.runs()) == 1
@@ -87,10 +113,16 @@ def test_a_half_finished_grid_is_taken_and_reported(tmp_path):
     assert selection(tmp_path, need).missing == ()
 
 
-@pytest.mark.parametrize("config", [
-    {"init.log10_lr": [-6, 1]}, {"init.momentum": [0.5, 0.5]}, {"look_back": 3}, {"validation_share": 0.25},
-    {"hyper.clip_log10_lr": None},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"init.log10_lr": [-6, 1]},
+        {"init.momentum": [0.5, 0.5]},
+        {"look_back": 3},
+        {"validation_share": 0.25},
+        {"hyper.clip_log10_lr": None},
+    ],
+)
 def test_runs_of_other_experiments_are_not_taken(config, tmp_path):
     make_run(tmp_path, "random", "uci_energy", [1.0], config=config)
     assert selection(tmp_path, Need(("uci_energy",), ("random",), 5)).empty
@@ -100,7 +132,9 @@ def test_a_preferred_setting_gives_way_where_there_is_no_such_run(tmp_path):
     need = Need(("uci_energy",), ("random", "baydin"), 5)
     for method, interval in (("random", 10), ("random", 2), ("baydin", 2)):
         make_run(tmp_path, method, "uci_energy", [1.0], update_interval=interval)
-    taken = {(run.method, run.config["update_interval"]) for run in selection(tmp_path, need).runs()}
+    taken = {
+        (run.method, run.config["update_interval"]) for run in selection(tmp_path, need).runs()
+    }
     assert taken == {("random", 10), ("baydin", 2)}
 
 
@@ -114,22 +148,36 @@ def test_conditions():
     assert fits([-6, -1], [-6.0, -1.0])
 
 
-@pytest.mark.parametrize(("value", "text"), [
-    (None, "null"), (True, "true"), (1, "1"), (range(1, 11), "range(1,11)"), ((1, 2), "1,2"), ([-6, 1], "[-6,1]"),
-    (Fixed(0.5), "[0.5,0.5]"), (Except((1,)), None), (Preferably(1), None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "null"),
+        (True, "true"),
+        (1, "1"),
+        (range(1, 11), "range(1,11)"),
+        ((1, 2), "1,2"),
+        ([-6, 1], "[-6,1]"),
+        (Fixed(0.5), "[0.5,0.5]"),
+        (Except((1,)), None),
+        (Preferably(1), None),
+    ],
+)
 def test_values_in_hydras_grammar(value, text):
     assert override(value) == text
 
 
 def test_an_unknown_name_names_the_nearest():
-    with pytest.raises(UserError, match=r"--dataset uci_enrgy: no such dataset; did you mean uci_energy"):
+    with pytest.raises(
+        UserError, match=r"--dataset uci_enrgy: no such dataset; did you mean uci_energy"
+    ):
         check_names("dataset", ["uci_enrgy"], ["uci_energy", "uci_wine"])
 
 
 def test_a_figure_turned_to_another_dataset_takes_each_run_once(tmp_path):
     make_run(tmp_path, "random", "uci_energy", [1.0, 2.0])
-    request = Request(str(tmp_path), find(tmp_path), tmp_path / "out", ("svg",), datasets=("uci_energy",))
+    request = Request(
+        str(tmp_path), find(tmp_path), tmp_path / "out", ("svg",), datasets=("uci_energy",)
+    )
     made = next(iter(make(["fig12"], request)))
     assert made.drawn == "1 method, 1 dataset, 2 repetitions"
     assert len(made.missing) == 1

@@ -11,13 +11,13 @@ import pytest
 
 from hpo_bench import figures
 from hpo_bench.analysis import incumbent
-from hpo_bench.analysis.load import find
+from hpo_bench.analysis.selection import find
 from hpo_bench.analysis.summary import Measure
 from hpo_bench.figures import fig03, fig07, fig10, fig14
 from hpo_bench.figures.common import paper, sensitivity
 from hpo_bench.figures.common import points as common
 from hpo_bench.figures.common.base import Options, Points
-from hpo_bench.figures.common.needs import Selection
+from hpo_bench.figures.common.needs import NeededRuns
 from tests.figures.every_figure import MOMENTUM, hypergradients
 from tests.make_store import make_run
 
@@ -95,12 +95,17 @@ class TestDistributions:
         make_run(tmp_path, "random_validation", "uci_energy", test, validation_loss=validation)
         found = curve(plotted("fig09"), "random_3_batched")
         rank, value = (np.where(np.isnan(array), np.inf, array) for array in (validation, test))
-        winners = [value[min(triple, key=lambda run: rank[run])] for triple in itertools.combinations(range(7), 3)]
+        winners = [
+            value[min(triple, key=lambda run: rank[run])]
+            for triple in itertools.combinations(range(7), 3)
+        ]
         for x, y in zip(found["x"], found["y"], strict=True):
             assert y == pytest.approx(np.mean(np.array(winners) <= x))
         assert found["low"].isna().all()
 
-    def test_three_batched_of_the_paper_is_one_random_grouping_where_failures_win(self, tmp_path, plotted):
+    def test_three_batched_of_the_paper_is_one_random_grouping_where_failures_win(
+        self, tmp_path, plotted
+    ):
         test = np.arange(1.0, 10.0)
         test[4] = np.nan
         make_run(tmp_path, "random_validation", "uci_energy", test)
@@ -120,11 +125,16 @@ class TestDistributions:
         make_run(tmp_path, "random", "penn_treebank", [100.0, 90.0])
         loss = plotted("fig12")
         np.testing.assert_allclose(curve(loss, "random", dataset="fashion_mnist")["x"], [0.5, 0.6])
-        assert [panel["xlabel"] for panel in loss.context["panels"]] == ["Test cross-entropy", "Test perplexity"]
+        assert [panel["xlabel"] for panel in loss.context["panels"]] == [
+            "Test cross-entropy",
+            "Test perplexity",
+        ]
         error = plotted("fig13")
         assert list(error.frame["x"]) == [0.1, 0.2]
 
-    def test_each_validation_share_is_a_panel_and_stays_out_of_the_main_figure(self, tmp_path, plotted, selected):
+    def test_each_validation_share_is_a_panel_and_stays_out_of_the_main_figure(
+        self, tmp_path, plotted, selected
+    ):
         make_run(tmp_path, "random", "uci_energy", [1.0, 2.0], config={"validation_share": 0.25})
         make_run(tmp_path, "random", "uci_energy", [3.0, 4.0], config={"validation_share": 0.5})
         points = plotted("validation_share")
@@ -133,7 +143,13 @@ class TestDistributions:
 
     def test_medium_windows_of_another_length_are_drawn_and_told(self, tmp_path, plotted):
         make_run(tmp_path, "random", "fashion_mnist", np.ones((2, 5)))
-        make_run(tmp_path, "medium_diff_through_opt", "fashion_mnist", np.ones((2, 2)), update_interval=200)
+        make_run(
+            tmp_path,
+            "medium_diff_through_opt",
+            "fashion_mnist",
+            np.ones((2, 2)),
+            update_interval=200,
+        )
         points = plotted("batchnorm")
         assert set(points.frame["method"]) == {"random", "medium_diff_through_opt"}
         assert any("200" in text and "40" in text for text in points.statistics)
@@ -141,9 +157,18 @@ class TestDistributions:
     def test_medium_windows_are_compared_with_whole_trainings_though_short_ones_have_more_repetitions(
         self, tmp_path, plotted
     ):
-        make_run(tmp_path, "random", "fashion_mnist", np.full((4, 2), 9.0), record_every=1000)  # the short problem
+        make_run(
+            tmp_path, "random", "fashion_mnist", np.full((4, 2), 9.0), record_every=1000
+        )  # the short problem
         assert set(plotted("batchnorm").frame["x"]) == {9.0}
-        make_run(tmp_path, "random", "fashion_mnist", np.ones((2, 2)), record_every=50_000, suffix="whole")
+        make_run(
+            tmp_path,
+            "random",
+            "fashion_mnist",
+            np.ones((2, 2)),
+            record_every=50_000,
+            suffix="whole",
+        )
         assert set(plotted("batchnorm").frame["x"]) == {1.0}
 
     def test_sets_without_a_rival_stay_out_of_the_comparison_with_rivals(self, tmp_path, plotted):
@@ -164,7 +189,9 @@ class TestEvolutions:
         for column in ("y", "low", "high"):
             np.testing.assert_allclose(found[column], [9.0, 4.0, 2.0])
 
-    def test_goes_to_infinity_when_most_runs_have_failed_and_the_paper_drops_those(self, tmp_path, plotted):
+    def test_goes_to_infinity_when_most_runs_have_failed_and_the_paper_drops_those(
+        self, tmp_path, plotted
+    ):
         values = np.tile([9.0, 4.0, 2.0], (6, 1))
         values[:4, 2] = np.nan
         make_run(tmp_path, "random", "uci_energy", values)
@@ -191,17 +218,31 @@ class TestEvolutions:
         assert set(plotted("fig08").frame["method"]) == {"random"}
 
     def test_weights_that_go_back_are_shown_before_they_do(self, tmp_path, plotted):
-        values = np.array([[9.0, 5.0, 9.0, 4.0, 9.0, 3.0, 2.0]])  # steps 0, 100, …, 600; back at 200 and 400
+        values = np.array(
+            [[9.0, 5.0, 9.0, 4.0, 9.0, 3.0, 2.0]]
+        )  # steps 0, 100, …, 600; back at 200 and 400
         make_run(
-            tmp_path, "long_diff_through_opt", "uci_energy", values, update_interval=200, record_every=100,
+            tmp_path,
+            "long_diff_through_opt",
+            "uci_energy",
+            values,
+            update_interval=200,
+            record_every=100,
             config={"method.reset_weights": True},
-        )  # fmt: skip
+        )
         found = curve(plotted("fig16"), "long_diff_through_opt", part="evolution")
         assert list(found["step"]) == [100, 300, 600]
         assert list(found["y"]) == [5.0, 4.0, 2.0]
 
     def test_run_time_is_the_share_of_a_block(self, tmp_path, plotted):
-        make_run(tmp_path, "random", "uci_energy", np.ones((4, 21)), seconds=8.0, config={"hyperparameter_updates": 20})
+        make_run(
+            tmp_path,
+            "random",
+            "uci_energy",
+            np.ones((4, 21)),
+            seconds=8.0,
+            config={"hyperparameter_updates": 20},
+        )
         found = curve(plotted("fig16"), "random", part="evolution")
         assert found["seconds"].iloc[-1] == pytest.approx(8.0 / 4)
 
@@ -216,12 +257,26 @@ class TestEvolutions:
 class TestLearningRates:
     """Figure 10."""
 
-    def test_all_methods_start_from_the_same_seed_and_per_weight_rates_stay_out(self, tmp_path, plotted):
+    def test_all_methods_start_from_the_same_seed_and_per_weight_rates_stay_out(
+        self, tmp_path, plotted
+    ):
         rates = np.array([[1e-3, 1e-2], [1e-4, 1e-2]])
-        make_run(tmp_path, "random", "uci_energy", np.ones((2, 2)), lr=np.repeat(rates[:, :1], 2, axis=1), first_seed=3)
+        make_run(
+            tmp_path,
+            "random",
+            "uci_energy",
+            np.ones((2, 2)),
+            lr=np.repeat(rates[:, :1], 2, axis=1),
+            first_seed=3,
+        )
         make_run(tmp_path, "baydin", "uci_energy", np.ones((2, 2)), lr=rates, first_seed=3)
         make_run(
-            tmp_path, "ours_wd_lr", "uci_energy", np.ones((2, 2)), first_seed=0, config={"method.per_weight": ["lr"]}
+            tmp_path,
+            "ours_wd_lr",
+            "uci_energy",
+            np.ones((2, 2)),
+            first_seed=0,
+            config={"method.per_weight": ["lr"]},
         )
         points = plotted("fig10")
         assert points.context["panels"][0]["seed"] == 3
@@ -257,14 +312,27 @@ class TestLandscape:
         log_lr, log_decay = rng.uniform(-6, 1, size=60), rng.uniform(-7, 2, size=60)
         final = 10 ** (0.3 * np.abs(log_lr + 2))
         final[log_lr > 0] = np.nan
-        wide = {"init.log10_lr": [-6, 1], "init.log10_weight_decay": [-7, 2], "init.momentum": MOMENTUM}
-        both = {name: np.repeat(10 ** values[:, None], 2, axis=1)
-                for name, values in (("lr", log_lr), ("weight_decay", log_decay))}  # fmt: skip
+        wide = {
+            "init.log10_lr": [-6, 1],
+            "init.log10_weight_decay": [-7, 2],
+            "init.momentum": MOMENTUM,
+        }
+        both = {
+            name: np.repeat(10 ** values[:, None], 2, axis=1)
+            for name, values in (("lr", log_lr), ("weight_decay", log_decay))
+        }
         values = np.column_stack([np.full(60, 9.0), final])
         make_run(tmp_path, "random", "uci_energy", values, config=wide, **both)
         make_run(tmp_path, "random", "uci_energy", [1.0] * 30, suffix="-main")
         path = np.geomspace(1e-5, 1e-2, 300)[None, :] * np.ones((25, 1))
-        make_run(tmp_path, "ours_wd_lr", "uci_energy", np.ones((25, 300)), lr=path, config={"init.momentum": MOMENTUM})
+        make_run(
+            tmp_path,
+            "ours_wd_lr",
+            "uci_energy",
+            np.ones((25, 300)),
+            lr=path,
+            config={"init.momentum": MOMENTUM},
+        )
         return plotted("fig03")
 
     def test_diverged_runs_are_the_upper_end_of_the_scale(self, points):
@@ -292,12 +360,29 @@ class TestSensitivity:
 
     def test_cells_are_medians_and_mostly_diverged_ones_infinite(self, tmp_path, plotted):
         make_run(tmp_path, "random", "uci_energy", [3.0, 5.0, 4.0])
-        make_run(tmp_path, "ours_wd_lr_m", "uci_energy", [1.0, 3.0, 2.0], update_interval=2, look_back=3)
-        make_run(tmp_path, "ours_wd_lr_m", "uci_energy", [1.0, np.nan, np.nan], update_interval=4, look_back=1)
-        make_run(tmp_path, "diff_through_opt", "uci_energy", [1.0], update_interval=2, look_back=3)  # i > T: no cell
+        make_run(
+            tmp_path, "ours_wd_lr_m", "uci_energy", [1.0, 3.0, 2.0], update_interval=2, look_back=3
+        )
+        make_run(
+            tmp_path,
+            "ours_wd_lr_m",
+            "uci_energy",
+            [1.0, np.nan, np.nan],
+            update_interval=4,
+            look_back=1,
+        )
+        make_run(
+            tmp_path, "diff_through_opt", "uci_energy", [1.0], update_interval=2, look_back=3
+        )  # i > T: no cell
         points = plotted("fig06")
-        medians = points.frame.set_index(["method", "update_interval", "look_back"])["median"].to_dict()
-        assert medians == {("random", 0, 0): 4.0, ("ours_wd_lr_m", 2, 3): 2.0, ("ours_wd_lr_m", 4, 1): np.inf}
+        medians = points.frame.set_index(["method", "update_interval", "look_back"])[
+            "median"
+        ].to_dict()
+        assert medians == {
+            ("random", 0, 0): 4.0,
+            ("ours_wd_lr_m", 2, 3): 2.0,
+            ("ours_wd_lr_m", 4, 1): np.inf,
+        }
         grid = sensitivity.grid(curve(points, "ours_wd_lr_m"), "median")
         assert grid[1, 2] == 2.0
         assert np.isnan(grid).sum() == grid.size - 2
@@ -305,20 +390,45 @@ class TestSensitivity:
 
     def test_every_cell_has_the_same_initialisations(self, tmp_path, plotted):
         make_run(tmp_path, "random", "uci_energy", [3.0, 5.0, 4.0, 90.0, 90.0])
-        make_run(tmp_path, "ours_wd_lr_m", "uci_energy", [1.0, 3.0, 2.0], update_interval=2, look_back=3)
-        make_run(tmp_path, "ours_wd_lr_m", "uci_energy", [1.0, 1.0, 1.0, 8.0, 8.0], update_interval=4, look_back=1)
+        make_run(
+            tmp_path, "ours_wd_lr_m", "uci_energy", [1.0, 3.0, 2.0], update_interval=2, look_back=3
+        )
+        make_run(
+            tmp_path,
+            "ours_wd_lr_m",
+            "uci_energy",
+            [1.0, 1.0, 1.0, 8.0, 8.0],
+            update_interval=4,
+            look_back=1,
+        )
         frame = plotted("fig06").frame
         assert list(frame["median"]) == [4.0, 2.0, 1.0]
         assert set(frame["n"]) == {3}
 
     def test_the_paper_drops_diverged_runs(self, tmp_path, plotted):
-        make_run(tmp_path, "ours_wd_lr_m", "uci_energy", [1.0, np.nan, np.nan], update_interval=4, look_back=1)
+        make_run(
+            tmp_path,
+            "ours_wd_lr_m",
+            "uci_energy",
+            [1.0, np.nan, np.nan],
+            update_interval=4,
+            look_back=1,
+        )
         assert list(plotted("fig06", PAPER).frame["median"]) == [1.0]
 
     def test_all_cells_have_as_many_hyperparameter_updates(self, tmp_path, plotted):
         for interval in (1, 2):
-            make_run(tmp_path, "ours_wd_lr_m", "uci_energy", np.ones((2, 4)), update_interval=interval, look_back=1)
-        make_run(tmp_path, "ours_wd_lr_m", "uci_energy", np.ones((2, 9)), update_interval=3, look_back=1)
+            make_run(
+                tmp_path,
+                "ours_wd_lr_m",
+                "uci_energy",
+                np.ones((2, 4)),
+                update_interval=interval,
+                look_back=1,
+            )
+        make_run(
+            tmp_path, "ours_wd_lr_m", "uci_energy", np.ones((2, 9)), update_interval=3, look_back=1
+        )
         assert set(plotted("fig04").frame["update_interval"]) == {1, 2}
 
 
@@ -327,13 +437,20 @@ class TestHypergradientError:
 
     def store(self, results, approximate, exact, look_back=2, seeds=(0, 0)):
         for method, values, first in (
-            ("ours_wd_lr_m", approximate, seeds[0]), ("diff_through_opt", exact, seeds[1]),
-        ):  # fmt: skip
+            ("ours_wd_lr_m", approximate, seeds[0]),
+            ("diff_through_opt", exact, seeds[1]),
+        ):
             make_run(
-                results, method, "uci_energy", np.ones((len(values), 2)), update_interval=3, look_back=look_back,
-                first_seed=first, config={"hyper.clip_log10_lr": None, "save_hypergradients": True},
+                results,
+                method,
+                "uci_energy",
+                np.ones((len(values), 2)),
+                update_interval=3,
+                look_back=look_back,
+                first_seed=first,
+                config={"hyper.clip_log10_lr": None, "save_hypergradients": True},
                 hypergradients=hypergradients(values, first),
-            )  # fmt: skip
+            )
 
     def error(self, points, kind, name):
         frame = points.frame.set_index(["kind", "hyperparameter"])
@@ -353,7 +470,9 @@ class TestHypergradientError:
         self.store(tmp_path, exact * [[3.0], [-1.0], [7.0], [-1.0]], exact)
         points = plotted("fig07", PAPER)
         assert set(points.frame["hyperparameter"]) == {"lr", "weight_decay"}
-        assert self.error(points, "step", "lr") == pytest.approx(1.0, rel=1e-6)  # two of four signs differ
+        assert self.error(points, "step", "lr") == pytest.approx(
+            1.0, rel=1e-6
+        )  # two of four signs differ
 
     def test_only_shared_repetitions_count_and_infinite_errors_are_told(self, tmp_path, plotted):
         exact = np.ones((4, 3))
@@ -366,10 +485,15 @@ class TestHypergradientError:
 
     def test_one_method_alone_cannot_be_drawn(self, tmp_path, plotted):
         make_run(
-            tmp_path, "ours_wd_lr_m", "uci_energy", [1.0], update_interval=3, look_back=2,
+            tmp_path,
+            "ours_wd_lr_m",
+            "uci_energy",
+            [1.0],
+            update_interval=3,
+            look_back=2,
             config={"hyper.clip_log10_lr": None, "save_hypergradients": True},
             hypergradients=hypergradients(np.ones((1, 3))),
-        )  # fmt: skip
+        )
         assert plotted("fig07").runs == ()
         assert fig07.NEEDS
 
@@ -379,9 +503,21 @@ class TestTimes:
 
     def test_only_repetitions_alone_in_their_block(self, tmp_path):
         config = {"chunk": 1}
-        make_run(tmp_path, "random", "fashion_mnist", [1.0], rows_in_block=1, seconds=3.0, config=config)
-        make_run(tmp_path, "random", "fashion_mnist", [1.0, 1.0], first_seed=5, rows_in_block=2, config=config)
-        points = fig14.points(Selection({"evaluated": find(tmp_path)}, ("fashion_mnist",), ()), QUICK)
+        make_run(
+            tmp_path, "random", "fashion_mnist", [1.0], rows_in_block=1, seconds=3.0, config=config
+        )
+        make_run(
+            tmp_path,
+            "random",
+            "fashion_mnist",
+            [1.0, 1.0],
+            first_seed=5,
+            rows_in_block=2,
+            config=config,
+        )
+        points = fig14.points(
+            NeededRuns({"evaluated": find(tmp_path)}, ("fashion_mnist",), ()), QUICK
+        )
         assert list(points.frame["seconds"]) == [3.0]
         assert set(points.frame["part"]) == {"evaluated"}
 
@@ -392,13 +528,18 @@ class TestIncumbent:
     def test_restarts_are_the_median_best_of_all_subsets(self, tmp_path, plotted):
         rng = np.random.default_rng(0)
         test, validation = rng.lognormal(size=(2, 6))
-        make_run(tmp_path, "ours_wd_lr_m", "uci_energy", test, validation_loss=validation, seconds=2.0)
+        make_run(
+            tmp_path, "ours_wd_lr_m", "uci_energy", test, validation_loss=validation, seconds=2.0
+        )
         found = curve(plotted("incumbent"), "ours_wd_lr_m", part="seconds").set_index("k")
         for k in (1, 2, 6):
             winners = [
-                test[min(group, key=lambda run: validation[run])] for group in itertools.combinations(range(6), k)
+                test[min(group, key=lambda run: validation[run])]
+                for group in itertools.combinations(range(6), k)
             ]
-            assert found.loc[k, "y"] == pytest.approx(np.quantile(winners, 0.5, method="inverted_cdf"))
+            assert found.loc[k, "y"] == pytest.approx(
+                np.quantile(winners, 0.5, method="inverted_cdf")
+            )
             assert found.loc[k, "x"] == pytest.approx(2.0 * k)
 
     def test_a_search_keeps_what_validates_best_whatever_its_test_value(self):
@@ -430,8 +571,20 @@ class TestIncumbent:
 
 
 def test_styles_travel_with_the_runs_in_their_order(tmp_path, plotted):
-    make_run(tmp_path, "ours_wd_lr_m", "uci_energy", [1.0, 2.0], config={"method.colour": "#123456", "method.order": 2})
-    make_run(tmp_path, "random", "uci_energy", [1.0, 2.0], config={"method.order": 7, "method.line_style": ":"})
+    make_run(
+        tmp_path,
+        "ours_wd_lr_m",
+        "uci_energy",
+        [1.0, 2.0],
+        config={"method.colour": "#123456", "method.order": 2},
+    )
+    make_run(
+        tmp_path,
+        "random",
+        "uci_energy",
+        [1.0, 2.0],
+        config={"method.order": 7, "method.line_style": ":"},
+    )
     first, second = plotted("fig09").context["methods"]
     assert (first["name"], first["colour"]) == ("ours_wd_lr_m", "#123456")
     assert (second["name"], second["line_style"]) == ("random", ":")

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from hpo_bench.core import graphs
 from hpo_bench.models.mlp import MLP
+from hpo_bench.running import graphs
 from tests.models.test_lstm import words_settings
 from tests.models.test_resnet import TINY, make_images
 from tests.problems import METHODS, make_settings, make_table, trained
@@ -34,18 +34,32 @@ def compare(settings):
 def test_perceptrons_on_regression(tmp_path, method, batch_size):
     compare(
         make_settings(
-            tmp_path, method, make_table(), batch_size=batch_size, precision="float32", hyperparameter_updates=16,
-            record_every=5, device="cuda",
+            tmp_path,
+            method,
+            make_table(),
+            batch_size=batch_size,
+            precision="float32",
+            hyperparameter_updates=16,
+            record_every=5,
+            device="cuda",
         )
-    )  # fmt: skip
+    )
 
 
-@pytest.mark.parametrize("model", [MLP((7,)), MLP((7,), closed_form=False), MLP((7,), batch_norm=True)])
+@pytest.mark.parametrize(
+    "model", [MLP((7,)), MLP((7,), closed_form=False), MLP((7,), batch_norm=True)]
+)
 def test_perceptrons_on_classification(tmp_path, model):
     table = make_table("classification")
     compare(
         make_settings(
-            tmp_path, "ours_wd_lr_m", table, batch_size=9, model=model, hyperparameter_updates=16, device="cuda"
+            tmp_path,
+            "ours_wd_lr_m",
+            table,
+            batch_size=9,
+            model=model,
+            hyperparameter_updates=16,
+            device="cuda",
         )
     )
 
@@ -59,7 +73,13 @@ def test_an_lstm(tmp_path, method):
 def test_a_resnet(tmp_path, method):
     compare(
         make_settings(
-            tmp_path, method, make_images(), model=TINY, batch_size=8, hyperparameter_updates=16, device="cuda"
+            tmp_path,
+            method,
+            make_images(),
+            model=TINY,
+            batch_size=8,
+            hyperparameter_updates=16,
+            device="cuda",
         )
     )
 
@@ -67,7 +87,7 @@ def test_a_resnet(tmp_path, method):
 def test_rows_are_taken_in_the_order_of_the_seeds(tmp_path):
     """A GPU sorts the random numbers of a pass itself."""
     settings = make_settings(tmp_path, "random", make_table(), batch_size=7)
-    from hpo_bench.experiment import Trainer
+    from hpo_bench.running.trainer import Trainer
 
     on = {
         device: Trainer.of(settings, make_table(), torch.device(device)).problem([0, 5, 9]).training

@@ -1,4 +1,6 @@
-"""Laws that tie the estimators to each other, to finite differences, to autograd and to the closed form."""
+"""Laws that tie the estimators to each other, to finite differences, to autograd and to the closed
+form.
+"""
 
 import math
 
@@ -22,7 +24,10 @@ def gradients(estimator, training, validation, weights, raw, count, clip=None, b
 def test_one_neumann_term_is_one_unrolled_step(per_weight, clip):
     training, validation, weights = random_quadratic()
     raw, buffer = make_raw(per_weight=per_weight), torch.randn(3, 4, dtype=torch.float64)
-    pair = [gradients(e, training, validation, weights, raw, 3, clip, buffer) for e in (Neumann(1), Unroll(1))]
+    pair = [
+        gradients(e, training, validation, weights, raw, 3, clip, buffer)
+        for e in (Neumann(1), Unroll(1))
+    ]
     for name in ALL:
         torch.testing.assert_close(pair[0][name], pair[1][name], rtol=1e-12, atol=1e-14)
 
@@ -35,10 +40,20 @@ def test_unrolling_is_finite_differences(count, clip):
     exact = gradients(Unroll(count), training, validation, weights, raw, count, clip, buffer)
     for name in ALL:
         up, down = (
-            final_loss(training, validation, weights, {**raw, name: raw[name] + sign * epsilon}, count, clip, buffer)
+            final_loss(
+                training,
+                validation,
+                weights,
+                {**raw, name: raw[name] + sign * epsilon},
+                count,
+                clip,
+                buffer,
+            )
             for sign in (1, -1)
         )
-        torch.testing.assert_close(exact[name][:, 0], (up - down) / (2 * epsilon), rtol=1e-6, atol=1e-9)
+        torch.testing.assert_close(
+            exact[name][:, 0], (up - down) / (2 * epsilon), rtol=1e-6, atol=1e-9
+        )
 
 
 @pytest.mark.parametrize("estimator", [Neumann(4), Unroll(4)])
@@ -55,21 +70,27 @@ def test_per_weight_learning_rates_that_agree_sum_to_the_shared_one(estimator):
 
 
 def test_a_long_neumann_series_at_a_fixed_point_is_the_implicit_gradient():
-    """Converged without momentum, dw*/dλ = -(∂u/∂w)⁻¹ ∂u/∂λ: for weight decay -(A + λI)⁻¹ w*, for the others 0."""
+    """Converged without momentum, dw*/dλ = -(∂u/∂w)⁻¹ ∂u/∂λ: for weight decay -(A + λI)⁻¹ w*, for
+    the others 0.
+    """
     training, validation, weights = random_quadratic()
     raw = {**make_raw(), "momentum": torch.full((3, 1), -math.inf, dtype=torch.float64)}
     hyper = Hyperparameters.of(raw)
     state, steps = run_steps(training, weights, raw, 4000)
     fixed = state.weights
     identity = torch.eye(4, dtype=torch.float64)
-    hessian = torch.stack([steps[-1].linearisation.hessian_product(column.expand(3, 4)) for column in identity], -1)
+    hessian = torch.stack(
+        [steps[-1].linearisation.hessian_product(column.expand(3, 4)) for column in identity], -1
+    )
     regularised = hessian + hyper.weight_decay.unsqueeze(-1) * identity
     response = -torch.linalg.solve(regularised, fixed)
     v = validation(fixed).gradient
     expected = (v * response).sum(-1, keepdim=True) * hyper.slope("weight_decay")
     estimate = Neumann(4000)(steps[-1:], v, ALL)
     torch.testing.assert_close(estimate["weight_decay"], expected, rtol=1e-9, atol=1e-12)
-    torch.testing.assert_close(estimate["lr"], torch.zeros(3, 1, dtype=torch.float64), rtol=0, atol=1e-9)
+    torch.testing.assert_close(
+        estimate["lr"], torch.zeros(3, 1, dtype=torch.float64), rtol=0, atol=1e-9
+    )
     assert (estimate["momentum"] == 0).all()
 
 

@@ -1,4 +1,6 @@
-"""Forward mode against reverse mode, finite differences and autograd; what it keeps; which mode is chosen."""
+"""Forward mode against reverse mode, finite differences and autograd; what it keeps; which mode is
+chosen.
+"""
 
 import json
 import weakref
@@ -14,14 +16,15 @@ from hpo_bench.cli import app
 from hpo_bench.core.hyperparameters import Hyperparameters
 from hpo_bench.core.update import Linearisation
 from hpo_bench.errors import UserError
-from hpo_bench.experiment import Trainer, execute
 from hpo_bench.hypergradients import exact
-from hpo_bench.hypergradients.base import Costs, chosen
+from hpo_bench.hypergradients.choice import Costs, chosen
 from hpo_bench.hypergradients.exact import Exact
 from hpo_bench.hypergradients.forward import Forward
 from hpo_bench.hypergradients.unroll import Unroll
 from hpo_bench.models.mlp import MLP, Perceptron
-from hpo_bench.store import read_table
+from hpo_bench.running.execute import execute
+from hpo_bench.running.trainer import Trainer
+from hpo_bench.store.runs import read_table
 from tests.problems import (
     ALL,
     final_loss,
@@ -59,10 +62,20 @@ def test_forward_mode_is_finite_differences(clip):
     ours = Forward(6)(steps, validation(state.weights).gradient, ALL)
     for name in ALL:
         up, down = (
-            final_loss(training, validation, weights, {**raw, name: raw[name] + sign * epsilon}, 6, clip, buffer)
+            final_loss(
+                training,
+                validation,
+                weights,
+                {**raw, name: raw[name] + sign * epsilon},
+                6,
+                clip,
+                buffer,
+            )
             for sign in (1, -1)
         )
-        torch.testing.assert_close(ours[name][:, 0], (up - down) / (2 * epsilon), rtol=1e-6, atol=1e-9)
+        torch.testing.assert_close(
+            ours[name][:, 0], (up - down) / (2 * epsilon), rtol=1e-6, atol=1e-9
+        )
 
 
 def loss_of_perceptron(module, model, flat, inputs, targets):
@@ -77,9 +90,14 @@ def loss_of_perceptron(module, model, flat, inputs, targets):
 @pytest.mark.parametrize("mode", [Forward(6), Unroll(6)])
 def test_both_modes_are_autograd_through_the_training_of_an_mlp(task, mode):
     table = make_table(task)
-    model, module = MLP((7,)).build(table, torch.float64, CPU), Perceptron([4, 7, table.outputs]).double()
+    model, module = (
+        MLP((7,)).build(table, torch.float64, CPU),
+        Perceptron([4, 7, table.outputs]).double(),
+    )
     inputs, targets = torch.from_numpy(table.inputs), torch.from_numpy(table.targets)
-    weights = torch.from_numpy(np.stack([model.initial_weights(np.random.default_rng(row)) for row in range(2)]))
+    weights = torch.from_numpy(
+        np.stack([model.initial_weights(np.random.default_rng(row)) for row in range(2)])
+    )
     raw = {name: value[:2] for name, value in make_raw().items()}
     batch = model.batch(inputs[:30], targets[:30], shared=True, split="training")
     second = model.batch(inputs[30:], targets[30:], shared=True, split="validation")
@@ -87,7 +105,11 @@ def test_both_modes_are_autograd_through_the_training_of_an_mlp(task, mode):
     ours = mode(steps, model.linearise(state.weights, second, {}, False).gradient, ALL)
     for row in range(2):
         leaves = {name: value[row].clone().requires_grad_() for name, value in raw.items()}
-        hyper, w, m = Hyperparameters.of(leaves), weights[row].clone().requires_grad_(), torch.zeros_like(weights[row])
+        hyper, w, m = (
+            Hyperparameters.of(leaves),
+            weights[row].clone().requires_grad_(),
+            torch.zeros_like(weights[row]),
+        )
         for _ in range(6):
             loss = loss_of_perceptron(module, model, w, inputs[:30], targets[:30])
             (gradient,) = torch.autograd.grad(loss, w, create_graph=True)
@@ -110,13 +132,19 @@ def test_both_modes_are_autograd_through_the_training_of_an_mlp(task, mode):
 )
 @pytest.mark.parametrize("reset", [True, False])
 def test_runs_in_both_modes_are_the_same_to_rounding(tmp_path, changes, reset):
-    """Windows shorter than T and as long, batches, clipping, a momentum buffer that outlives the reset weights."""
+    """Windows shorter than T and as long, batches, clipping, a momentum buffer that outlives the
+    reset weights.
+    """
     runs = []
     for mode in ("reverse", "forward"):
         estimator = Exact(changes.get("look_back", 100), mode)
         method = make_method("long_diff_through_opt", estimator=estimator, reset_weights=reset)
-        run = execute(make_settings(tmp_path / mode, method, save_hypergradients=True, **changes)).run
-        runs.append((read_table(run, "curves").drop(columns="elapsed_s"), read_table(run, "hypergradients")))
+        run = execute(
+            make_settings(tmp_path / mode, method, save_hypergradients=True, **changes)
+        ).run
+        runs.append(
+            (read_table(run, "curves").drop(columns="elapsed_s"), read_table(run, "hypergradients"))
+        )
     for reverse, forward in zip(*runs, strict=True):
         pd.testing.assert_frame_equal(reverse, forward, rtol=1e-10, atol=1e-12)
     assert (runs[0][1].filter(like="step_") != 0).all(axis=None)
@@ -127,7 +155,9 @@ def test_a_row_does_not_depend_on_its_neighbours(tmp_path, precision):
     method = make_method("long_diff_through_opt", estimator=Exact(100, "forward"))
     frames = []
     for chunk in (5, 2):
-        settings = make_settings(tmp_path / str(chunk), method, repetitions=5, chunk=chunk, precision=precision)
+        settings = make_settings(
+            tmp_path / str(chunk), method, repetitions=5, chunk=chunk, precision=precision
+        )
         frames.append(read_table(execute(settings).run, "curves").drop(columns="elapsed_s"))
     pd.testing.assert_frame_equal(*frames, rtol=0, atol=0)
 
@@ -152,10 +182,14 @@ def test_several_hessian_products_at_once_are_the_single_ones(task, shared):
     model = MLP((7,)).build(table, torch.float64, CPU)
     inputs, targets = torch.from_numpy(table.inputs), torch.from_numpy(table.targets)
     if not shared:
-        order = torch.stack([torch.from_numpy(np.random.default_rng(r).permutation(60)[:20]) for r in range(rows)])
+        order = torch.stack(
+            [torch.from_numpy(np.random.default_rng(r).permutation(60)[:20]) for r in range(rows)]
+        )
         inputs, targets = inputs[order], targets[order]
     batch = model.batch(inputs, targets, shared=shared, split="training")
-    weights = torch.from_numpy(np.stack([model.initial_weights(np.random.default_rng(r)) for r in range(rows)]))
+    weights = torch.from_numpy(
+        np.stack([model.initial_weights(np.random.default_rng(r)) for r in range(rows)])
+    )
     linearisation = model.linearise(weights, batch, {}, True)
     vectors = torch.randn(4, rows, model.layout.count, dtype=torch.float64)
     single = torch.stack([linearisation.hessian_product(vector) for vector in vectors])
@@ -210,10 +244,14 @@ def test_the_choice_is_reported(tmp_path, monkeypatch):
     said = []
     for limit, mode in ((exact.REVERSE_BYTES, "reverse"), (0, "forward")):
         monkeypatch.setattr(exact, "REVERSE_BYTES", limit)
-        settings = make_settings(tmp_path / mode, make_method("long_diff_through_opt", estimator=Exact(10)))
+        settings = make_settings(
+            tmp_path / mode, make_method("long_diff_through_opt", estimator=Exact(10))
+        )
         run = execute(settings, Talkative(said)).run
         assert f"hypergradients in {mode} mode, 10 weight updates kept would take" in said[-1]
-        assert json.loads((run.path / "run.json").read_text())["hypergradients"].startswith(f"{mode} mode")
+        assert json.loads((run.path / "run.json").read_text())["hypergradients"].startswith(
+            f"{mode} mode"
+        )
 
 
 class Talkative:
@@ -228,8 +266,12 @@ class Talkative:
 
 
 def test_per_weight_hyperparameters_are_refused_in_one_line(tmp_path):
-    method = make_method("long_diff_through_opt", estimator=Exact(10, "forward"), per_weight=("lr",))
-    with pytest.raises(UserError, match=r"method.per_weight=\[lr\]: .* use method.estimator.mode=reverse") as caught:
+    method = make_method(
+        "long_diff_through_opt", estimator=Exact(10, "forward"), per_weight=("lr",)
+    )
+    with pytest.raises(
+        UserError, match=r"method.per_weight=\[lr\]: .* use method.estimator.mode=reverse"
+    ) as caught:
         execute(make_settings(tmp_path, method))
     assert "\n" not in str(caught.value)
     automatic = replace(method, estimator=Exact(10))
@@ -257,13 +299,21 @@ def test_the_reference_trace_is_followed_in_both_modes(golden, tmp_path, mode):
     start |= {f"raw/{name}": np.array([value]) for name, value in meta["init_log"].items()}
     np.savez(tmp_path / "init.npz", **start)
     overrides = [
-        "method=long_diff_through_opt", f"method.estimator.mode={mode}", f"dataset={meta['dataset']}",
-        f"update_interval={meta['network_weight_steps']}", f"hyperparameter_updates={meta['hyperparameter_steps']}",
-        f"init.file={tmp_path / 'init.npz'}", "data_order=sequential", "precision=float64", f"results_dir={tmp_path}",
-    ]  # fmt: skip
+        "method=long_diff_through_opt",
+        f"method.estimator.mode={mode}",
+        f"dataset={meta['dataset']}",
+        f"update_interval={meta['network_weight_steps']}",
+        f"hyperparameter_updates={meta['hyperparameter_steps']}",
+        f"init.file={tmp_path / 'init.npz'}",
+        "data_order=sequential",
+        "precision=float64",
+        f"results_dir={tmp_path}",
+    ]
     app(["run", *overrides], standalone_mode=False)
     (curves,) = (tmp_path / "runs").glob("*/curves.parquet")
     ours = pd.read_parquet(curves).set_index("step")
     names = {"test_loss": "Loss/Test", **{name: f"Hyperparameter/{name.title()}" for name in ALL}}
     for column, logged in names.items():
-        np.testing.assert_allclose(ours[column].loc[trace[f"step/{logged}"]], trace[f"trace/{logged}"], rtol=1e-10)
+        np.testing.assert_allclose(
+            ours[column].loc[trace[f"step/{logged}"]], trace[f"trace/{logged}"], rtol=1e-10
+        )

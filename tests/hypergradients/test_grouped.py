@@ -15,7 +15,9 @@ from tests.problems import ALL, make_raw, random_quadratic, run_steps
 @pytest.mark.parametrize("kind", [Neumann, Unroll])
 @pytest.mark.parametrize("clip", [None, 0.5])
 @pytest.mark.parametrize("per_weight", [0, 4])
-def test_each_row_is_that_of_its_own_look_back(kind: type, clip: float | None, per_weight: int) -> None:
+def test_each_row_is_that_of_its_own_look_back(
+    kind: type, clip: float | None, per_weight: int
+) -> None:
     training, validation, weights = random_quadratic(rows=6)
     look_backs = (3, 1, 7, 2, 3, 20)
     state, steps = run_steps(training, weights, make_raw(6, per_weight), 20, clip)

@@ -1,4 +1,6 @@
-"""Batch normalisation: running statistics of each repetition's own, against plain PyTorch training."""
+"""Batch normalisation: running statistics of each repetition's own, against plain PyTorch
+training.
+"""
 
 from dataclasses import replace
 
@@ -7,17 +9,18 @@ import pytest
 import torch
 from torch.nn import functional
 
-from hpo_bench.checkpoint import Checkpoints
 from hpo_bench.core.hyperparameters import Hyperparameters
 from hpo_bench.core.loop import train
 from hpo_bench.core.update import State, advance
-from hpo_bench.experiment import Trainer, execute
 from hpo_bench.hypergradients.neumann import Neumann
 from hpo_bench.hypergradients.unroll import Unroll
 from hpo_bench.models.mlp import MLP, Perceptron
 from hpo_bench.rules.adam import AdamW
 from hpo_bench.rules.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
-from hpo_bench.store import read_table
+from hpo_bench.running.checkpoint import Checkpoints
+from hpo_bench.running.execute import execute
+from hpo_bench.running.trainer import Trainer
+from hpo_bench.store.runs import read_table
 from tests.problems import make_method, make_raw, make_settings, make_table
 
 CPU = torch.device("cpu")
@@ -39,10 +42,19 @@ def problem(rows=3, table=None, dtype=torch.float64):
 
 def test_the_layers_are_the_papers():
     model = NORMED.build(make_table("classification"), torch.float64, CPU)
-    assert [type(layer).__name__ for layer in model.module.layers] == ["Linear", "BatchNorm1d", "ReLU", "Linear"]
+    assert [type(layer).__name__ for layer in model.module.layers] == [
+        "Linear",
+        "BatchNorm1d",
+        "ReLU",
+        "Linear",
+    ]
     assert model.layout.names == (
-        "layers.0.weight", "layers.1.weight", "layers.1.bias", "layers.3.weight", "layers.3.bias"
-    )  # fmt: skip
+        "layers.0.weight",
+        "layers.1.weight",
+        "layers.1.bias",
+        "layers.3.weight",
+        "layers.3.bias",
+    )
     norm = model.module.layers[1]
     assert (norm.momentum, norm.eps) == (0.1, 1e-5)
     arrays = model.layout.arrays(model.initial_weights(np.random.default_rng(0)))
@@ -54,7 +66,9 @@ def test_the_layers_are_the_papers():
 
 
 def test_training_is_plain_pytorchs(tmp_path):
-    """Losses, and at the end the test loss by running statistics that training and validation batches have moved."""
+    """Losses, and at the end the test loss by running statistics that training and validation
+    batches have moved.
+    """
     table = make_table("classification")
     method = make_method("random", data_for_weights="train")
     changes = {"model": NORMED, "repetitions": 2, "batch_size": 12, "data_order": "sequential"}
@@ -69,19 +83,23 @@ def test_training_is_plain_pytorchs(tmp_path):
         module.load_state_dict({name: view[row] for name, view in views.items()}, strict=False)
         lr, decay = 10 ** start.raw["lr"][row].item(), 10 ** start.raw["weight_decay"][row].item()
         momentum = torch.sigmoid(start.raw["momentum"][row]).item()
-        optimiser = torch.optim.SGD(module.parameters(), lr=lr, weight_decay=decay, momentum=momentum)
+        optimiser = torch.optim.SGD(
+            module.parameters(), lr=lr, weight_decay=decay, momentum=momentum
+        )
         own = curves[curves.seed == row]
         for step in range(51):
             begin = 12 * (step % 3)
             module.train()
-            loss = functional.cross_entropy(module(inputs[begin : begin + 12]), targets[begin : begin + 12])
+            loss = functional.cross_entropy(
+                module(inputs[begin : begin + 12]), targets[begin : begin + 12]
+            )
             with torch.no_grad():
                 validation = functional.cross_entropy(module(inputs[36:48]), targets[36:48])
                 test = functional.cross_entropy(module.eval()(inputs[48:]), targets[48:])
             expected = [loss.item(), validation.item(), test.item()]
-            assert own.iloc[step][["train_loss", "validation_loss", "test_loss"]].tolist() == pytest.approx(
-                expected, rel=1e-9
-            )
+            assert own.iloc[step][
+                ["train_loss", "validation_loss", "test_loss"]
+            ].tolist() == pytest.approx(expected, rel=1e-9)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -91,14 +109,22 @@ def test_training_is_plain_pytorchs(tmp_path):
 def test_a_row_alone_is_a_row_of_a_batch(dtype):
     model, weights, batch = problem(dtype=dtype)
     vector = torch.randn(weights.shape, generator=torch.Generator().manual_seed(0)).to(dtype)
-    tolerance = {"rtol": 1e-12, "atol": 1e-13} if dtype == torch.float64 else {"rtol": 1e-4, "atol": 1e-5}
+    tolerance = (
+        {"rtol": 1e-12, "atol": 1e-13} if dtype == torch.float64 else {"rtol": 1e-4, "atol": 1e-5}
+    )
 
     def numbers(rows):
         carried = {name: value[rows] for name, value in before.items()}
         linearisation = model.linearise(weights[rows], batch(20, 36), carried, True)
         evaluated = model.evaluate(weights[rows], batch(48, 60, "test"), linearisation.carried)
         product = linearisation.hessian_product(vector[rows])
-        return [linearisation.loss, linearisation.gradient, product, *linearisation.carried.values(), *evaluated]
+        return [
+            linearisation.loss,
+            linearisation.gradient,
+            product,
+            *linearisation.carried.values(),
+            *evaluated,
+        ]
 
     before = model.linearise(weights, batch(0, 20), model.initial_carried(3), False).carried
     whole = numbers(torch.arange(3))
@@ -114,15 +140,24 @@ def test_a_diverged_row_leaves_the_others_and_their_statistics_as_they_are():
     spoilt[1] = torch.nan
     dirty = model.linearise(spoilt, batch(0, 20), model.initial_carried(3), True)
     assert torch.equal(dirty.gradient[[0, 2]], clean.gradient[[0, 2]])
-    assert torch.equal(dirty.carried["layers.1.running_var"][[0, 2]], clean.carried["layers.1.running_var"][[0, 2]])
-    assert torch.isnan(model.evaluate(spoilt, batch(48, 60), dirty.carried)[1]).tolist() == [False, True, False]
+    assert torch.equal(
+        dirty.carried["layers.1.running_var"][[0, 2]], clean.carried["layers.1.running_var"][[0, 2]]
+    )
+    assert torch.isnan(model.evaluate(spoilt, batch(48, 60), dirty.carried)[1]).tolist() == [
+        False,
+        True,
+        False,
+    ]
 
 
 def test_second_derivatives_go_through_the_batch_statistics():
     model, weights, batch = problem()
     vector, epsilon = torch.randn(weights.shape, dtype=torch.float64), 1e-6
     carried = model.initial_carried(3)
-    up, down = (model.linearise(weights + s * epsilon * vector, batch(0, 36), carried, False).gradient for s in (1, -1))
+    up, down = (
+        model.linearise(weights + s * epsilon * vector, batch(0, 36), carried, False).gradient
+        for s in (1, -1)
+    )
     product = model.linearise(weights, batch(0, 36), carried, True).hessian_product(vector)
     torch.testing.assert_close(product, (up - down) / (2 * epsilon), rtol=1e-4, atol=1e-6)
 
@@ -134,9 +169,15 @@ def test_hypergradients_are_finite_differences(estimator):
     count = estimator.window(10)
 
     def run(raw):
-        hyper, state, steps = Hyperparameters.of(raw), State(weights, torch.full_like(weights, 0.01)), []
+        hyper, state, steps = (
+            Hyperparameters.of(raw),
+            State(weights, torch.full_like(weights, 0.01)),
+            [],
+        )
         for _ in range(count):
-            linearisation = model.linearise(state.weights, batch(0, 36), model.initial_carried(3), True)
+            linearisation = model.linearise(
+                state.weights, batch(0, 36), model.initial_carried(3), True
+            )
             state, step = advance(state, linearisation, hyper, None)
             steps.append(step)
         return steps, model.linearise(state.weights, batch(36, 48), model.initial_carried(3), False)
@@ -146,28 +187,51 @@ def test_hypergradients_are_finite_differences(estimator):
     found = estimator(steps, validation.gradient, ("lr", "weight_decay", "momentum"))
     for name, value in found.items():
         up, down = (run({**raw, name: raw[name] + s * epsilon})[1].loss for s in (1, -1))
-        torch.testing.assert_close(value.squeeze(-1), (up - down) / (2 * epsilon), rtol=1e-4, atol=1e-7)
+        torch.testing.assert_close(
+            value.squeeze(-1), (up - down) / (2 * epsilon), rtol=1e-4, atol=1e-7
+        )
 
 
-@pytest.mark.parametrize("method", ["random", "random_validation", "baydin", "ours_wd_lr_m", "ours_wd_hdlr_m",
-                                    "diff_through_opt", "long_diff_through_opt"])  # fmt: skip
+@pytest.mark.parametrize(
+    "method",
+    [
+        "random",
+        "random_validation",
+        "baydin",
+        "ours_wd_lr_m",
+        "ours_wd_hdlr_m",
+        "diff_through_opt",
+        "long_diff_through_opt",
+    ],
+)
 def test_every_method_trains_it_whatever_the_chunk(tmp_path, method):
     table = make_table("classification")
     curves = [
         read_table(
-            execute(make_settings(tmp_path / str(chunk), method, table, model=NORMED, batch_size=12, chunk=chunk,
-                                  hyperparameter_updates=3)).run,
+            execute(
+                make_settings(
+                    tmp_path / str(chunk),
+                    method,
+                    table,
+                    model=NORMED,
+                    batch_size=12,
+                    chunk=chunk,
+                    hyperparameter_updates=3,
+                )
+            ).run,
             "curves",
         )
         for chunk in (3, 2)
-    ]  # fmt: skip
+    ]
     columns = ["train_loss", "test_loss", "test_metric", "lr", "weight_decay", "momentum"]
     assert np.isfinite(curves[0][columns]).all().all()
     np.testing.assert_allclose(curves[0][columns], curves[1][columns], rtol=1e-9)
 
 
 def test_an_interrupted_training_goes_on_with_its_statistics(tmp_path):
-    settings = make_settings(tmp_path, table=make_table("classification"), model=NORMED, batch_size=12)
+    settings = make_settings(
+        tmp_path, table=make_table("classification"), model=NORMED, batch_size=12
+    )
     trainer = Trainer.of(settings, settings.source.load(0.25), CPU)
     whole = trainer.block([0, 1])
     kept = replace(trainer, checkpoints=Checkpoints(tmp_path, 0))
@@ -189,8 +253,12 @@ def test_an_interrupted_training_goes_on_with_its_statistics(tmp_path):
 
 @pytest.mark.parametrize("rule", [ScheduleFreeSGD(), ScheduleFreeAdamW()])
 @pytest.mark.parametrize(("batch_size", "rows"), [(None, 48), (12, 48)])
-def test_averaged_weights_are_evaluated_with_statistics_of_their_own(rule, batch_size, rows, tmp_path):
-    """As plain PyTorch that forgets the training's statistics and takes the mean of those of the batches."""
+def test_averaged_weights_are_evaluated_with_statistics_of_their_own(
+    rule, batch_size, rows, tmp_path
+):
+    """As plain PyTorch that forgets the training's statistics and takes the mean of those of the
+    batches.
+    """
     table = make_table("classification")
     method = make_method("random", rule=rule)
     changes = {"model": NORMED, "repetitions": 2, "batch_size": batch_size, "save_weights": True}
@@ -215,11 +283,18 @@ def test_averaged_weights_are_evaluated_with_statistics_of_their_own(rule, batch
 @pytest.mark.parametrize("rule", [None, AdamW()])
 def test_trained_weights_keep_the_statistics_of_their_training(rule, tmp_path):
     changes = {"model": NORMED, "repetitions": 2, "batch_size": 12}
-    settings = make_settings(tmp_path, make_method("random", rule=rule), make_table("classification"), **changes)
+    settings = make_settings(
+        tmp_path, make_method("random", rule=rule), make_table("classification"), **changes
+    )
     trainer = Trainer.of(settings, settings.source.load(0.25), CPU)
     found = []
     for settled in (trainer.problem([0]).settled, None):
         recorder = trainer.recorder(1)
-        train(replace(trainer.problem([0]), settled=settled), trainer.plan, trainer.start([0]), recorder)
+        train(
+            replace(trainer.problem([0]), settled=settled),
+            trainer.plan,
+            trainer.start([0]),
+            recorder,
+        )
         found.append(recorder.curves()["test_loss"])
     np.testing.assert_array_equal(found[0], found[1])

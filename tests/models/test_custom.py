@@ -15,14 +15,16 @@ from torch import nn
 from torch.nn import functional
 
 from hpo_bench import cli
-from hpo_bench.config import compose, parse
 from hpo_bench.errors import UserError
-from hpo_bench.experiment import Trainer, execute
 from hpo_bench.models.autograd import built
 from hpo_bench.models.custom import Custom
 from hpo_bench.models.mlp import MLP
 from hpo_bench.progress import Silent
-from hpo_bench.store import read_table
+from hpo_bench.running.execute import execute
+from hpo_bench.running.trainer import Trainer
+from hpo_bench.settings.compose import compose
+from hpo_bench.settings.parse import parse
+from hpo_bench.store.runs import read_table
 from tests.problems import make_method, make_settings, make_table
 
 CPU = torch.device("cpu")
@@ -40,8 +42,17 @@ class Net(nn.Module):
         return self.outer(torch.tanh(self.norm(self.inner(inputs))))
 """
 GUIDE = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
-YAML = GUIDE.partition("## Your own model")[2].partition("```yaml\n")[2].partition("```")[0]  # what is promised there
-SMALL = ("dataset=digits", "model=net", "repetitions=2", "hyperparameter_updates=2", "batch_size=50", "device=cpu")
+YAML = (
+    GUIDE.partition("## Your own model")[2].partition("```yaml\n")[2].partition("```")[0]
+)  # what is promised there
+SMALL = (
+    "dataset=digits",
+    "model=net",
+    "repetitions=2",
+    "hyperparameter_updates=2",
+    "batch_size=50",
+    "device=cpu",
+)
 
 
 @pytest.fixture
@@ -83,7 +94,9 @@ def test_each_repetition_starts_from_the_modules_own_values_by_its_seed(own):
     assert torch.equal(first[2:], again)
     inner = trainer.model.layout.views(first)["inner.weight"].double()
     identity = torch.eye(32, dtype=torch.float64).expand(3, 32, 32)
-    torch.testing.assert_close(inner @ inner.mT, identity, rtol=1e-5, atol=1e-5)  # orthogonal, as the module says
+    torch.testing.assert_close(
+        inner @ inner.mT, identity, rtol=1e-5, atol=1e-5
+    )  # orthogonal, as the module says
     assert not torch.equal(first[0], first[1])
 
 
@@ -94,16 +107,21 @@ def test_a_module_like_the_mlp_is_the_mlp(tmp_path):
         return nn.Sequential(nn.Linear(4, 7), nn.ReLU(), nn.Linear(7, 3))
 
     theirs, ours = (model.build(table, torch.float64, CPU) for model in (Custom(like), MLP((7,))))
-    weights = torch.from_numpy(np.stack([theirs.initial_weights(np.random.default_rng(row)) for row in range(2)]))
+    weights = torch.from_numpy(
+        np.stack([theirs.initial_weights(np.random.default_rng(row)) for row in range(2)])
+    )
     inputs, targets = torch.from_numpy(table.inputs), torch.from_numpy(table.targets)
     found = [
-        m.linearise(weights, m.batch(inputs, targets, shared=True, split="training"), {}, True) for m in (theirs, ours)
+        m.linearise(weights, m.batch(inputs, targets, shared=True, split="training"), {}, True)
+        for m in (theirs, ours)
     ]
     torch.testing.assert_close(found[0].gradient, found[1].gradient)
     torch.testing.assert_close(found[0].hessian_product(weights), found[1].hessian_product(weights))
 
 
-@pytest.mark.parametrize(("task", "loss"), [("classification", "cross_entropy"), ("regression", "l1_loss")])
+@pytest.mark.parametrize(
+    ("task", "loss"), [("classification", "cross_entropy"), ("regression", "l1_loss")]
+)
 def test_a_loss_of_ones_own_is_trained_and_the_metric_stays(task, loss):
     table = make_table(task)
     outputs = 3 if task == "classification" else 1
@@ -112,14 +130,20 @@ def test_a_loss_of_ones_own_is_trained_and_the_metric_stays(task, loss):
         return 2 * getattr(functional, loss)(scores, targets)
 
     model = Custom(lambda: nn.Linear(4, outputs), own).build(table, torch.float64, CPU)
-    weights = torch.from_numpy(np.stack([model.initial_weights(np.random.default_rng(row)) for row in range(2)]))
+    weights = torch.from_numpy(
+        np.stack([model.initial_weights(np.random.default_rng(row)) for row in range(2)])
+    )
     inputs, targets = torch.from_numpy(table.inputs), torch.from_numpy(table.targets)
     batch = model.batch(inputs, targets, shared=True, split="test")
     losses, metrics = model.evaluate(weights, batch, {})
     for row, views in enumerate(zip(*model.layout.views(weights).values(), strict=True)):
         scores = functional.linear(inputs, *views)
         assert losses[row] == pytest.approx(own(scores, targets).item())
-        squared = functional.mse_loss(scores, targets) * table.target_scale**2 if task == "regression" else None
+        squared = (
+            functional.mse_loss(scores, targets) * table.target_scale**2
+            if task == "regression"
+            else None
+        )
         wrong = squared if squared is not None else (scores.argmax(-1) != targets).double().mean()
         assert metrics[row] == pytest.approx(wrong.item())
 
@@ -143,7 +167,10 @@ def frozen():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.1)), r"layer 1 \(Dropout\) draws random numbers"),
+        (
+            lambda: nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.1)),
+            r"layer 1 \(Dropout\) draws random numbers",
+        ),
         (lambda: Noisy(4, 3), r"draws random numbers .*\(test_custom.py, line \d+\)"),
         (lambda: Reading(4, 3), r"RuntimeError: .*\(test_custom.py, line \d+\)"),
         (lambda: nn.Linear(4, 2), r"maps inputs \(4, 4\) to \(4, 2\), needed \(4, 3\)"),
@@ -188,7 +215,11 @@ def test_a_row_alone_and_in_a_block(tmp_path):
     table = make_table("classification")
     curves = [
         read_table(
-            execute(make_settings(tmp_path / str(c), table=table, model=Custom(normed), chunk=c, batch_size=12)).run,
+            execute(
+                make_settings(
+                    tmp_path / str(c), table=table, model=Custom(normed), chunk=c, batch_size=12
+                )
+            ).run,
             "curves",
         )
         for c in (1, 3)
@@ -250,7 +281,11 @@ def test_a_buffer_that_forward_assigns_anew_is_carried_as_plain_pytorch_keeps_it
 @pytest.mark.parametrize("chunk", [1, 3])
 def test_carried_buffers_do_not_depend_on_the_block(chunk, tmp_path):
     settings = make_settings(
-        tmp_path, table=make_table("classification"), model=Custom(Centred), chunk=chunk, batch_size=12
+        tmp_path,
+        table=make_table("classification"),
+        model=Custom(Centred),
+        chunk=chunk,
+        batch_size=12,
     )
     assert np.isfinite(read_table(execute(settings).run, "curves").test_loss).all()
 
@@ -273,7 +308,10 @@ def by_python():
 
 @pytest.mark.parametrize("draw", [lambda: np.random.randn(12), by_python, lambda: torch.randn(12)])  # noqa: NPY002
 def test_starts_follow_from_the_seed_whatever_they_are_drawn_with(draw):
-    table, states = make_table("classification"), (np.random.get_state()[1].copy(), random.getstate())  # noqa: NPY002
+    table, states = (
+        make_table("classification"),
+        (np.random.get_state()[1].copy(), random.getstate()),  # noqa: NPY002
+    )
 
     def starts(order):
         model = Custom(lambda: Drawn(draw)).build(table, torch.float64, CPU)
@@ -289,7 +327,10 @@ def test_starts_follow_from_the_seed_whatever_they_are_drawn_with(draw):
 
 
 def test_starts_that_no_seed_decides_are_refused():
-    for draw in (lambda: np.random.default_rng().normal(size=12), lambda: [time.perf_counter() % 1] * 12):
+    for draw in (
+        lambda: np.random.default_rng().normal(size=12),
+        lambda: [time.perf_counter() % 1] * 12,
+    ):
         with pytest.raises(UserError, match="gives itself other values each time"):
             Custom(partial(Drawn, draw)).build(make_table("classification"), torch.float32, CPU)
 
@@ -311,7 +352,9 @@ def test_a_module_that_seeds_itself_is_said_to_start_equal(tmp_path):
     execute(make_settings(tmp_path / "three", table=table, model=Custom(Seeded)), Says())
     assert sum("all repetitions start from equal weights" in line for line in said) == 1
     said.clear()
-    execute(make_settings(tmp_path / "one", table=table, model=Custom(Seeded), repetitions=1), Says())
+    execute(
+        make_settings(tmp_path / "one", table=table, model=Custom(Seeded), repetitions=1), Says()
+    )
     assert not any("equal weights" in line for line in said)
 
 
@@ -372,7 +415,9 @@ def test_what_would_be_lost_between_forward_passes_is_told(make, message):
 class Listed(nn.Module):
     def __init__(self):
         super().__init__()
-        self.parts = nn.ParameterList([nn.Parameter(torch.randn(4, 3)), nn.Parameter(torch.zeros(3))])
+        self.parts = nn.ParameterList(
+            [nn.Parameter(torch.randn(4, 3)), nn.Parameter(torch.zeros(3))]
+        )
 
     def forward(self, inputs):
         return inputs @ self.parts[0] + self.parts[1]
@@ -419,16 +464,26 @@ class Tied(nn.Module):
 
 @pytest.mark.parametrize(
     ("make", "least"),
-    [(Listed, 3), (Named, 3), (Bare, 90), (Attends, 64), (Tied, 4), (Counts, 3),
-     (lambda: nn.utils.parametrizations.weight_norm(nn.Linear(4, 3)), 3)],
-)  # fmt: skip
+    [
+        (Listed, 3),
+        (Named, 3),
+        (Bare, 90),
+        (Attends, 64),
+        (Tied, 4),
+        (Counts, 3),
+        (lambda: nn.utils.parametrizations.weight_norm(nn.Linear(4, 3)), 3),
+    ],
+)
 @pytest.mark.filterwarnings("ignore:There is a performance drop")
 def test_weights_may_sit_anywhere(make, least, tmp_path):
     table = make_table("classification")
     model = Custom(make).build(table, torch.float64, CPU)
     assert model.activations >= least
     changes = {"table": table, "model": Custom(make), "hyperparameter_updates": 2, "repetitions": 2}
-    curves = [read_table(execute(make_settings(tmp_path / f"{c}", chunk=c, **changes)).run, "curves") for c in (1, 2)]
+    curves = [
+        read_table(execute(make_settings(tmp_path / f"{c}", chunk=c, **changes)).run, "curves")
+        for c in (1, 2)
+    ]
     assert np.isfinite(curves[0].test_loss).all()
     np.testing.assert_allclose(curves[0].test_loss, curves[1].test_loss, rtol=1e-9)
 
@@ -439,7 +494,9 @@ def test_weights_may_sit_anywhere(make, least, tmp_path):
 class Plain(nn.Module):
     """Linear, with something added to it."""
 
-    def __init__(self, change=lambda module: None, forward=lambda module, inputs: module.layer(inputs)):
+    def __init__(
+        self, change=lambda module: None, forward=lambda module, inputs: module.layer(inputs)
+    ):
         super().__init__()
         self.layer, self.inner = nn.Linear(4, 3), forward
         change(self)
@@ -465,8 +522,14 @@ def counting(module, inputs):
     [
         ((hooked,), r"parameter layer\.weight has a hook"),
         ((lambda module: module.to("meta"),), "is on the meta device"),
-        ((lambda module: module.layer.weight.data.fill_(torch.nan),), "does not start from finite numbers"),
-        ((lambda module: None, lambda module, inputs: module.layer(inputs).detach()), "does not depend on the model's"),
+        (
+            (lambda module: module.layer.weight.data.fill_(torch.nan),),
+            "does not start from finite numbers",
+        ),
+        (
+            (lambda module: None, lambda module, inputs: module.layer(inputs).detach()),
+            "does not depend on the model's",
+        ),
         ((lambda module: None, counting), "does not put out the same twice"),
     ],
 )
@@ -480,7 +543,9 @@ def test_a_loss_that_is_linear_in_the_parameters_has_no_curvature():
     def lean(outputs, targets):
         return (outputs * targets).mean()
 
-    model = Custom(partial(nn.Linear, 4, 1), lean).build(make_table("regression"), torch.float32, CPU)
+    model = Custom(partial(nn.Linear, 4, 1), lean).build(
+        make_table("regression"), torch.float32, CPU
+    )
     inputs = torch.ones(2, 4)
     batch = model.batch(inputs, torch.ones(2, 1), shared=True, split="training")
     linearisation = model.linearise(torch.zeros(3, model.layout.count), batch, {}, True)
@@ -488,19 +553,28 @@ def test_a_loss_that_is_linear_in_the_parameters_has_no_curvature():
     assert not linearisation.hessian_product(torch.ones(3, model.layout.count)).any()
 
 
-def test_a_module_that_asks_for_a_number_is_trained_by_all_rows_and_refused_for_minibatches(tmp_path):
+def test_a_module_that_asks_for_a_number_is_trained_by_all_rows_and_refused_for_minibatches(
+    tmp_path,
+):
     def asking(module, inputs):
         return module.layer(inputs) * (1 + inputs.abs().max().item())
 
-    table, component = make_table("classification"), Custom(partial(Plain, lambda module: None, asking))
+    table, component = (
+        make_table("classification"),
+        Custom(partial(Plain, lambda module: None, asking)),
+    )
     Trainer.of(make_settings(tmp_path, table=table, model=component), table, CPU).check_batches()
     with pytest.raises(UserError, match="cannot be computed for several repetitions at once"):
-        Trainer.of(make_settings(tmp_path, table=table, model=component, batch_size=20), table, CPU).check_batches()
+        Trainer.of(
+            make_settings(tmp_path, table=table, model=component, batch_size=20), table, CPU
+        ).check_batches()
 
 
 def test_a_model_that_is_too_large_to_make_is_one_line():
     with pytest.raises(UserError, match="model: does not fit into memory"):
-        MLP(hidden=[10**13], batch_norm=True).build(make_table("classification"), torch.float32, CPU)
+        MLP(hidden=[10**13], batch_norm=True).build(
+            make_table("classification"), torch.float32, CPU
+        )
 
 
 class Late(nn.Linear):
@@ -515,7 +589,9 @@ class Late(nn.Linear):
         return super().forward(inputs)
 
 
-def test_a_module_that_raises_in_the_middle_leaves_a_failed_run_with_one_line(own, monkeypatch, capsys):
+def test_a_module_that_raises_in_the_middle_leaves_a_failed_run_with_one_line(
+    own, monkeypatch, capsys
+):
     Late.passes = 0
     sys.modules["late_package"] = sys.modules[__name__]
     (own / "model" / "late.yaml").write_text(
@@ -523,7 +599,15 @@ def test_a_module_that_raises_in_the_middle_leaves_a_failed_run_with_one_line(ow
         "  module: {_target_: late_package.Late, in_features: 64, out_features: 10}\n"
     )
     results = own.parent / "results"
-    line = ["hpo-bench", "run", "--config-dir", str(own), *SMALL, "model=late", f"results_dir={results}"]
+    line = [
+        "hpo-bench",
+        "run",
+        "--config-dir",
+        str(own),
+        *SMALL,
+        "model=late",
+        f"results_dir={results}",
+    ]
     monkeypatch.setattr(sys, "argv", [*line, "hyperparameter_updates=10"])
     with pytest.raises(SystemExit) as caught:
         cli.main()

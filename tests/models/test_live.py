@@ -43,7 +43,9 @@ def net() -> nn.Sequential:
 
 
 class Centred(nn.Module):
-    """Subtracts a running mean, kept as a buffer, as a buffer that begins as None, or as a plain attribute."""
+    """Subtracts a running mean, kept as a buffer, as a buffer that begins as None, or as a plain
+    attribute.
+    """
 
     def __init__(self, keeps: str, scale: float = 1.0) -> None:
         super().__init__()
@@ -62,7 +64,9 @@ class Centred(nn.Module):
 
 @pytest.mark.parametrize("keeps", ["buffer", "none", "attribute"])
 @pytest.mark.parametrize("together", [False, True])
-def test_state_that_forward_assigns_anew_is_kept_as_in_plain_training(keeps: str, together: bool) -> None:
+def test_state_that_forward_assigns_anew_is_kept_as_in_plain_training(
+    keeps: str, together: bool
+) -> None:
     modules = [Centred(keeps) for _ in range(2 if together else 1)]
     plain = copy.deepcopy(modules[0])
     tuner = OnePass(modules if together else modules[0], mean_squared, every=5)
@@ -81,9 +85,16 @@ def test_state_that_forward_assigns_anew_is_kept_as_in_plain_training(keeps: str
 
 @pytest.mark.parametrize("together", [False, True])
 @pytest.mark.parametrize("per_weight", [(), ("lr",)])
-def test_a_frozen_layer_stays_and_goes_on_when_it_is_released(together: bool, per_weight: Any) -> None:
+def test_a_frozen_layer_stays_and_goes_on_when_it_is_released(
+    together: bool, per_weight: Any
+) -> None:
     modules = [net() for _ in range(2 if together else 1)]
-    tuner = OnePass(modules if together else modules[0], mean_squared, per_weight=per_weight, estimator=Unroll(4))
+    tuner = OnePass(
+        modules if together else modules[0],
+        mean_squared,
+        per_weight=per_weight,
+        estimator=Unroll(4),
+    )
     train(tuner)
     layers = [module[0] for module in modules]
     before = [layer.weight.clone() for layer in layers]
@@ -94,7 +105,9 @@ def test_a_frozen_layer_stays_and_goes_on_when_it_is_released(together: bool, pe
     assert all(torch.equal(layer.weight, old) for layer, old in zip(layers, before, strict=True))
     saved = tuner.state_dict()
     again = [copy.deepcopy(module) for module in modules]
-    other = OnePass(again if together else again[0], mean_squared, per_weight=per_weight, estimator=Unroll(4))
+    other = OnePass(
+        again if together else again[0], mean_squared, per_weight=per_weight, estimator=Unroll(4)
+    )
     other.load_state_dict(saved)
     for module in (*modules, *again):
         module[0].requires_grad_(True)
@@ -122,7 +135,9 @@ def test_freezing_is_as_training_the_others_alone() -> None:
 def test_after_loading_by_assignment_the_users_module_is_the_one_that_trains() -> None:
     module = net()
     tuner = OnePass(module, mean_squared, lr=1e-2)
-    module.load_state_dict({name: value.clone() for name, value in module.state_dict().items()}, assign=True)
+    module.load_state_dict(
+        {name: value.clone() for name, value in module.state_dict().items()}, assign=True
+    )
     before = mean_squared(module, BATCH).item()
     train(tuner)
     assert mean_squared(module, BATCH).item() < before
@@ -148,7 +163,9 @@ def widened(module: nn.Sequential) -> None:
     ],
 )
 @pytest.mark.parametrize("call", ["step", "tune"])
-def test_a_change_that_cannot_be_followed_is_one_error(change: Callable[[Any], Any], message: str, call: str) -> None:
+def test_a_change_that_cannot_be_followed_is_one_error(
+    change: Callable[[Any], Any], message: str, call: str
+) -> None:
     module = net()
     tuner = OnePass(module, mean_squared, every=2)
     tuner.step(BATCH)
@@ -216,7 +233,11 @@ MEMORY = torch.ones(3, 4)
     ("first", "second", "message"),
     [
         (partial(with_layer, nn.Tanh()), partial(with_layer, nn.ReLU()), "layer 1: Tanh and ReLU"),
-        (lambda: with_layer(nn.Dropout(0.1)), lambda: with_layer(nn.Dropout(0.2)), "layer 1: p is 0.1 and 0.2"),
+        (
+            lambda: with_layer(nn.Dropout(0.1)),
+            lambda: with_layer(nn.Dropout(0.2)),
+            "layer 1: p is 0.1 and 0.2",
+        ),
         (
             lambda: with_layer(nn.BatchNorm1d(3)),
             lambda: with_layer(nn.BatchNorm1d(3, eps=1e-3)),
@@ -230,15 +251,25 @@ MEMORY = torch.ones(3, 4)
         (net, lambda: net().append(nn.Tanh()), "layer 3 is in one of them only"),
         (lambda: Holds(Slotted(0.1)), lambda: Holds(Slotted(0.2)), "held is"),
         (lambda: Holds([nn.Linear(4, 4)]), lambda: Holds([nn.Linear(4, 4)]), "held is"),
-        (lambda: Holds(itertools.count(1)), lambda: Holds(itertools.count(2)), r"held is count\(1\) and count\(2\)"),
+        (
+            lambda: Holds(itertools.count(1)),
+            lambda: Holds(itertools.count(2)),
+            r"held is count\(1\) and count\(2\)",
+        ),
         (lambda: Holds(random.Random(1)), lambda: Holds(random.Random(2)), "held is"),
-        (lambda: Holds(np.random.default_rng(1)), lambda: Holds(np.random.default_rng(2)), "held is"),
+        (
+            lambda: Holds(np.random.default_rng(1)),
+            lambda: Holds(np.random.default_rng(2)),
+            "held is",
+        ),
         (lambda: Holds(np.zeros((2, 3))), lambda: Holds(np.zeros((3, 2))), "held is"),
         (net, hooked, "layer 0: _backward_hooks is"),
         (lambda: in_one_memory(MEMORY), lambda: in_one_memory(MEMORY), "share 0.weight"),
     ],
 )
-def test_modules_that_are_not_one_program_are_not_run_as_the_first(first: Any, second: Any, message: str) -> None:
+def test_modules_that_are_not_one_program_are_not_run_as_the_first(
+    first: Any, second: Any, message: str
+) -> None:
     with pytest.raises(UserError, match=message):
         OnePass([first(), second()], mean_squared)
 
@@ -287,7 +318,11 @@ class Attends(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         tokens = self.enter(inputs[..., None])
-        mixed = self.layer(tokens) if self.layer else functional.scaled_dot_product_attention(tokens, tokens, tokens)
+        mixed = (
+            self.layer(tokens)
+            if self.layer
+            else functional.scaled_dot_product_attention(tokens, tokens, tokens)
+        )
         return self.leave(mixed.mean(1))
 
 
@@ -315,7 +350,9 @@ def test_attention_trains_alone_and_together(whole: bool, evaluating: bool) -> N
     ],
 )
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore:There is a performance drop")
-def test_modules_together_are_modules_alone_whatever_they_are_made_of(make: Callable[[], nn.Module]) -> None:
+def test_modules_together_are_modules_alone_whatever_they_are_made_of(
+    make: Callable[[], nn.Module],
+) -> None:
     torch.manual_seed(0)  # of some starts rounding makes more than the tolerance
     together = [make() for _ in range(2)]
     alone = [make() for _ in range(2)]
@@ -324,7 +361,9 @@ def test_modules_together_are_modules_alone_whatever_they_are_made_of(make: Call
     train(OnePass(together, mean_squared))
     for module, other in zip(together, alone, strict=True):
         train(OnePass(other, mean_squared))
-        for value, wanted in zip(module.state_dict().values(), other.state_dict().values(), strict=True):
+        for value, wanted in zip(
+            module.state_dict().values(), other.state_dict().values(), strict=True
+        ):
             torch.testing.assert_close(value, wanted, rtol=1e-3, atol=1e-5)
 
 
@@ -401,7 +440,9 @@ def test_parameters_that_forward_changes_are_kept_by_step_and_left_by_tune(toget
 
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("register", ["register_hook", "register_post_accumulate_grad_hook"])
-def test_hooks_of_parameters_which_would_not_be_called_are_refused(late: bool, register: str) -> None:
+def test_hooks_of_parameters_which_would_not_be_called_are_refused(
+    late: bool, register: str
+) -> None:
     module = net()
     tuner = OnePass(module, mean_squared)
     getattr(module[0].weight, register)(lambda value: None)
@@ -445,7 +486,10 @@ def test_a_batch_of_one_row_for_batch_normalisation_is_one_line(together: bool, 
 
 def test_losses_that_do_not_depend_on_the_parameters_are_told_and_linear_ones_train() -> None:
     constant, outer = torch.tensor(1.0, requires_grad=True), net()
-    for loss in (lambda model, batch: constant * 1, lambda model, batch: mean_squared(outer, batch)):
+    for loss in (
+        lambda model, batch: constant * 1,
+        lambda model, batch: mean_squared(outer, batch),
+    ):
         with pytest.raises(UserError, match="does not depend on the model's parameters"):
             OnePass([net(), net()], loss).step(BATCH)
     train(OnePass(nn.Linear(4, 1), lambda model, batch: (model(batch[0]) * batch[1]).mean()))

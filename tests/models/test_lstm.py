@@ -1,4 +1,6 @@
-"""The written-out LSTM against torch.nn.LSTM, its carried state, and everything that trains on it."""
+"""The written-out LSTM against torch.nn.LSTM, its carried state, and everything that trains on
+it.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +14,12 @@ from torch import nn
 from torch.nn import functional
 
 from hpo_bench.core.hyperparameters import Hyperparameters
+from hpo_bench.core.table import Table
 from hpo_bench.core.update import State, advance
-from hpo_bench.datasets.base import Table
 from hpo_bench.errors import UserError
-from hpo_bench.experiment import Trainer
 from hpo_bench.hypergradients.unroll import Unroll
 from hpo_bench.models.lstm import LSTM
+from hpo_bench.running.trainer import Trainer
 from tests.problems import ALL, METHODS, make_raw, make_settings, make_table
 
 CPU = torch.device("cpu")
@@ -25,16 +27,25 @@ WORDS, COLUMNS, SHAPE = 13, 3, LSTM(5, 4, 2, 6)
 
 
 def make_words(steps: int = 40, seed: int = 0) -> Table:
-    """Columns that count upwards modulo the vocabulary, with some noise: 60 % training, 20 % validation, 20 % test."""
+    """Columns that count upwards modulo the vocabulary, with some noise: 60 % training, 20 %
+    validation, 20 % test.
+    """
     random = np.random.default_rng(seed)
     strides = random.choice([1, 1, 1, 2], (steps + 1, COLUMNS))
     stream = np.cumsum(strides, 0) % WORDS
     training, validation = steps * 6 // 10, steps * 2 // 10
     return Table(
-        name="random_words", task="language", inputs=stream[:-1], targets=stream[1:], training=training,
-        validation=validation, test=steps - training - validation, outputs=WORDS, target_scale=1.0,
+        name="random_words",
+        task="language",
+        inputs=stream[:-1],
+        targets=stream[1:],
+        training=training,
+        validation=validation,
+        test=steps - training - validation,
+        outputs=WORDS,
+        target_scale=1.0,
         fingerprint=f"words-{steps}-{seed}",
-    )  # fmt: skip
+    )
 
 
 def make_model(shape: LSTM = SHAPE, dtype: torch.dtype = torch.float64):
@@ -42,15 +53,23 @@ def make_model(shape: LSTM = SHAPE, dtype: torch.dtype = torch.float64):
 
 
 def initial(model, rows=3, dtype=torch.float64):
-    return torch.from_numpy(np.stack([model.initial_weights(np.random.default_rng(r)) for r in range(rows)])).to(dtype)
+    return torch.from_numpy(
+        np.stack([model.initial_weights(np.random.default_rng(r)) for r in range(rows)])
+    ).to(dtype)
 
 
 def make_batch(model, begin=0, end=7, split="training", first=False, rows=None):
-    """Steps of the words, each column's order turned by its repetition where ``rows`` are wanted."""
+    """Steps of the words, each column's order turned by its repetition where ``rows`` are
+    wanted.
+    """
     table = make_words()
-    inputs, targets = (torch.from_numpy(array[begin:end]) for array in (table.inputs, table.targets))
+    inputs, targets = (
+        torch.from_numpy(array[begin:end]) for array in (table.inputs, table.targets)
+    )
     if rows is not None:
-        inputs, targets = (torch.stack([t.roll(r, 1) for r in range(rows)]) for t in (inputs, targets))
+        inputs, targets = (
+            torch.stack([t.roll(r, 1) for r in range(rows)]) for t in (inputs, targets)
+        )
     return model.batch(inputs, targets, shared=rows is None, split=split, first=first)
 
 
@@ -73,13 +92,17 @@ class Reference(nn.Module):
 
     def forward(self, words, targets, state):
         outputs, state = self.lstm(self.embedding(words), state)
-        return functional.cross_entropy(self.decoder(outputs).flatten(0, 1), targets.flatten()), state
+        return functional.cross_entropy(
+            self.decoder(outputs).flatten(0, 1), targets.flatten()
+        ), state
 
 
 def reference_call(model, weights, words, targets, state):
     with torch.backends.mkldnn.flags(enabled=False):  # whose LSTM has no second derivative
         module = Reference(model.shape).to(weights.dtype)
-        return torch.func.functional_call(module, model.layout.views(weights), (words, targets, state))
+        return torch.func.functional_call(
+            module, model.layout.views(weights), (words, targets, state)
+        )
 
 
 @pytest.mark.parametrize("shape", [SHAPE, LSTM(3, 6, 1), LSTM(4, 4, 3)])
@@ -88,7 +111,9 @@ def test_value_gradient_and_hessian_are_torchs(shape, shared):
     model = make_model(shape)
     weights, carried = initial(model), random_state(model)
     batch = make_batch(model, rows=None if shared else 3)
-    vector = torch.randn(weights.shape, dtype=weights.dtype, generator=torch.Generator().manual_seed(2))
+    vector = torch.randn(
+        weights.shape, dtype=weights.dtype, generator=torch.Generator().manual_seed(2)
+    )
     ours = model.linearise(weights, batch, carried, True)
     products = [ours.hessian_product(v) for v in (vector, 2 * vector)]  # it can be used again
     for row in range(3):
@@ -103,19 +128,29 @@ def test_value_gradient_and_hessian_are_torchs(shape, shared):
         torch.testing.assert_close(products[0][row], product, rtol=1e-11, atol=1e-14)
         torch.testing.assert_close(products[1][row], 2 * product, rtol=1e-11, atol=1e-14)
         for name, value in zip(("hidden", "cells"), after, strict=True):
-            torch.testing.assert_close(ours.carried[f"training.{name}"][row], value.detach(), rtol=1e-12, atol=1e-14)
+            torch.testing.assert_close(
+                ours.carried[f"training.{name}"][row], value.detach(), rtol=1e-12, atol=1e-14
+            )
 
 
 def test_names_shapes_and_counts_are_those_of_torchs_layers():
     model = LSTM().build(replace(make_words(), outputs=10000), torch.float32, CPU)
     with torch.device("meta"):
-        layers = {"embedding": nn.Embedding(10000, 650), "lstm": nn.LSTM(650, 650, 2), "decoder": nn.Linear(650, 10000)}
+        layers = {
+            "embedding": nn.Embedding(10000, 650),
+            "lstm": nn.LSTM(650, 650, 2),
+            "decoder": nn.Linear(650, 10000),
+        }
     expected = {
         f"{prefix}.{name}": tuple(value.shape)
-        for prefix, layer in layers.items() for name, value in layer.named_parameters()
-    }  # fmt: skip
+        for prefix, layer in layers.items()
+        for name, value in layer.named_parameters()
+    }
     assert dict(zip(model.layout.names, model.layout.shapes, strict=True)) == expected
-    assert model.layout.count == 6_500_000 + 2 * (2 * 4 * 650 * 650 + 2 * 4 * 650) + 650 * 10_000 + 10_000
+    assert (
+        model.layout.count
+        == 6_500_000 + 2 * (2 * 4 * 650 * 650 + 2 * 4 * 650) + 650 * 10_000 + 10_000
+    )
 
 
 def test_initial_weights_are_distributed_as_torchs():
@@ -131,22 +166,33 @@ def test_initial_weights_are_distributed_as_torchs():
 
 
 def test_training_is_that_of_a_plain_loop_with_a_detached_state():
-    """Five SGD steps on torch's own layers, the state carried from batch to batch and reset at the pass's start."""
+    """Five SGD steps on torch's own layers, the state carried from batch to batch and reset at the
+    pass's start.
+    """
     model, batches = make_model(), [(0, 6), (6, 12), (12, 15), (0, 6), (6, 12)]
     weights, raw = initial(model), make_raw()
-    hyper, state = Hyperparameters.of(raw), State(weights, torch.zeros_like(weights), random_state(model))
+    hyper, state = (
+        Hyperparameters.of(raw),
+        State(weights, torch.zeros_like(weights), random_state(model)),
+    )
     for begin, end in batches:
         batch = make_batch(model, begin, end, first=begin == 0)
         linearisation = model.linearise(state.weights, batch, state.carried, False)
-        state, _ = advance(State(state.weights, state.buffer, linearisation.carried), linearisation, hyper, 0.25)
+        state, _ = advance(
+            State(state.weights, state.buffer, linearisation.carried), linearisation, hyper, 0.25
+        )
     for row in range(3):
         module = Reference(SHAPE).double()
-        for value, own in zip(module.parameters(), model.layout.views(weights[row]).values(), strict=True):
+        for value, own in zip(
+            module.parameters(), model.layout.views(weights[row]).values(), strict=True
+        ):
             value.data.copy_(own)
         optimiser = torch.optim.SGD(
-            module.parameters(), lr=hyper.lr[row].item(), momentum=hyper.momentum[row].item(),
+            module.parameters(),
+            lr=hyper.lr[row].item(),
+            momentum=hyper.momentum[row].item(),
             weight_decay=hyper.weight_decay[row].item(),
-        )  # fmt: skip
+        )
         carried = None
         for begin, end in batches:
             batch = make_batch(model, begin, end)
@@ -170,10 +216,16 @@ def test_a_row_alone_is_a_row_of_a_batch_and_a_diverged_one_stays_alone(shared, 
     spoilt = torch.stack([weights[0], torch.full_like(weights[1], torch.nan), weights[2]])
     dirty = model.linearise(spoilt, batch, carried, True)
     assert torch.isnan(dirty.loss).tolist() == [False, True, False]
-    tolerance = {"rtol": 1e-12, "atol": 1e-14} if dtype == torch.float64 else {"rtol": 1e-5, "atol": 1e-6}
+    tolerance = (
+        {"rtol": 1e-12, "atol": 1e-14} if dtype == torch.float64 else {"rtol": 1e-5, "atol": 1e-6}
+    )
     for row in (0, 2):
         pick = slice(row, row + 1)
-        own = batch if shared else replace(batch, inputs=batch.inputs[pick], targets=batch.targets[pick])
+        own = (
+            batch
+            if shared
+            else replace(batch, inputs=batch.inputs[pick], targets=batch.targets[pick])
+        )
         alone = model.linearise(weights[pick], own, {k: v[pick] for k, v in carried.items()}, True)
         torch.testing.assert_close(alone.gradient, whole.gradient[pick], **tolerance)
         product = whole.hessian_product(weights)[pick]
@@ -195,7 +247,9 @@ def test_each_part_carries_a_state_of_its_own_that_a_pass_begins_at_zero():
             assert torch.equal(after[f"{split}.{name}"], again.carried[f"{split}.{name}"])
         twice, _ = model.loss(weights, batch, after)
         assert not torch.equal(twice, loss)
-        reset = [model.loss(weights, replace(batch, first=True), state)[0] for state in (carried, after)]
+        reset = [
+            model.loss(weights, replace(batch, first=True), state)[0] for state in (carried, after)
+        ]
         fresh, _ = model.loss(weights, batch, model.initial_carried(3))
         assert torch.equal(reset[0], fresh)
         assert torch.equal(reset[1], fresh)
@@ -217,7 +271,9 @@ def test_evaluation_begins_at_zero_and_is_the_unweighted_mean_of_batches():
 
 @pytest.mark.parametrize("clip", [None, 0.1])
 def test_unrolling_is_finite_differences(clip):
-    """Exact hypergradients through three batches; what a batch begins with is a constant, as it is for its gradient."""
+    """Exact hypergradients through three batches; what a batch begins with is a constant, as it is
+    for its gradient.
+    """
     model, epsilon = make_model(LSTM(3, 3, 2)), 1e-5
     weights, raw = initial(model), make_raw()
     training = [make_batch(model, begin, begin + 4) for begin in (0, 4, 8)]
@@ -226,8 +282,12 @@ def test_unrolling_is_finite_differences(clip):
     def run(raw):
         state, steps = State(weights, torch.zeros_like(weights), carried), []
         for batch in training:  # each from the same state: its dependence on the weights is cut
-            state, step = advance(state, model.linearise(state.weights, batch, carried, True), Hyperparameters.of(raw),
-                                  clip)  # fmt: skip
+            state, step = advance(
+                state,
+                model.linearise(state.weights, batch, carried, True),
+                Hyperparameters.of(raw),
+                clip,
+            )
             steps.append(step)
         return steps, model.linearise(state.weights, validation, carried, False)
 
@@ -235,14 +295,21 @@ def test_unrolling_is_finite_differences(clip):
     exact = Unroll(3)(steps, end.gradient, ALL)
     for name in ALL:
         up, down = (run({**raw, name: raw[name] + sign * epsilon})[1].loss for sign in (1, -1))
-        torch.testing.assert_close(exact[name][:, 0], (up - down) / (2 * epsilon), rtol=1e-5, atol=1e-9)
+        torch.testing.assert_close(
+            exact[name][:, 0], (up - down) / (2 * epsilon), rtol=1e-5, atol=1e-9
+        )
 
 
 def words_settings(folder, method, **changes):
     values = {
-        "model": SHAPE, "batch_size": 6, "data_order": "sequential", "gradient_clip_norm": 0.25, "update_interval": 4,
-        "look_back": 3, "hyperparameter_updates": 3,
-    }  # fmt: skip
+        "model": SHAPE,
+        "batch_size": 6,
+        "data_order": "sequential",
+        "gradient_clip_norm": 0.25,
+        "update_interval": 4,
+        "look_back": 3,
+        "hyperparameter_updates": 3,
+    }
     return make_settings(folder, method, make_words(), **(values | changes))
 
 
@@ -261,8 +328,12 @@ def test_every_method_trains_it(method, tmp_path):
         assert alone[name][0] == pytest.approx(final[name][1], rel=1e-11), name
 
 
-def test_a_validation_batch_moves_its_state_at_every_update_and_once_more_at_a_hyper_update(tmp_path):
-    """As in the paper's code; recorded validation losses tell, because a batch's loss depends on where it begins."""
+def test_a_validation_batch_moves_its_state_at_every_update_and_once_more_at_a_hyper_update(
+    tmp_path,
+):
+    """As in the paper's code; recorded validation losses tell, because a batch's loss depends on
+    where it begins.
+    """
     settings = words_settings(tmp_path, "lorraine")
     trainer = Trainer.of(settings, settings.source.table, CPU)
     model, calls = trainer.model, []
@@ -274,7 +345,9 @@ def test_a_validation_batch_moves_its_state_at_every_update_and_once_more_at_a_h
 
 @pytest.mark.parametrize("method", ["lorraine", "baydin"])
 def test_where_nothing_is_recorded_the_state_moves_all_the_same(tmp_path, method):
-    """The training does not depend on how often it is recorded, though the decoder is then left out."""
+    """The training does not depend on how often it is recorded, though the decoder is then left
+    out.
+    """
     often, seldom = (
         Trainer.of(settings, settings.source.table, CPU).block((0, 1)).tables["curves"].to_pandas()
         for settings in (words_settings(tmp_path, method, record_every=every) for every in (1, 5))

@@ -1,4 +1,6 @@
-"""Models: closed form against autograd, rows against single runs, initialisation against PyTorch's."""
+"""Models: closed form against autograd, rows against single runs, initialisation against
+PyTorch's.
+"""
 
 from dataclasses import replace
 
@@ -15,7 +17,10 @@ CPU = torch.device("cpu")
 
 def pair(task, dtype=torch.float64):
     table = make_table(task, rows=50)
-    closed, plain = MLP((7,)).build(table, dtype, CPU), MLP((7,), closed_form=False).build(table, dtype, CPU)
+    closed, plain = (
+        MLP((7,)).build(table, dtype, CPU),
+        MLP((7,), closed_form=False).build(table, dtype, CPU),
+    )
     assert type(closed) is not type(plain)
     return table, closed, plain
 
@@ -26,14 +31,19 @@ def batches(model, table, shared, dtype=torch.float64, rows=3):
         targets = targets.to(dtype)
     if not shared:
         order = torch.stack(
-            [torch.from_numpy(np.random.default_rng(r).permutation(len(inputs))[:20]) for r in range(rows)]
+            [
+                torch.from_numpy(np.random.default_rng(r).permutation(len(inputs))[:20])
+                for r in range(rows)
+            ]
         )
         inputs, targets = inputs[order], targets[order]
     return model.batch(inputs, targets, shared=shared, split="training")
 
 
 def initial(model, rows=3, dtype=torch.float64):
-    return torch.from_numpy(np.stack([model.initial_weights(np.random.default_rng(r)) for r in range(rows)])).to(dtype)
+    return torch.from_numpy(
+        np.stack([model.initial_weights(np.random.default_rng(r)) for r in range(rows)])
+    ).to(dtype)
 
 
 @pytest.mark.parametrize("task", ["regression", "classification"])
@@ -41,11 +51,15 @@ def initial(model, rows=3, dtype=torch.float64):
 def test_closed_form_is_autograd(task, shared):
     table, closed, plain = pair(task)
     weights, vector = initial(closed), torch.randn(3, closed.layout.count, dtype=torch.float64)
-    ours, theirs = (m.linearise(weights, batches(m, table, shared), {}, True) for m in (closed, plain))
+    ours, theirs = (
+        m.linearise(weights, batches(m, table, shared), {}, True) for m in (closed, plain)
+    )
     torch.testing.assert_close(ours.loss, theirs.loss, rtol=1e-13, atol=0)
     torch.testing.assert_close(ours.gradient, theirs.gradient, rtol=1e-12, atol=1e-15)
     for _ in range(2):  # a linearisation can be used again
-        torch.testing.assert_close(ours.hessian_product(vector), theirs.hessian_product(vector), rtol=1e-11, atol=1e-14)
+        torch.testing.assert_close(
+            ours.hessian_product(vector), theirs.hessian_product(vector), rtol=1e-11, atol=1e-14
+        )
     pairs = torch.stack([vector, weights])
     torch.testing.assert_close(ours.products(pairs), theirs.products(pairs), rtol=1e-11, atol=1e-14)
     evaluated = [m.evaluate(weights, batches(m, table, shared), {}) for m in (closed, plain)]
@@ -60,7 +74,9 @@ def test_the_hessian_product_is_the_derivative_of_the_gradient(task, hidden):
     model = MLP(hidden).build(table, torch.float64, CPU)
     weights, batch, epsilon = initial(model), batches(model, table, True), 1e-6
     vector = torch.randn(3, model.layout.count, dtype=torch.float64)
-    up, down = (model.linearise(weights + s * epsilon * vector, batch, {}, False).gradient for s in (1, -1))
+    up, down = (
+        model.linearise(weights + s * epsilon * vector, batch, {}, False).gradient for s in (1, -1)
+    )
     product = model.linearise(weights, batch, {}, True).hessian_product(vector)
     torch.testing.assert_close(product, (up - down) / (2 * epsilon), rtol=1e-4, atol=1e-6)
 
@@ -79,7 +95,9 @@ def test_a_row_alone_is_a_row_of_a_batch(task, shared, dtype):
         own = (
             batch
             if shared
-            else type(batch)(batch.inputs[pick], batch.targets[pick], batch.count, False, "training", True)
+            else type(batch)(
+                batch.inputs[pick], batch.targets[pick], batch.count, False, "training", True
+            )
         )
         alone = model.linearise(weights[pick], own, {}, True)
         assert torch.equal(alone.loss, whole.loss[pick])
@@ -97,7 +115,9 @@ def test_a_diverged_row_leaves_the_others_as_they_are(task):
     spoilt[1] = torch.nan
     dirty = model.linearise(spoilt, batch, {}, True)
     assert torch.equal(dirty.gradient[[0, 2]], clean.gradient[[0, 2]])
-    assert torch.equal(dirty.hessian_product(weights)[[0, 2]], clean.hessian_product(weights)[[0, 2]])
+    assert torch.equal(
+        dirty.hessian_product(weights)[[0, 2]], clean.hessian_product(weights)[[0, 2]]
+    )
     assert torch.isnan(model.evaluate(spoilt, batch, {})[1]).tolist() == [False, True, False]
 
 
@@ -107,7 +127,9 @@ def test_initial_weights_are_distributed_as_pytorchs():
     theirs = []
     for seed in range(200):
         torch.manual_seed(seed)
-        theirs.append(torch.cat([p.detach().ravel() for p in Perceptron([8, 50, 1]).parameters()]).numpy())
+        theirs.append(
+            torch.cat([p.detach().ravel() for p in Perceptron([8, 50, 1]).parameters()]).numpy()
+        )
     for name, array in model.layout.arrays(ours).items():
         reference = model.layout.arrays(np.stack(theirs).astype(float))[name]
         assert np.abs(array).max() == pytest.approx(np.abs(reference).max(), rel=0.02)
@@ -116,13 +138,19 @@ def test_initial_weights_are_distributed_as_pytorchs():
 
 @pytest.mark.parametrize(("task", "outputs"), [("regression", 1), ("classification", 3)])
 def test_parameter_names_and_initial_weights_are_those_of_the_module(task, outputs):
-    closed, plain = (MLP((50,), closed_form=c).build(make_table(task), torch.float64, CPU) for c in (True, False))
+    closed, plain = (
+        MLP((50,), closed_form=c).build(make_table(task), torch.float64, CPU) for c in (True, False)
+    )
     assert closed.layout == plain.layout
-    assert closed.layout.names == tuple(name for name, _ in Perceptron([4, 50, outputs]).named_parameters())
+    assert closed.layout.names == tuple(
+        name for name, _ in Perceptron([4, 50, outputs]).named_parameters()
+    )
     assert np.array_equal(*(m.initial_weights(np.random.default_rng(0)) for m in (closed, plain)))
 
 
-@pytest.mark.parametrize(("changes", "message"), [({"hidden": (0,)}, "at least 1"), ({"hidden": ("a",)}, "hidden")])
+@pytest.mark.parametrize(
+    ("changes", "message"), [({"hidden": (0,)}, "at least 1"), ({"hidden": ("a",)}, "hidden")]
+)
 def test_widths_that_are_none(changes, message):
     with pytest.raises(UserError, match=message):
         MLP(**changes).build(make_table(), torch.float64, CPU)
@@ -142,13 +170,24 @@ def test_a_repetition_without_vmap_is_the_same_to_rounding(batch_norm, shared):
     table = make_table("classification", rows=50)
     model = MLP((7,), batch_norm=batch_norm, closed_form=False).build(table, torch.float64, CPU)
     weights, carried = initial(model, rows=1), model.initial_carried(1)
-    vector, batch = torch.randn(1, model.layout.count, dtype=torch.float64), batches(model, table, shared, rows=1)
+    vector, batch = (
+        torch.randn(1, model.layout.count, dtype=torch.float64),
+        batches(model, table, shared, rows=1),
+    )
 
     def everything():
         linear = model.linearise(weights, batch, carried, True)
         loss, after = model.loss(weights, batch, carried)
         product = linear.hessian_product(vector)
-        return linear.loss, linear.gradient, linear.carried, product, loss, after, model.evaluate(weights, batch, after)
+        return (
+            linear.loss,
+            linear.gradient,
+            linear.carried,
+            product,
+            loss,
+            after,
+            model.evaluate(weights, batch, after),
+        )
 
     mapped = everything()
     model.alone_unmapped = True

@@ -1,20 +1,24 @@
-"""The compiled kernel for classification: torch's numbers for any size, and the same bits however they are made."""
+"""The compiled kernel for classification: torch's numbers for any size, and the same bits however
+they are made.
+"""
 
 import numpy as np
 import pytest
 import torch
 
-from hpo_bench import native
+from hpo_bench.core import native
 from hpo_bench.core.hyperparameters import Hyperparameters
+from hpo_bench.core.model import Following
 from hpo_bench.core.update import State, advance
 from hpo_bench.hypergradients.grouped import NeumannRows
 from hpo_bench.hypergradients.neumann import Neumann
 from hpo_bench.models import relu_classification_native
-from hpo_bench.models.base import Following
 from hpo_bench.models.relu_classification import ReLUClassification
 from hpo_bench.models.relu_classification_native import NativeReLUClassification
 
-LIBRARIES = {name: native.load(name).library for name in native.variants() if native.wanted() != "0"}
+LIBRARIES = {
+    name: native.load(name).library for name in native.variants() if native.wanted() != "0"
+}
 LIBRARIES = {name: library for name, library in LIBRARIES.items() if library is not None}
 LIBRARY = next(iter(LIBRARIES.values()), None)
 TOLERANCE = {torch.float64: 1e-13, torch.float32: 3e-5}
@@ -30,16 +34,22 @@ SIZES = [
 NAMES = ("lr", "weight_decay", "momentum")
 TERMS = [4, 1, 2]  # of the three repetitions
 needs_kernels = pytest.mark.skipif(LIBRARY is None, reason="no compiled kernels")
-fused_torch = pytest.mark.skipif(native.variants()[0] == "plain", reason="torch multiplies and adds with two roundings")
+fused_torch = pytest.mark.skipif(
+    native.variants()[0] == "plain", reason="torch multiplies and adds with two roundings"
+)
 both_dtypes = pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 
 
 def draw(*shape, dtype=torch.float64, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).to(dtype)
+    return torch.randn(
+        *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)
+    ).to(dtype)
 
 
 class Case:
-    """Both models of one size, weights of 3 repetitions, and a dataset with the places of some batches."""
+    """Both models of one size, weights of 3 repetitions, and a dataset with the places of some
+    batches.
+    """
 
     rows, terms = 3, TERMS
 
@@ -52,7 +62,9 @@ class Case:
         self.targets = torch.from_numpy(random.integers(0, classes, count + 30))
         chosen = random.permuted(np.tile(np.arange(count + 30), (batches, self.rows, 1)), axis=-1)
         self.places = torch.from_numpy(chosen)[..., :count]
-        self.weights, self.buffer = (draw(self.rows, self.plain.layout.count, dtype=dtype, seed=s) / 4 for s in (1, 2))
+        self.weights, self.buffer = (
+            draw(self.rows, self.plain.layout.count, dtype=dtype, seed=s) / 4 for s in (1, 2)
+        )
         self.vectors = draw(2, *self.weights.shape, dtype=dtype, seed=3)
         raw = {name: draw(self.rows, 1, dtype=dtype, seed=4) - 3 for name in NAMES}
         self.hyper = Hyperparameters.of(raw)
@@ -60,10 +72,14 @@ class Case:
     def gathered(self, number=0, model=None):
         places = self.places[number]
         model = model or self.kernel
-        return model.batch(self.inputs[places], self.targets[places], shared=False, split="training")
+        return model.batch(
+            self.inputs[places], self.targets[places], shared=False, split="training"
+        )
 
     def placed(self, number=0):
-        return self.kernel.batch_at(self.inputs, self.targets, self.places[number], split="training", first=False)
+        return self.kernel.batch_at(
+            self.inputs, self.targets, self.places[number], split="training", first=False
+        )
 
     def made(self, batches, recorded, differentiable, hyper=None):
         """Updates in one call; every recorded row has its validation batch, the first."""
@@ -71,7 +87,9 @@ class Case:
         test = self.kernel.batch(self.inputs, self.targets, shared=True, split="test")
         state = State(self.weights, self.buffer)
         following = Following(self.placed(), self.terms, NAMES) if differentiable else None
-        return self.kernel.updates(state, batches, hyper or self.hyper, recorded, validation, test, following)
+        return self.kernel.updates(
+            state, batches, hyper or self.hyper, recorded, validation, test, following
+        )
 
     def everything(self):
         """Results of every kernel, by name."""
@@ -80,17 +98,27 @@ class Case:
         made = self.made([self.placed(number) for number in range(count)], [True] * count, True)
         shared = self.kernel.batch(self.inputs, self.targets, shared=True, split="test")
         own = [self.weights, self.buffer]
-        one = found.products_of_series(self.vectors[0], self.hyper.lr, self.hyper.weight_decay, self.terms, own)
+        one = found.products_of_series(
+            self.vectors[0], self.hyper.lr, self.hyper.weight_decay, self.terms, own
+        )
         assert (one is None) == (made.products is None)
-        last = made.products or {"last": made.step.linearisation.hessian_product(self.vectors[0]).sum(-1)}
+        last = made.products or {
+            "last": made.step.linearisation.hessian_product(self.vectors[0]).sum(-1)
+        }
         _, error = self.kernel.evaluate(self.weights, shared, {})
         return {
-            "loss": found.loss, "gradient": found.gradient, "products": found.products(self.vectors),
-            "alone": self.kernel.loss(self.weights, shared, {})[0], "error": error,
-            "weights": made.state.weights, "buffer": made.state.buffer, "finite": made.finite,
+            "loss": found.loss,
+            "gradient": found.gradient,
+            "products": found.products(self.vectors),
+            "alone": self.kernel.loss(self.weights, shared, {})[0],
+            "error": error,
+            "weights": made.state.weights,
+            "buffer": made.state.buffer,
+            "finite": made.finite,
             **made.columns,
-            "dots": torch.zeros(()) if one is None else one, **last,
-        }  # fmt: skip
+            "dots": torch.zeros(()) if one is None else one,
+            **last,
+        }
 
 
 def close(a, b):
@@ -117,7 +145,9 @@ def test_the_kernel_gives_the_numbers_of_torch(size, dtype):
         close(expected.loss, case.kernel.loss(case.weights, batch, {})[0])
     shared = case.kernel.batch(case.inputs, case.targets, shared=True, split="test")
     for theirs, ours in zip(
-        case.plain.evaluate(case.weights, shared, {}), case.kernel.evaluate(case.weights, shared, {}), strict=True
+        case.plain.evaluate(case.weights, shared, {}),
+        case.kernel.evaluate(case.weights, shared, {}),
+        strict=True,
     ):
         close(theirs, ours)
 
@@ -125,7 +155,10 @@ def test_the_kernel_gives_the_numbers_of_torch(size, dtype):
 @needs_kernels
 def test_rows_read_in_place_are_rows_gathered_bit_by_bit():
     case = Case((41, 12, 5, 30), torch.float32)
-    ours, theirs = (case.kernel.linearise(case.weights, batch, {}, True) for batch in (case.placed(), case.gathered()))
+    ours, theirs = (
+        case.kernel.linearise(case.weights, batch, {}, True)
+        for batch in (case.placed(), case.gathered())
+    )
     equal(ours.gradient, theirs.gradient)
     equal(ours.products(case.vectors), theirs.products(case.vectors))
 
@@ -144,18 +177,28 @@ def test_inputs_that_lie_column_by_column_are_read_right():
 def test_exponentials_and_logarithms_are_exact_to_a_few_last_digits(dtype):
     model = NativeReLUClassification(1, 1, 2, dtype, LIBRARY)
     lowest = {torch.float32: -87.0, torch.float64: -700.0}[dtype]
-    score = torch.cat([torch.linspace(lowest, 0, 5000, dtype=torch.float64).to(dtype), torch.zeros(1, dtype=dtype)])
+    score = torch.cat(
+        [
+            torch.linspace(lowest, 0, 5000, dtype=torch.float64).to(dtype),
+            torch.zeros(1, dtype=dtype),
+        ]
+    )
     weights = torch.zeros(len(score), model.layout.count, dtype=dtype)
     weights[:, -1] = score  # scores (0, score) for class 0, whatever the inputs
     batch = model.batch(
-        torch.zeros(1, 1, dtype=dtype), torch.zeros(1, dtype=torch.int64), shared=True, split="training"
+        torch.zeros(1, 1, dtype=dtype),
+        torch.zeros(1, dtype=torch.int64),
+        shared=True,
+        split="training",
     )
     found = model.linearise(weights, batch, {}, False)
     exact = score.double()
     last_digit = torch.finfo(dtype).eps
     chance = torch.sigmoid(exact)
     torch.testing.assert_close(found.gradient[:, -1].double(), chance, rtol=3 * last_digit, atol=0)
-    torch.testing.assert_close(found.loss.double(), torch.log1p(torch.exp(exact)), rtol=2 * last_digit, atol=last_digit)
+    torch.testing.assert_close(
+        found.loss.double(), torch.log1p(torch.exp(exact)), rtol=2 * last_digit, atol=last_digit
+    )
 
 
 @needs_kernels
@@ -164,7 +207,9 @@ def test_exponentials_and_logarithms_are_exact_to_a_few_last_digits(dtype):
 @pytest.mark.parametrize("differentiable", [True, False])
 @pytest.mark.parametrize("per_weight", [True, False])
 @pytest.mark.parametrize("updates", [1, 4])
-def test_updates_in_one_call_are_updates_one_by_one_bit_by_bit(dtype, updates, per_weight, differentiable):
+def test_updates_in_one_call_are_updates_one_by_one_bit_by_bit(
+    dtype, updates, per_weight, differentiable
+):
     case = Case((41, 12, 5, 150), dtype, batches=updates)
     case.weights[1, 3] = torch.inf
     hyper = case.hyper
@@ -187,7 +232,9 @@ def test_updates_in_one_call_are_updates_one_by_one_bit_by_bit(dtype, updates, p
     equal(made.state.weights, state.weights)
     equal(made.state.buffer, state.buffer)
     equal(made.finite, torch.stack(finite))
-    assert set(made.columns) == ({"train_loss", "test_loss", "test_metric", "validation_loss"} if losses else set())
+    assert set(made.columns) == (
+        {"train_loss", "test_loss", "test_metric", "validation_loss"} if losses else set()
+    )
     if losses:
         equal(made.columns["train_loss"], torch.stack(losses))
         equal(made.columns["test_metric"], torch.stack(tests))
@@ -204,8 +251,12 @@ def test_updates_in_one_call_are_updates_one_by_one_bit_by_bit(dtype, updates, p
 @both_dtypes
 @pytest.mark.parametrize("updates", [1, 3])
 @pytest.mark.parametrize("names", [NAMES, NAMES[::-2]])
-@pytest.mark.parametrize("size", [(784, 50, 10, 50), (17, 30, 3, 33), (5, 8, 2, 16), (41, 60, 5, 97)])
-def test_what_follows_the_last_update_is_what_calls_of_its_own_give_bit_by_bit(size, names, updates, dtype):
+@pytest.mark.parametrize(
+    "size", [(784, 50, 10, 50), (17, 30, 3, 33), (5, 8, 2, 16), (41, 60, 5, 97)]
+)
+def test_what_follows_the_last_update_is_what_calls_of_its_own_give_bit_by_bit(
+    size, names, updates, dtype
+):
     case = Case(size, dtype, batches=updates + 1)
     case.weights[1, 3] = torch.inf
     batches, second = [case.placed(number) for number in range(updates)], case.placed(updates)
@@ -220,7 +271,13 @@ def test_what_follows_the_last_update_is_what_calls_of_its_own_give_bit_by_bit(s
     for other in (second, short, test):
         following = Following(other, TERMS, names)
         made = case.kernel.updates(
-            State(case.weights, case.buffer), batches, case.hyper, [False] * updates, [], test, following
+            State(case.weights, case.buffer),
+            batches,
+            case.hyper,
+            [False] * updates,
+            [],
+            test,
+            following,
         )
         assert made.step is None
         equal(made.state.weights, state.weights)
@@ -329,7 +386,9 @@ def test_the_first_of_equal_scores_is_the_prediction():
 @pytest.mark.parametrize("size", SIZES)
 def test_instruction_sets_agree_bit_by_bit(size, dtype):
     libraries = [library for name, library in LIBRARIES.items() if name != "plain"]
-    first, *rest = [Case(size, dtype, library, batches=3).everything() for library in libraries or [LIBRARY]]
+    first, *rest = [
+        Case(size, dtype, library, batches=3).everything() for library in libraries or [LIBRARY]
+    ]
     for other in rest:
         for name, values in first.items():
             equal(values, other[name])
@@ -340,14 +399,25 @@ def test_instruction_sets_agree_bit_by_bit(size, dtype):
 def test_a_row_alone_is_a_row_among_others_bit_by_bit(dtype):
     case = Case((41, 12, 5, 20), dtype, batches=3)
     whole = case.everything()
-    weights, buffer, vectors, places, raw = case.weights, case.buffer, case.vectors, case.places, case.hyper.raw
+    weights, buffer, vectors, places, raw = (
+        case.weights,
+        case.buffer,
+        case.vectors,
+        case.places,
+        case.hyper.raw,
+    )
     for row in range(3):
         case.rows, case.terms = 1, TERMS[row : row + 1]
         case.weights, case.buffer, case.vectors = weights[[row]], buffer[[row]], vectors[:, [row]]
         case.places = places[:, [row]]
         case.hyper = Hyperparameters.of({name: value[[row]] for name, value in raw.items()})
         for name, values in case.everything().items():
-            axis = 0 if name in ("loss", "gradient", "alone", "error", "weights", "buffer", "last", *NAMES) else 1
+            axis = (
+                0
+                if name
+                in ("loss", "gradient", "alone", "error", "weights", "buffer", "last", *NAMES)
+                else 1
+            )
             equal(values, whole[name].narrow(axis, row, 1))
 
 
@@ -356,12 +426,17 @@ def test_a_cpu_takes_the_kernel():
     cpu, elsewhere = torch.device("cpu"), torch.device("meta")
     taken = relu_classification_native.make(4, 7, 3, torch.float32, cpu)
     assert isinstance(taken, NativeReLUClassification)
-    assert type(relu_classification_native.make(4, 7, 3, torch.float32, elsewhere)) is ReLUClassification
+    assert (
+        type(relu_classification_native.make(4, 7, 3, torch.float32, elsewhere))
+        is ReLUClassification
+    )
 
 
 @needs_kernels
 def test_a_step_of_several_updates_differentiates_as_one_made_alone():
-    case = Case((17, 30, 3, 61), torch.float32, batches=3)  # more rows than are summed up in the same call
+    case = Case(
+        (17, 30, 3, 61), torch.float32, batches=3
+    )  # more rows than are summed up in the same call
     batches = [case.placed(number) for number in range(3)]
     step = case.made(batches, [False] * 3, True).step
     found = case.kernel.linearise(step.weights, batches[-1], {}, True)

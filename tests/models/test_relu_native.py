@@ -1,4 +1,6 @@
-"""The compiled kernels: the numbers of torch for any size; and torch alone where there is no compiler."""
+"""The compiled kernels: the numbers of torch for any size; and torch alone where there is no
+compiler.
+"""
 
 import ctypes
 import os
@@ -11,26 +13,30 @@ import pandas as pd
 import pytest
 import torch
 
-from hpo_bench import native
+from hpo_bench.core import native
 from hpo_bench.core.hyperparameters import Hyperparameters
+from hpo_bench.core.native import building
 from hpo_bench.core.update import State, advance
 from hpo_bench.errors import UserError
-from hpo_bench.experiment import execute
 from hpo_bench.models import relu_native
 from hpo_bench.models.relu_native import NativeReLURegression
 from hpo_bench.models.relu_regression import ReLURegression
-from hpo_bench.native import building
-from hpo_bench.store import read_table
+from hpo_bench.running.execute import execute
+from hpo_bench.store.runs import read_table
 from tests.problems import make_settings
 
 CPU = torch.device("cpu")
 LIBRARY = native.kernels().library
-needs_kernels = pytest.mark.skipif(LIBRARY is None, reason=f"no compiled kernels: {native.kernels().why}")
+needs_kernels = pytest.mark.skipif(
+    LIBRARY is None, reason=f"no compiled kernels: {native.kernels().why}"
+)
 TOLERANCE = {torch.float64: 1e-13, torch.float32: 3e-5}
 
 
 def draw(*shape, dtype=torch.float64, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).to(dtype)
+    return torch.randn(
+        *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)
+    ).to(dtype)
 
 
 def both(features, hidden, dtype):
@@ -48,7 +54,16 @@ def close(a, b):
 @pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize(
     ("features", "hidden", "count"),
-    [(1, 1, 1), (2, 3, 15), (3, 4, 16), (4, 50, 17), (8, 50, 614), (13, 51, 193), (16, 6, 500), (30, 9, 40)],
+    [
+        (1, 1, 1),
+        (2, 3, 15),
+        (3, 4, 16),
+        (4, 50, 17),
+        (8, 50, 614),
+        (13, 51, 193),
+        (16, 6, 500),
+        (30, 9, 40),
+    ],
 )
 def test_kernels_give_the_numbers_of_torch(features, hidden, count, shared, dtype):
     plain, kernel = both(features, hidden, dtype)
@@ -72,21 +87,31 @@ def test_kernels_give_the_numbers_of_torch(features, hidden, count, shared, dtyp
 def test_a_view_of_weights_or_vectors_will_do():
     _, kernel = both(4, 7, torch.float64)
     batch = kernel.batch(draw(20, 4), draw(20, 1, seed=1), shared=True, split="training")
-    weights, vectors = draw(kernel.layout.count, 6, seed=2).T, draw(6, 2, kernel.layout.count, seed=3).transpose(0, 1)
+    weights, vectors = (
+        draw(kernel.layout.count, 6, seed=2).T,
+        draw(6, 2, kernel.layout.count, seed=3).transpose(0, 1),
+    )
     found = kernel.linearise(weights, batch, {}, True)
     again = kernel.linearise(weights.contiguous(), batch, {}, True)
     torch.testing.assert_close(found.gradient, again.gradient, rtol=0, atol=0)
-    torch.testing.assert_close(found.products(vectors), again.products(vectors.contiguous()), rtol=0, atol=0)
+    torch.testing.assert_close(
+        found.products(vectors), again.products(vectors.contiguous()), rtol=0, atol=0
+    )
     lr, decay = draw(kernel.layout.count, 6, seed=4).T, draw(6, 1, seed=5)
     torch.testing.assert_close(
-        found.series(vectors[0], lr, decay, 3), again.series(vectors[0], lr.contiguous(), decay, 3), rtol=0, atol=0
+        found.series(vectors[0], lr, decay, 3),
+        again.series(vectors[0], lr.contiguous(), decay, 3),
+        rtol=0,
+        atol=0,
     )
 
 
 @needs_kernels
 def test_what_is_not_finite_stays_in_its_row():
     _, kernel = both(4, 7, torch.float32)
-    batch = kernel.batch(draw(20, 4).float(), draw(20, 1, seed=1).float(), shared=True, split="training")
+    batch = kernel.batch(
+        draw(20, 4).float(), draw(20, 1, seed=1).float(), shared=True, split="training"
+    )
     weights = draw(4, kernel.layout.count, seed=2).float()
     clean = kernel.linearise(weights, batch, {}, True)
     for place in (0, 30, -2, -1):  # first layer, its bias, second layer, its bias
@@ -96,9 +121,14 @@ def test_what_is_not_finite_stays_in_its_row():
             found = kernel.linearise(spoilt, batch, {}, True)
             assert not torch.isfinite(found.loss[1])
             others = [0, 2, 3]
-            torch.testing.assert_close(found.gradient[others], clean.gradient[others], rtol=0, atol=0)
             torch.testing.assert_close(
-                found.hessian_product(spoilt)[others], clean.hessian_product(weights)[others], rtol=0, atol=0
+                found.gradient[others], clean.gradient[others], rtol=0, atol=0
+            )
+            torch.testing.assert_close(
+                found.hessian_product(spoilt)[others],
+                clean.hessian_product(weights)[others],
+                rtol=0,
+                atol=0,
             )
 
 
@@ -109,7 +139,9 @@ def test_a_cpu_takes_the_kernels():
 
 
 @pytest.mark.parametrize("method", ["baydin", "ours_wd_hdlr_m", "diff_through_opt"])
-def test_without_kernels_rows_do_not_depend_on_their_neighbours_either(tmp_path, monkeypatch, method):
+def test_without_kernels_rows_do_not_depend_on_their_neighbours_either(
+    tmp_path, monkeypatch, method
+):
     monkeypatch.setattr(native, "kernels", lambda: native.Kernels(None, "left out"))
     common = {"precision": "float32", "hyperparameter_updates": 3}
     whole = execute(make_settings(tmp_path / "whole", method, repetitions=5, **common)).run
@@ -122,10 +154,17 @@ def test_without_kernels_rows_do_not_depend_on_their_neighbours_either(tmp_path,
 
 def asked(folder, **environment):
     """What a fresh process says of its kernels."""
-    code = "from hpo_bench import native; k = native.kernels(); print(k.library is not None, k.seconds > 0, k.why)"
-    variables = {**os.environ, "HPO_BENCH_DATA": str(folder), "TMPDIR": str(folder / "tmp"), **environment}
+    code = "from hpo_bench.core import native; k = native.kernels(); print(k.library is not None, k.seconds > 0, k.why)"
+    variables = {
+        **os.environ,
+        "HPO_BENCH_DATA": str(folder),
+        "TMPDIR": str(folder / "tmp"),
+        **environment,
+    }
     (folder / "tmp").mkdir(exist_ok=True)
-    done = subprocess.run([sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=True
+    )
     assert not done.stderr
     return done.stdout.strip()
 
@@ -136,7 +175,9 @@ def test_no_compiler_or_one_that_fails_leaves_torch(tmp_path):
     broken = tmp_path / "cc"
     broken.write_text('#!/bin/sh\n[ "$1" = --version ] && exit 0\necho no such flag >&2; exit 1\n')
     broken.chmod(0o755)
-    assert asked(tmp_path, CC=str(broken)).endswith("cc failed (no such flag), torch does all the work")
+    assert asked(tmp_path, CC=str(broken)).endswith(
+        "cc failed (no such flag), torch does all the work"
+    )
 
 
 @needs_kernels
@@ -171,34 +212,57 @@ def fused(names):
     return [name for name in names if name != "plain"] or list(names)
 
 
-SIZES = [(1, 1, 1), (2, 3, 15), (4, 50, 700), (8, 50, 614), (13, 51, 193), (16, 6, 1500), (30, 9, 40)]
+SIZES = [
+    (1, 1, 1),
+    (2, 3, 15),
+    (4, 50, 700),
+    (8, 50, 614),
+    (13, 51, 193),
+    (16, 6, 1500),
+    (30, 9, 40),
+]
 
 
 def everything(model, shared, dtype):
     """Results of every kernel for some weights, by name."""
     rows, count, features = 3, model.count, model.features
     inputs = draw(*([] if shared else [rows]), count, features, dtype=dtype)
-    batch = model.batch(inputs, draw(*inputs.shape[:-1], 1, dtype=dtype, seed=1), shared=shared, split="training")
+    batch = model.batch(
+        inputs, draw(*inputs.shape[:-1], 1, dtype=dtype, seed=1), shared=shared, split="training"
+    )
     other = model.batch(
-        draw(37, features, dtype=dtype, seed=5), draw(37, 1, dtype=dtype, seed=6), shared=True, split="test"
+        draw(37, features, dtype=dtype, seed=5),
+        draw(37, 1, dtype=dtype, seed=6),
+        shared=True,
+        split="test",
     )
     weights, buffer = (draw(rows, model.layout.count, dtype=dtype, seed=seed) for seed in (2, 3))
     vectors = draw(2, rows, model.layout.count, dtype=dtype, seed=4)
     hyper = hyperparameters(rows, model.layout.count, dtype)
     found = model.linearise(weights, batch, {}, True)
-    stretch = model.updates(State(weights, buffer), [batch] * 3, hyper, [True, False, True], [other] * 2, other)
+    stretch = model.updates(
+        State(weights, buffer), [batch] * 3, hyper, [True, False, True], [other] * 2, other
+    )
     series = found.series(vectors[0], hyper.lr, hyper.weight_decay, 4)
     return {
-        "loss": found.loss, "gradient": found.gradient, "products": found.products(vectors), "series": series,
-        "alone": model.loss(weights, other, {})[0], "weights": stretch.state.weights, "buffer": stretch.state.buffer,
-        "finite": stretch.finite, **stretch.columns,
-    }  # fmt: skip
+        "loss": found.loss,
+        "gradient": found.gradient,
+        "products": found.products(vectors),
+        "series": series,
+        "alone": model.loss(weights, other, {})[0],
+        "weights": stretch.state.weights,
+        "buffer": stretch.state.buffer,
+        "finite": stretch.finite,
+        **stretch.columns,
+    }
 
 
 def hyperparameters(rows, weights, dtype):
     """A learning rate for each weight, one weight decay and momentum for all."""
     raw = {"lr": (rows, weights), "weight_decay": (rows, 1), "momentum": (rows, 1)}
-    return Hyperparameters.of({name: draw(*shape, dtype=dtype, seed=9) - 2 for name, shape in raw.items()})
+    return Hyperparameters.of(
+        {name: draw(*shape, dtype=dtype, seed=9) - 2 for name, shape in raw.items()}
+    )
 
 
 @needs_kernels
@@ -236,7 +300,9 @@ def test_neither_tiles_nor_optimisation_change_a_bit(tmp_path, monkeypatch, chan
 
 # --- several updates, several terms, in one call ---
 
-fused_torch = pytest.mark.skipif(native.variants()[0] == "plain", reason="torch multiplies and adds with two roundings")
+fused_torch = pytest.mark.skipif(
+    native.variants()[0] == "plain", reason="torch multiplies and adds with two roundings"
+)
 
 
 @needs_kernels
@@ -247,14 +313,21 @@ def test_updates_in_one_call_are_updates_one_by_one_bit_by_bit(dtype, validation
     _, model = both(8, 50, dtype)
     rows, count = 3, model.layout.count
     batch, second, test = (
-        model.batch(draw(n, 8, dtype=dtype, seed=n), draw(n, 1, dtype=dtype, seed=n + 1), shared=True, split="test")
+        model.batch(
+            draw(n, 8, dtype=dtype, seed=n),
+            draw(n, 1, dtype=dtype, seed=n + 1),
+            shared=True,
+            split="test",
+        )
         for n in (614, 78, 76)
     )
     state = State(draw(rows, count, dtype=dtype, seed=2), draw(rows, count, dtype=dtype, seed=3))
     state.weights[1, 0] = torch.nan
     hyper, recorded = hyperparameters(rows, count, dtype), [True, False, True, True]
     before = state.weights.clone()
-    stretch = model.updates(state, [batch] * 4, hyper, recorded, [second] * 3 if validation else [], test)
+    stretch = model.updates(
+        state, [batch] * 4, hyper, recorded, [second] * 3 if validation else [], test
+    )
     torch.testing.assert_close(state.weights, before, rtol=0, atol=0, equal_nan=True)
 
     finite, columns = [], {name: [] for name in stretch.columns}
@@ -263,7 +336,10 @@ def test_updates_in_one_call_are_updates_one_by_one_bit_by_bit(dtype, validation
         found = model.linearise(state.weights, batch, {}, False)
         finite.append((state.weights * 0).sum(-1) + found.loss * 0)
         if due:
-            values = {"train_loss": found.loss, "validation_loss": model.loss(state.weights, second, {})[0]}
+            values = {
+                "train_loss": found.loss,
+                "validation_loss": model.loss(state.weights, second, {})[0],
+            }
             values["test_loss"], values["test_metric"] = model.evaluate(state.weights, test, {})
             for name, column in columns.items():
                 column.append(values[name])
@@ -281,11 +357,15 @@ def test_updates_in_one_call_are_updates_one_by_one_bit_by_bit(dtype, validation
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_the_last_update_of_a_call_can_be_differentiated(dtype):
     _, model = both(8, 50, dtype)
-    batch = model.batch(draw(614, 8, dtype=dtype), draw(614, 1, dtype=dtype, seed=1), shared=True, split="training")
+    batch = model.batch(
+        draw(614, 8, dtype=dtype), draw(614, 1, dtype=dtype, seed=1), shared=True, split="training"
+    )
     state = State(*(draw(3, model.layout.count, dtype=dtype, seed=seed) for seed in (2, 3)))
     hyper = hyperparameters(3, model.layout.count, dtype)
     for number in (1, 2):
-        found = model.updates(state, [batch] * number, hyper, [False] * number, [], batch, True).step
+        found = model.updates(
+            state, [batch] * number, hyper, [False] * number, [], batch, True
+        ).step
         now = state
         for _ in range(number):
             now, step = advance(now, model.linearise(now.weights, batch, {}, True), hyper, None)
@@ -300,7 +380,9 @@ def test_the_last_update_of_a_call_can_be_differentiated(dtype):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_terms_in_one_call_are_terms_one_by_one_bit_by_bit(dtype):
     _, model = both(8, 50, dtype)
-    batch = model.batch(draw(614, 8, dtype=dtype), draw(614, 1, dtype=dtype, seed=1), shared=True, split="training")
+    batch = model.batch(
+        draw(614, 8, dtype=dtype), draw(614, 1, dtype=dtype, seed=1), shared=True, split="training"
+    )
     state = State(*(draw(3, model.layout.count, dtype=dtype, seed=seed) for seed in (2, 3)))
     found = model.linearise(state.weights, batch, {}, True)
     _, step = advance(state, found, hyperparameters(3, model.layout.count, dtype), None)

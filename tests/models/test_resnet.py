@@ -1,4 +1,6 @@
-"""ResNet: torchvision's layout, its layers against torch's own, and everything that trains on it."""
+"""ResNet: torchvision's layout, its layers against torch's own, and everything that trains on
+it.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +14,13 @@ from torch import nn
 from torch.nn import functional
 
 from hpo_bench.core.hyperparameters import Hyperparameters
+from hpo_bench.core.table import Table
 from hpo_bench.core.update import State, advance
-from hpo_bench.datasets.base import Table
 from hpo_bench.errors import UserError
-from hpo_bench.experiment import Trainer
 from hpo_bench.hypergradients.unroll import Unroll
 from hpo_bench.models import row_by_row
 from hpo_bench.models.resnet import Convolution, ResidualNetwork, ResNet
+from hpo_bench.running.trainer import Trainer
 from tests.problems import ALL, METHODS, make_raw, make_settings, make_table
 
 CPU = torch.device("cpu")
@@ -34,10 +36,17 @@ def make_images(rows: int = 40, size: int = SIZE, seed: int = 0) -> Table:
     inputs[np.arange(rows), classes] += 1
     training, validation = rows * 6 // 10, rows * 2 // 10
     return Table(
-        name="random_images", task="classification", inputs=inputs, targets=classes, training=training,
-        validation=validation, test=rows - training - validation, outputs=3, target_scale=1.0,
+        name="random_images",
+        task="classification",
+        inputs=inputs,
+        targets=classes,
+        training=training,
+        validation=validation,
+        test=rows - training - validation,
+        outputs=3,
+        target_scale=1.0,
         fingerprint=f"images-{rows}-{size}-{seed}",
-    )  # fmt: skip
+    )
 
 
 def make_model(shape: ResNet = TINY, dtype: torch.dtype = torch.float64):
@@ -45,7 +54,9 @@ def make_model(shape: ResNet = TINY, dtype: torch.dtype = torch.float64):
 
 
 def initial(model, rows=3):
-    return torch.from_numpy(np.stack([model.initial_weights(np.random.default_rng(r)) for r in range(rows)]))
+    return torch.from_numpy(
+        np.stack([model.initial_weights(np.random.default_rng(r)) for r in range(rows)])
+    )
 
 
 def make_batch(model, begin=0, end=10, split="training", rows=None):
@@ -81,11 +92,17 @@ def torchvisions_layout() -> dict[str, tuple[int, ...]]:
     found = {"conv1.weight": (64, 3, 7, 7), **norm("bn1", 64)}
     for stage, width in enumerate((64, 128, 256, 512), 1):
         for block in range(2):
-            name, entering = f"layer{stage}.{block}", width // 2 if stage > 1 and block == 0 else width
+            name, entering = (
+                f"layer{stage}.{block}",
+                width // 2 if stage > 1 and block == 0 else width,
+            )
             found |= {f"{name}.conv1.weight": (width, entering, 3, 3), **norm(f"{name}.bn1", width)}
             found |= {f"{name}.conv2.weight": (width, width, 3, 3), **norm(f"{name}.bn2", width)}
             if entering != width:
-                found |= {f"{name}.downsample.0.weight": (width, entering, 1, 1), **norm(f"{name}.downsample.1", width)}
+                found |= {
+                    f"{name}.downsample.0.weight": (width, entering, 1, 1),
+                    **norm(f"{name}.downsample.1", width),
+                }
     return found | {"fc.weight": (10, 512), "fc.bias": (10,)}
 
 
@@ -107,7 +124,9 @@ class ReferenceBlock(nn.Module):
         self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
         if stride != 1:
-            self.downsample = nn.Sequential(nn.Conv2d(entering, width, 1, stride, bias=False), nn.BatchNorm2d(width))
+            self.downsample = nn.Sequential(
+                nn.Conv2d(entering, width, 1, stride, bias=False), nn.BatchNorm2d(width)
+            )
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         past = self.downsample(images) if hasattr(self, "downsample") else images
@@ -116,14 +135,18 @@ class ReferenceBlock(nn.Module):
 
 
 class Reference(nn.Module):
-    """He et al.'s ResNet-18 of torch's own layers, with the names and the order that torchvision gives them."""
+    """He et al.'s ResNet-18 of torch's own layers, with the names and the order that torchvision
+    gives them.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         for stage, width in enumerate((64, 128, 256, 512), 1):
-            first = ReferenceBlock(64, 64, 1) if stage == 1 else ReferenceBlock(width // 2, width, 2)
+            first = (
+                ReferenceBlock(64, 64, 1) if stage == 1 else ReferenceBlock(width // 2, width, 2)
+            )
             self.add_module(f"layer{stage}", nn.Sequential(first, ReferenceBlock(width, width, 1)))
         self.fc = nn.Linear(512, 10)
 
@@ -143,8 +166,12 @@ def test_outputs_are_those_of_torchs_own_layers():
     for module in (theirs, ours):
         for name, layer in module.named_modules():
             if isinstance(layer, nn.Conv2d | nn.BatchNorm2d | nn.Linear):
-                layer.register_forward_hook(lambda _, __, output, name=name: seen.setdefault(name, []).append(output))
-    images = torch.randn(4, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+                layer.register_forward_hook(
+                    lambda _, __, output, name=name: seen.setdefault(name, []).append(output)
+                )
+    images = torch.randn(
+        4, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    )
     outputs = theirs(images), ours(images)
     for name, (first, second) in seen.items():
         torch.testing.assert_close(first, second, rtol=1e-10, atol=1e-12, msg=name)
@@ -156,8 +183,13 @@ def test_a_convolution_is_torchs_for_every_image(size, stride):
     random = torch.Generator().manual_seed(0)
     layer = Convolution(2, 3, size, stride).double()
     for extent in [(1, 1), (2, 2), (3, 3), (4, 4), (2, 3), (1, 4), (8, 8)]:
-        images = torch.randn(4, 2, *extent, dtype=torch.float64, generator=random, requires_grad=True)
-        outputs = layer(images), functional.conv2d(images, layer.weight, stride=stride, padding=size // 2)
+        images = torch.randn(
+            4, 2, *extent, dtype=torch.float64, generator=random, requires_grad=True
+        )
+        outputs = (
+            layer(images),
+            functional.conv2d(images, layer.weight, stride=stride, padding=size // 2),
+        )
         assert outputs[0].shape == outputs[1].shape
         torch.testing.assert_close(*outputs, rtol=1e-12, atol=1e-13)
         vector = torch.randn(outputs[0].shape, dtype=torch.float64, generator=random)
@@ -167,7 +199,9 @@ def test_a_convolution_is_torchs_for_every_image(size, stride):
 
 
 def test_initial_weights_are_torchvisions():
-    """Convolutions normal with variance 2 / fan_out, batch norm 1 and 0, the last layer uniform as `nn.Linear`."""
+    """Convolutions normal with variance 2 / fan_out, batch norm 1 and 0, the last layer uniform as
+    `nn.Linear`.
+    """
     model = make_model(ResNet((1, 2), 8))
     for name, array in model.layout.arrays(initial(model, 40).numpy()).items():
         if array.ndim == 5:
@@ -183,27 +217,41 @@ def test_initial_weights_are_torchvisions():
 @pytest.mark.parametrize("shared", [True, False])
 def test_row_by_row_is_all_rows_at_once(shared, monkeypatch):
     model = make_model()
-    weights, batch, carried = initial(model), make_batch(model, rows=None if shared else 3), model.initial_carried(3)
+    weights, batch, carried = (
+        initial(model),
+        make_batch(model, rows=None if shared else 3),
+        model.initial_carried(3),
+    )
     found = []
     for cache in (1 << 40, 0):
         monkeypatch.setattr(row_by_row, "CACHE_BYTES", cache)
         linearisation = model.linearise(weights, batch, carried, True)
         losses, after = model.loss(weights, batch, linearisation.carried)
-        found.append({
-            "loss": linearisation.loss, "gradient": linearisation.gradient,
-            "product": linearisation.hessian_product(weights), "again": losses, **after,
-            "test": torch.stack(model.evaluate(weights, batch, after)),
-        })  # fmt: skip
+        found.append(
+            {
+                "loss": linearisation.loss,
+                "gradient": linearisation.gradient,
+                "product": linearisation.hessian_product(weights),
+                "again": losses,
+                **after,
+                "test": torch.stack(model.evaluate(weights, batch, after)),
+            }
+        )
     assert found[0].keys() == found[1].keys()
     for name, value in found[0].items():
         torch.testing.assert_close(value, found[1][name], rtol=1e-10, atol=1e-12)
 
 
 def test_training_is_that_of_a_plain_loop(apart):
-    """Five SGD steps, a validation batch forwarded at each: weights, statistics and test loss of ordinary modules."""
+    """Five SGD steps, a validation batch forwarded at each: weights, statistics and test loss of
+    ordinary modules.
+    """
     model = make_model()
     weights, raw = initial(model), make_raw()
-    hyper, state = Hyperparameters.of(raw), State(weights, torch.zeros_like(weights), model.initial_carried(3))
+    hyper, state = (
+        Hyperparameters.of(raw),
+        State(weights, torch.zeros_like(weights), model.initial_carried(3)),
+    )
     validation, test = make_batch(model, 24, 32, "validation"), make_batch(model, 32, 40, "test")
     batches = [make_batch(model, n, n + 8, rows=3) for n in range(5)]
     for batch in batches:
@@ -214,9 +262,11 @@ def test_training_is_that_of_a_plain_loop(apart):
     for row in range(3):
         module = plain(model, weights[row])
         optimiser = torch.optim.SGD(
-            module.parameters(), lr=hyper.lr[row].item(), momentum=hyper.momentum[row].item(),
+            module.parameters(),
+            lr=hyper.lr[row].item(),
+            momentum=hyper.momentum[row].item(),
             weight_decay=hyper.weight_decay[row].item(),
-        )  # fmt: skip
+        )
         for batch in batches:
             optimiser.zero_grad()
             functional.cross_entropy(module(batch.inputs[row]), batch.targets[row]).backward()
@@ -228,7 +278,9 @@ def test_training_is_that_of_a_plain_loop(apart):
         for name, value in module.named_buffers():
             torch.testing.assert_close(state.carried[name][row], value, rtol=1e-9, atol=1e-11)
         outputs = module.eval()(test.inputs)
-        torch.testing.assert_close(found[0][row], functional.cross_entropy(outputs, test.targets).detach())
+        torch.testing.assert_close(
+            found[0][row], functional.cross_entropy(outputs, test.targets).detach()
+        )
         assert found[1][row] == (outputs.argmax(-1) != test.targets).double().mean()
 
 
@@ -238,7 +290,9 @@ def test_the_loss_in_training_mode_does_not_see_the_statistics():
     other = {name: value + 1 for name, value in carried.items()}
     first, second = (model.linearise(weights, batch, state, False) for state in (carried, other))
     assert torch.equal(first.gradient, second.gradient)
-    assert not torch.equal(*(model.evaluate(weights, batch, state)[0] for state in (carried, other)))
+    assert not torch.equal(
+        *(model.evaluate(weights, batch, state)[0] for state in (carried, other))
+    )
 
 
 @pytest.mark.parametrize("clip", [None, 0.5])
@@ -249,26 +303,46 @@ def test_unrolling_is_finite_differences(clip):
     carried = model.initial_carried(3)
 
     def run(raw, second_order):
-        state, steps, hyper = State(weights, torch.zeros_like(weights), carried), [], Hyperparameters.of(raw)
+        state, steps, hyper = (
+            State(weights, torch.zeros_like(weights), carried),
+            [],
+            Hyperparameters.of(raw),
+        )
         for _ in range(3):
             linearisation = model.linearise(state.weights, training, state.carried, second_order)
-            state, step = advance(State(state.weights, state.buffer, linearisation.carried), linearisation, hyper, clip)
+            state, step = advance(
+                State(state.weights, state.buffer, linearisation.carried),
+                linearisation,
+                hyper,
+                clip,
+            )
             steps.append(step)
         return steps, model.linearise(state.weights, validation, state.carried, False)
 
     steps, end = run(raw, True)
     exact = Unroll(3)(steps, end.gradient, ALL)
     for name in ALL:
-        up, down = (run({**raw, name: raw[name] + sign * epsilon}, False)[1].loss for sign in (1, -1))
-        torch.testing.assert_close(exact[name][:, 0], (up - down) / (2 * epsilon), rtol=1e-4, atol=1e-7)
+        up, down = (
+            run({**raw, name: raw[name] + sign * epsilon}, False)[1].loss for sign in (1, -1)
+        )
+        torch.testing.assert_close(
+            exact[name][:, 0], (up - down) / (2 * epsilon), rtol=1e-4, atol=1e-7
+        )
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_trains_it(method, tmp_path, apart):
     settings = make_settings(
-        tmp_path, method, make_images(), model=TINY, batch_size=8, update_interval=3, look_back=2,
-        hyperparameter_updates=2, record_every=3,
-    )  # fmt: skip
+        tmp_path,
+        method,
+        make_images(),
+        model=TINY,
+        batch_size=8,
+        update_interval=3,
+        look_back=2,
+        hyperparameter_updates=2,
+        record_every=3,
+    )
     trainer = Trainer.of(settings, settings.source.table, CPU)
     final = trainer.block((0, 1)).tables["final"].to_pydict()
     assert final["status"] == ["ok"] * 2
@@ -286,12 +360,20 @@ def test_a_diverged_row_leaves_the_others_as_they_are(apart):
     spoilt[1] = torch.nan
     dirty = model.linearise(spoilt, batch, carried, True)
     assert torch.equal(dirty.gradient[[0, 2]], clean.gradient[[0, 2]])
-    assert torch.equal(dirty.hessian_product(weights)[[0, 2]], clean.hessian_product(weights)[[0, 2]])
-    assert torch.isnan(model.evaluate(spoilt, batch, dirty.carried)[1]).tolist() == [False, True, False]
+    assert torch.equal(
+        dirty.hessian_product(weights)[[0, 2]], clean.hessian_product(weights)[[0, 2]]
+    )
+    assert torch.isnan(model.evaluate(spoilt, batch, dirty.carried)[1]).tolist() == [
+        False,
+        True,
+        False,
+    ]
 
 
 def test_what_is_not_images_is_refused():
-    with pytest.raises(UserError, match="model=resnet18: does not fit dataset random_classification"):
+    with pytest.raises(
+        UserError, match="model=resnet18: does not fit dataset random_classification"
+    ):
         ResNet().build(make_table("classification"), torch.float32, CPU)
     with pytest.raises(UserError, match=r"model\.width=0: must be whole numbers"):
         replace(TINY, width=0).build(make_images(), torch.float32, CPU)

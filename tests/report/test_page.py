@@ -1,4 +1,6 @@
-"""``hpo_bench.report``: the page is complete, true to its numbers, stands alone, and works in a browser."""
+"""``hpo_bench.report``: the page is complete, true to its numbers, stands alone, and works in a
+browser.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +14,22 @@ import numpy as np
 import pytest
 
 from hpo_bench import figures
-from hpo_bench.analysis import load
-from hpo_bench.analysis import statistics as stats
-from hpo_bench.analysis.statistics import Interval
+from hpo_bench.analysis import selection
+from hpo_bench.analysis.statistics import bootstrap
+from hpo_bench.analysis.statistics.interval import Interval
 from hpo_bench.report import drawings, page
 from hpo_bench.report.grid import Grid, bounded, number, ranges, strips
-from hpo_bench.store import Writer
+from hpo_bench.store.writer import Writer
 from tests.make_store import make_run
 
 RANDOM = np.array([3.0, 2.0, 9.0, 11.0, np.nan, 4.0, 8.0, 5.0, 7.0, 6.0, 10.0, 12.0])
 OURS = np.array([0.3, 0.2, 0.9, 0.8, 0.7, 0.4, 0.5, np.nan, 0.6, 1.0, 1.1, 1.2])
-DRAWN = ("fig01", "fig08", "fig09", "fig12")  # an illustration, two that the store below can feed, one that it cannot
+DRAWN = (
+    "fig01",
+    "fig08",
+    "fig09",
+    "fig12",
+)  # an illustration, two that the store below can feed, one that it cannot
 
 
 def interval(estimate: float, low: float, high: float) -> Interval:
@@ -37,11 +44,20 @@ def few_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two methods as long as the paper's runs, one in shards; a short run, a failed and an unfinished one."""
+    """Two methods as long as the paper's runs, one in shards; a short run, a failed and an
+    unfinished one.
+    """
     folder = tmp_path_factory.mktemp("report") / "results"
     make_run(folder, "random", "uci_energy", RANDOM, rows=401)
     for part in range(3):
-        make_run(folder, "ours_wd_lr_m", "uci_energy", OURS[4 * part :][:4], first_seed=4 * part, rows=401)
+        make_run(
+            folder,
+            "ours_wd_lr_m",
+            "uci_energy",
+            OURS[4 * part :][:4],
+            first_seed=4 * part,
+            rows=401,
+        )
     short = make_run(folder, "baydin", "uci_kin8nm", [0.1, 0.2, 0.3])
     with Writer(folder, "uci_power-random-s0-n1-0000") as writer:
         document = {"config": short.config, "config_hash": "0000", "code": {}, "environment": {}}
@@ -82,7 +98,9 @@ class Reader(HTMLParser):
         assert self.open.pop() == tag
 
     def values(self, attribute: str) -> list[str]:
-        return [attributes[attribute] or "" for _, attributes in self.tags if attribute in attributes]
+        return [
+            attributes[attribute] or "" for _, attributes in self.tags if attribute in attributes
+        ]
 
 
 def texts(grid: Grid) -> list[list[str]]:
@@ -120,10 +138,14 @@ def test_every_image_says_what_it_shows_and_every_table_has_a_caption(built: pag
     assert all(attributes["alt"] and attributes["width"] != "0" for attributes in images)
     tags = [tag for tag, _ in reader.tags]
     assert tags.count("caption") == tags.count("table") > 5
-    assert all(attributes.get("scope") in ("row", "col") for tag, attributes in reader.tags if tag == "th")
+    assert all(
+        attributes.get("scope") in ("row", "col") for tag, attributes in reader.tags if tag == "th"
+    )
 
 
-def test_one_store_gives_one_page_to_the_byte(results: Path, built: page.Page, few_figures: None) -> None:
+def test_one_store_gives_one_page_to_the_byte(
+    results: Path, built: page.Page, few_figures: None
+) -> None:
     assert page.render(page.build(results)) == page.render(built)
 
 
@@ -155,7 +177,10 @@ def test_claims_have_a_verdict_each(built: page.Page) -> None:
     verdicts = dict(built.verdicts)
     assert sum(verdicts.values()) == len(built.claims.rows)
     supported = [row[0] for row in texts(built.claims) if row[1] == "supported"]
-    assert "Tuning weight decay, learning rate and momentum improves on random hyperparameters" in supported
+    assert (
+        "Tuning weight decay, learning rate and momentum improves on random hyperparameters"
+        in supported
+    )
 
 
 def test_final_values_are_those_of_the_statistics(built: page.Page) -> None:
@@ -163,7 +188,7 @@ def test_final_values_are_those_of_the_statistics(built: page.Page) -> None:
     random, ours = texts(grid)
     assert (random[0], random[1], random[-1]) == ("Random", "11/12", "2.00")
     assert (ours[0], ours[1], ours[-1]) == ("Ours (WD+LR+M)", "11/12", "0.200")
-    median = stats.bootstrap(np.where(np.isnan(OURS), np.inf, OURS), "median")
+    median = bootstrap.bootstrap(np.where(np.isnan(OURS), np.inf, OURS), "median")
     assert grid.rows[1][2].key == pytest.approx(median.estimate)
     assert [row[2].strong for row in grid.rows] == [False, True]
     assert "n_ok/n = 22/24" in grid.note
@@ -177,7 +202,9 @@ def test_the_papers_statistics_reach_tables_and_figures(results: Path, few_figur
     assert "diverged runs are dropped" in paper.rule
     commands = {drawing.name: drawing.command for drawing in paper.drawings}
     assert commands["fig09"].endswith("--stats paper --seed 3")
-    assert "the paper's statistics" in next(item.small_print for item in paper.drawings if item.name == "fig09")
+    assert "the paper's statistics" in next(
+        item.small_print for item in paper.drawings if item.name == "fig09"
+    )
 
 
 def test_divergences_name_the_repetition_and_the_step(built: page.Page) -> None:
@@ -189,10 +216,12 @@ def test_divergences_name_the_repetition_and_the_step(built: page.Page) -> None:
     assert "other 1 configuration" in rates.note
 
 
-def test_provenance_names_every_run_and_puts_shards_together(built: page.Page, results: Path) -> None:
+def test_provenance_names_every_run_and_puts_shards_together(
+    built: page.Page, results: Path
+) -> None:
     code, machines, runs = built.provenance
     ids = [run_id for row in texts(runs) for run_id in row[0].split("\n")]
-    assert sorted(ids) == sorted(run.run_id for run in load.find(results))
+    assert sorted(ids) == sorted(run.run_id for run in selection.find(results))
     assert [row[column(runs, "Seeds")] for row in texts(runs)] == ["0–11", "0–11", "0–2"]
     assert texts(code) == [["1", "0.1.0", "1", "0" * 40, "no", "5"]]
     assert texts(machines)[0][-1] == "5"
@@ -201,8 +230,9 @@ def test_provenance_names_every_run_and_puts_shards_together(built: page.Page, r
 def test_what_is_not_complete_is_named(built: page.Page) -> None:
     grid = next(grid for grid in built.runs if grid.name == "incomplete-table")
     assert [row[:2] for row in texts(grid)] == [
-        ["uci_power-random-s0-n1-0000", "failed"], ["uci_power-random-s1-n1-0000", "unfinished"],
-    ]  # fmt: skip
+        ["uci_power-random-s0-n1-0000", "failed"],
+        ["uci_power-random-s1-n1-0000", "unfinished"],
+    ]
 
 
 def test_experiments_are_listed_with_their_scale(few_figures: None, tmp_path: Path) -> None:
@@ -242,19 +272,27 @@ def test_a_figure_that_fails_is_told_and_the_others_are_drawn(
 
 def test_cells_sort_by_number_wherever_they_show_one() -> None:
     assert bounded(interval(0.5, 0.4, 0.6)).text == "0.500 [0.400, 0.600]"
-    assert (number(np.inf).sort, number(-np.inf).sort, number(None).sort) == ("Infinity", "-Infinity", "")
+    assert (number(np.inf).sort, number(-np.inf).sort, number(None).sort) == (
+        "Infinity",
+        "-Infinity",
+        "",
+    )
     assert (number(0.25).sort, number(0.25).text) == ("0.25", "0.250")
     assert bounded(None).sort == ""
 
 
 def test_strips_share_a_logarithmic_scale() -> None:
-    cells, scale = strips([interval(1.0, 0.1, 10.0), interval(10.0, 1.0, np.inf), interval(np.inf, 1.0, np.inf)])
+    cells, scale = strips(
+        [interval(1.0, 0.1, 10.0), interval(10.0, 1.0, np.inf), interval(np.inf, 1.0, np.inf)]
+    )
     first, second, third = (cell.strip for cell in cells)
     assert first is not None
     assert second is not None
     assert third is not None
     assert (first.low, first.mark, first.high, first.open) == pytest.approx((0.0, 0.5, 1.0, False))
-    assert (second.low, second.mark, second.high, second.open) == pytest.approx((0.5, 1.0, 1.0, True))
+    assert (second.low, second.mark, second.high, second.open) == pytest.approx(
+        (0.5, 1.0, 1.0, True)
+    )
     assert third.mark is None
     assert scale == "0.100 to 10.0, log"
 
@@ -284,7 +322,12 @@ def test_headings_of_figures(name: str, title: str, heading: str) -> None:
 
 
 def browser() -> str:
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+    found = next(
+        filter(
+            None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))
+        ),
+        None,
+    )
     if found is None:
         pytest.skip("no chromium found")
     return found
@@ -293,11 +336,22 @@ def browser() -> str:
 def opened(file: Path, tmp_path: Path) -> tuple[str, str]:
     """The document after its scripts have run, and what the browser logged."""
     command = [
-        browser(), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-        "--disable-background-networking", "--disable-component-update", "--disable-sync",
-        f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr", "--v=0", "--virtual-time-budget=2000",
-        "--dump-dom", file.as_uri(),
-    ]  # fmt: skip
+        browser(),
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        f"--user-data-dir={tmp_path / 'profile'}",
+        "--enable-logging=stderr",
+        "--v=0",
+        "--virtual-time-budget=2000",
+        "--dump-dom",
+        file.as_uri(),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout, done.stderr
@@ -321,7 +375,9 @@ Promise.all(images.map((image) => image.decode())).then(() => say("decoded " + i
 
 
 @pytest.mark.slow
-def test_a_browser_shows_the_page_without_errors_and_sorts_its_tables(built: page.Page, tmp_path: Path) -> None:
+def test_a_browser_shows_the_page_without_errors_and_sorts_its_tables(
+    built: page.Page, tmp_path: Path
+) -> None:
     file = tmp_path / "report.html"
     page.write(built, file)
     document, log = opened(file, tmp_path)
@@ -341,9 +397,13 @@ def test_a_browser_shows_the_page_without_errors_and_sorts_its_tables(built: pag
 
 
 @pytest.mark.slow
-def test_the_browser_check_would_notice_an_error_and_a_request(built: page.Page, tmp_path: Path) -> None:
+def test_the_browser_check_would_notice_an_error_and_a_request(
+    built: page.Page, tmp_path: Path
+) -> None:
     file = tmp_path / "report.html"
-    broken = '<img src="http://127.0.0.1:9/x.png" alt=""><script>undefinedFunction()</script></body>'
+    broken = (
+        '<img src="http://127.0.0.1:9/x.png" alt=""><script>undefinedFunction()</script></body>'
+    )
     file.write_text(page.render(built).replace("</body>", broken), encoding="utf-8")
     _, log = opened(file, tmp_path)
     assert "undefinedFunction is not defined" in log

@@ -10,16 +10,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from hpo_bench.checkpoint import packed, unpacked
 from hpo_bench.core.hyperparameters import Hyperparameters
+from hpo_bench.core.rule import Rule
 from hpo_bench.core.tree import leaves
-from hpo_bench.core.update import Rule, State
-from hpo_bench.experiment import execute
+from hpo_bench.core.update import State
 from hpo_bench.rules.adam import AdamW
 from hpo_bench.rules.prodigy import Prodigy
 from hpo_bench.rules.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
-from hpo_bench.settings import Method
-from hpo_bench.store import read_table
+from hpo_bench.running.checkpoint import packed, unpacked
+from hpo_bench.running.execute import execute
+from hpo_bench.settings.run import Method
+from hpo_bench.store.runs import read_table
 from tests.problems import make_raw, make_settings, random_quadratic
 
 RULES: dict[str, Rule] = {
@@ -29,12 +30,19 @@ RULES: dict[str, Rule] = {
     "prodigy": Prodigy(),
 }
 STEPS = 40
-# Prodigy begins 1e-6 from where it started and divides by that distance: six digits of rounding more.
+# Prodigy begins 1e-6 from where it started and divides by that distance: six digits of rounding
+# more.
 TOLERANCE = {name: 1e-9 if name == "prodigy" else 1e-11 for name in RULES}
 
 
-def walk(rule: Rule, training: Any, weights: Tensor, raw: dict[str, Tensor], steps: int = STEPS,
-         clip: float | None = None) -> list[State]:  # fmt: skip
+def walk(
+    rule: Rule,
+    training: Any,
+    weights: Tensor,
+    raw: dict[str, Tensor],
+    steps: int = STEPS,
+    clip: float | None = None,
+) -> list[State]:
     """The states before each update and after the last."""
     hyper = Hyperparameters.of(raw)
     states = [State(weights, rule.init(weights))]
@@ -53,14 +61,18 @@ class Library:
     parameters: list[torch.nn.Parameter]
     averages: bool = False
 
-    def run(self, training: Any, weights: Tensor, row: int, clip: float | None) -> tuple[list[Tensor], list[Tensor]]:
+    def run(
+        self, training: Any, weights: Tensor, row: int, clip: float | None
+    ) -> tuple[list[Tensor], list[Tensor]]:
         at, counted = [], []
         for _ in range(STEPS):
             stacked = weights.clone()
             stacked[row] = torch.cat([part.detach() for part in self.parameters])
             gradient = training(stacked).gradient[row]
             for part, own in zip(
-                self.parameters, gradient.split([part.numel() for part in self.parameters]), strict=True
+                self.parameters,
+                gradient.split([part.numel() for part in self.parameters]),
+                strict=True,
             ):
                 part.grad = own.clone()
             if clip is not None:
@@ -77,14 +89,22 @@ class Library:
 
 def library(name: str, weights: Tensor, hyper: Hyperparameters, row: int) -> Library:
     """The library's optimiser for one row, its weights in two parameters."""
-    lr, decay, beta = (getattr(hyper, key)[row].item() for key in ("lr", "weight_decay", "momentum"))
-    parts = [torch.nn.Parameter(part.clone()) for part in weights[row].split([1, weights.shape[1] - 1])]
+    lr, decay, beta = (
+        getattr(hyper, key)[row].item() for key in ("lr", "weight_decay", "momentum")
+    )
+    parts = [
+        torch.nn.Parameter(part.clone()) for part in weights[row].split([1, weights.shape[1] - 1])
+    ]
     if name == "adam":
         return Library(torch.optim.AdamW(parts, lr, (beta, 0.999), weight_decay=decay), parts)
     if name == "prodigy":
-        prodigyopt = pytest.importorskip("prodigyopt", reason="prodigyopt is not installed: pip install -e .[dev]")
+        prodigyopt = pytest.importorskip(
+            "prodigyopt", reason="prodigyopt is not installed: pip install -e .[dev]"
+        )
         return Library(prodigyopt.Prodigy(parts, weight_decay=decay), parts)
-    schedulefree = pytest.importorskip("schedulefree", reason="schedulefree is not installed: pip install -e .[dev]")
+    schedulefree = pytest.importorskip(
+        "schedulefree", reason="schedulefree is not installed: pip install -e .[dev]"
+    )
     if name == "schedule_free_sgd":
         optimiser = schedulefree.SGDScheduleFree(parts, lr, beta, decay)
     else:
@@ -100,7 +120,9 @@ def test_a_row_follows_the_library(name: str, clip: float | None) -> None:
     raw = make_raw()
     states = walk(RULES[name], training, weights, raw, clip=clip)
     for row in range(len(weights)):
-        at, counted = library(name, weights, Hyperparameters.of(raw), row).run(training, weights, row, clip)
+        at, counted = library(name, weights, Hyperparameters.of(raw), row).run(
+            training, weights, row, clip
+        )
         close = {"rtol": TOLERANCE[name], "atol": TOLERANCE[name]}
         for step, state in enumerate(states[1:]):
             torch.testing.assert_close(state.weights[row], at[step], **close)
@@ -117,7 +139,9 @@ def test_prodigys_step_size_is_the_librarys_and_is_what_the_curves_show() -> Non
     for row in range(len(weights)):
         reference = library("prodigy", weights, hyper, row)
         reference.run(training, weights, row, None)
-        assert shown.lr[row].item() == pytest.approx(reference.optimiser.param_groups[0]["d"], rel=1e-9)
+        assert shown.lr[row].item() == pytest.approx(
+            reference.optimiser.param_groups[0]["d"], rel=1e-9
+        )
         assert shown.lr[row] > 1e-4  # d₀ is 1e-6
     assert (shown.momentum == 0.9).all()
     assert torch.equal(shown.weight_decay, hyper.weight_decay)
@@ -127,7 +151,9 @@ def test_prodigy_ignores_the_drawn_learning_rate_and_momentum() -> None:
     training, _, weights = random_quadratic()
     raw = make_raw()
     other = {**raw, "lr": raw["lr"] + 1, "momentum": raw["momentum"] - 1}
-    ours, theirs = (walk(RULES["prodigy"], training, weights, each)[-1].weights for each in (raw, other))
+    ours, theirs = (
+        walk(RULES["prodigy"], training, weights, each)[-1].weights for each in (raw, other)
+    )
     assert torch.equal(ours, theirs)
 
 
@@ -163,7 +189,9 @@ def test_a_row_is_a_single_run_and_does_not_see_a_diverging_one(name: str) -> No
             made = training(stacked)
             return type(made)(made.loss[[row]], made.gradient[[row]], made.hessian_product)
 
-        one = walk(RULES[name], alone, weights[[row]], {key: value[[row]] for key, value in raw.items()})[-1]
+        one = walk(
+            RULES[name], alone, weights[[row]], {key: value[[row]] for key, value in raw.items()}
+        )[-1]
         assert torch.equal(one.weights[0], whole.weights[row])
 
 
@@ -201,10 +229,14 @@ def test_stored_numbers_are_those_of_the_weights_that_count(name: str, tmp_path:
     assert (final.status == "ok").all()
     assert final.validation_loss.isna().all()
     table = settings.source.load(0.25)
-    inputs, targets = (torch.from_numpy(array[-table.test :]) for array in (table.inputs, table.targets))
+    inputs, targets = (
+        torch.from_numpy(array[-table.test :]) for array in (table.inputs, table.targets)
+    )
     with np.load(run.path / "final_weights.npz") as archive:
         parts = {key: torch.from_numpy(archive[key]) for key in archive.files}
-    hidden = torch.relu(inputs @ parts["wT/layers.0.weight"].mT + parts["wT/layers.0.bias"][:, None])
+    hidden = torch.relu(
+        inputs @ parts["wT/layers.0.weight"].mT + parts["wT/layers.0.bias"][:, None]
+    )
     outputs = hidden @ parts["wT/layers.2.weight"].mT + parts["wT/layers.2.bias"][:, None]
     losses = ((outputs - targets) ** 2).mean((1, 2))
     np.testing.assert_allclose(final.test_loss, losses, rtol=1e-10)
@@ -212,7 +244,7 @@ def test_stored_numbers_are_those_of_the_weights_that_count(name: str, tmp_path:
 
 def test_a_training_with_a_rule_goes_on_from_a_checkpoint(tmp_path: Any) -> None:
     from hpo_bench.core.loop import train
-    from hpo_bench.experiment import Trainer, pick_device
+    from hpo_bench.running.trainer import Trainer, pick_device
 
     settings = make_settings(tmp_path, method("schedule_free_adamw"))
     trainer = Trainer.of(settings, settings.source.load(0.25), pick_device("cpu"))
@@ -222,7 +254,9 @@ def test_a_training_with_a_rule_goes_on_from_a_checkpoint(tmp_path: Any) -> None
     half = train(problem, trainer.plan, first, recorder, until=20)
     back = unpacked(half, packed(half, "snapshot"), "snapshot")
     end = train(problem, trainer.plan, first, recorder, snapshot=back)
-    assert all(torch.equal(a, b) for a, b in zip(leaves(end.state), leaves(whole.state), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(leaves(end.state), leaves(whole.state), strict=True)
+    )
 
 
 def test_prodigys_curves_show_its_step_size(tmp_path: Any) -> None:

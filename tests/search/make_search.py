@@ -10,10 +10,10 @@ from typing import Any
 import pandas as pd
 import torch
 
-from hpo_bench.checkpoint import Checkpoints
-from hpo_bench.experiment import Trainer
-from hpo_bench.settings import Settings
-from hpo_bench.store import Block
+from hpo_bench.running.checkpoint import Checkpoints
+from hpo_bench.running.trainer import Trainer
+from hpo_bench.settings.run import Settings
+from hpo_bench.store.writer import Block
 from tests.problems import make_method, make_settings, make_table
 
 INNER = {"random": "random_validation", "ours": "ours_wd_lr_m"}
@@ -47,8 +47,12 @@ class Enough(Exception):
     """Somebody pulled the plug."""
 
 
-def interrupted(trainer: Trainer, seeds: Sequence[int], after: int, folder: Path) -> tuple[Block, int]:
-    """The block of a search that was killed at its ``after``-th report and taken up again, and its progress in sum."""
+def interrupted(
+    trainer: Trainer, seeds: Sequence[int], after: int, folder: Path
+) -> tuple[Block, int]:
+    """The block of a search that was killed at its ``after``-th report and taken up again, and its
+    progress in sum.
+    """
     kept = replace(trainer, checkpoints=Checkpoints(folder, 0.0))
     folder.mkdir(exist_ok=True)
     reports = []

@@ -10,7 +10,9 @@ from hpo_bench.search.asha import ASHA, promoted, rungs, stops
 
 
 def by_hand(losses: list[float], reduction: int, batch: int) -> list[bool]:
-    """One rung fed by batches: each is judged against all that came so far, by counting who is better."""
+    """One rung fed by batches: each is judged against all that came so far, by counting who is
+    better.
+    """
     decisions = []
     for at in range(0, len(losses), batch):
         so_far = losses[: at + batch]
@@ -53,7 +55,11 @@ def test_one_by_one_the_decisions_are_optunas():
             recorded[height].append(own[height])
             assert pruned != promoted(own[height : height + 1], np.array(recorded[height]), 4)[0]
             height += 1
-        study.tell(trial, state=optuna.trial.TrialState.PRUNED if pruned else None, values=None if pruned else own[-1])
+        study.tell(
+            trial,
+            state=optuna.trial.TrialState.PRUNED if pruned else None,
+            values=None if pruned else own[-1],
+        )
         reached.append(height)
     assert set(reached) == {1, 2, 3}
 
@@ -64,7 +70,10 @@ def test_one_by_one_the_decisions_are_ray_tunes():
     losses, recorded = np.random.default_rng(0).normal(size=200), []
     agreed = 0
     for number, loss in enumerate(losses):
-        kept = bracket.on_result(type("Trial", (), {"trial_id": str(number)})(), 1, -loss) == "CONTINUE"
+        kept = (
+            bracket.on_result(type("Trial", (), {"trial_id": str(number)})(), 1, -loss)
+            == "CONTINUE"
+        )
         recorded.append(loss)
         agreed += kept == promoted(np.array([loss]), np.array(recorded), 4)[0]
     assert agreed >= 190  # Ray interpolates the quartile, and does not count the trial itself
@@ -82,7 +91,14 @@ def test_rungs_of_the_paper():
 def test_a_rung_inside_a_window_moves_up(tmp_path):
     steps = [1, 4, 16, 64, 99, 256]
     ours = search_trainer(tmp_path, ASHA(trials=4), "ours", hyperparameter_updates=26)
-    assert stops(ours, steps) == [1, 4, 16, 64, 99, 256]  # Neumann differentiates the last update of each T alone
+    assert stops(ours, steps) == [
+        1,
+        4,
+        16,
+        64,
+        99,
+        256,
+    ]  # Neumann differentiates the last update of each T alone
     from dataclasses import replace
 
     from hpo_bench.hypergradients.unroll import Unroll

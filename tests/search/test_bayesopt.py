@@ -1,4 +1,6 @@
-"""Proposals of the Gaussian process, the objective, and what is said where Optuna is not installed."""
+"""Proposals of the Gaussian process, the objective, and what is said where Optuna is not
+installed.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +11,27 @@ import numpy as np
 import pytest
 from make_search import frame, search_settings, search_trainer, searched
 
-from hpo_bench.config import compose, parse
 from hpo_bench.errors import UserError
-from hpo_bench.experiment import execute
+from hpo_bench.running.execute import execute
 from hpo_bench.search import bayesopt
 from hpo_bench.search.bayesopt import NEEDED, BayesianOptimisation, objective, suggest
+from hpo_bench.settings.compose import compose
+from hpo_bench.settings.parse import parse
 from tests.problems import make_table
 
 BOX = {"lr": (-6.0, -1.0), "weight_decay": (-7.0, -2.0), "momentum": (0.0, 1.0)}
 needs_optuna = pytest.mark.skipif(
-    any(importlib.util.find_spec(name) is None for name in NEEDED), reason="pip install 'hpo-bench[search]'"
+    any(importlib.util.find_spec(name) is None for name in NEEDED),
+    reason="pip install 'hpo-bench[search]'",
 )
 
 
 def bowl(point):
-    return (point["lr"] + 2.5) ** 2 + 0.3 * (point["weight_decay"] + 4) ** 2 + (point["momentum"] - 0.6) ** 2
+    return (
+        (point["lr"] + 2.5) ** 2
+        + 0.3 * (point["weight_decay"] + 4) ** 2
+        + (point["momentum"] - 0.6) ** 2
+    )
 
 
 def drawn(count, seed):
@@ -54,8 +62,12 @@ def test_a_proposal_is_a_function_of_the_trials_and_the_seed():
 
 @needs_optuna
 def test_random_trials_come_first_and_every_trial_begins_from_its_own_weights(tmp_path):
-    kept = frame(searched(search_trainer(tmp_path, BayesianOptimisation(trials=3, random=2)), [4]), "trials")
-    plain = frame(searched(search_trainer(tmp_path, BayesianOptimisation(trials=3, random=3)), [4]), "trials")
+    kept = frame(
+        searched(search_trainer(tmp_path, BayesianOptimisation(trials=3, random=2)), [4]), "trials"
+    )
+    plain = frame(
+        searched(search_trainer(tmp_path, BayesianOptimisation(trials=3, random=3)), [4]), "trials"
+    )
     assert kept["trial"].tolist() == [0, 1, 2]
     assert kept["initial_lr"][:2].tolist() == plain["initial_lr"][:2].tolist()
     assert kept["initial_lr"][2] != plain["initial_lr"][2]
@@ -72,7 +84,9 @@ def test_the_objective_is_in_the_targets_unit_and_capped():
 
 def test_what_a_diverged_training_counts():
     assert BayesianOptimisation().limit(make_table()) == pytest.approx(1.5 * 2.5**2)
-    assert BayesianOptimisation().limit(make_table("classification")) == pytest.approx(1.3 * math.log(3))
+    assert BayesianOptimisation().limit(make_table("classification")) == pytest.approx(
+        1.3 * math.log(3)
+    )
     paper = {"uci_energy": 150, "uci_kin8nm": 0.1, "uci_power": 400, "fashion_mnist": 3}
     for dataset, value in paper.items():
         found = parse(compose(["method=bayesopt", f"dataset={dataset}"])).method.search

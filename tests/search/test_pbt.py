@@ -44,10 +44,11 @@ def test_a_copy_has_weights_buffers_and_memory_of_its_parent_and_batches_of_its_
     assert parent[2] >= 0
     old, new = rows.snapshot, after.snapshot
     for before, now in (
-        (old.state.weights, new.state.weights), (old.state.buffer, new.state.buffer),
+        (old.state.weights, new.state.weights),
+        (old.state.buffer, new.state.buffer),
         *((old.memory.first[name], new.memory.first[name]) for name in NAMES),
         *((old.memory.second[name], new.memory.second[name]) for name in NAMES),
-    ):  # fmt: skip
+    ):
         assert torch.equal(now, before[source])
     assert (new.number, new.memory.count) == (20, 3)
     assert after.seeds == rows.seeds
@@ -72,16 +73,19 @@ def test_hyperparameters_of_a_copy_are_its_parents_times_a_factor(perturbs, tmp_
         )
         ratio = new[copies] / old[source]
         free = (
-            (new[copies] < HIGHEST_MOMENTUM - 1e-9) if (name, perturbs) == ("momentum", "natural")
+            (new[copies] < HIGHEST_MOMENTUM - 1e-9)
+            if (name, perturbs) == ("momentum", "natural")
             else after.snapshot.raw["lr"][copies, 0].numpy() < 0
-        )  # fmt: skip
+        )
         assert set(np.round(ratio[free], 9)) == {0.8, 1.2}
         others = np.setdiff1d(np.arange(len(rows)), copies)
         assert np.array_equal(new[others], old[others])
 
 
 def test_a_value_drawn_anew_is_in_the_range_of_random_starts(tmp_path):
-    _, _, after, parent = made(tmp_path, PopulationBasedTraining(population=40, interval=10, resample=1.0))
+    _, _, after, parent = made(
+        tmp_path, PopulationBasedTraining(population=40, interval=10, resample=1.0)
+    )
     raw = {name: after.snapshot.raw[name][parent >= 0, 0].numpy() for name in NAMES}
     assert (raw["lr"] >= -2).all()
     assert (raw["lr"] <= -1).all()
@@ -92,7 +96,9 @@ def test_a_value_drawn_anew_is_in_the_range_of_random_starts(tmp_path):
 
 def test_momentum_stays_below_one_and_lr_within_its_clamp():
     raw = to_raw("momentum", np.array([0.9]))
-    assert 1 / (1 + np.exp(-multiplied("momentum", raw, np.array([1.2])))) == pytest.approx(HIGHEST_MOMENTUM)
+    assert 1 / (1 + np.exp(-multiplied("momentum", raw, np.array([1.2])))) == pytest.approx(
+        HIGHEST_MOMENTUM
+    )
     assert 1 / (1 + np.exp(-multiplied("momentum", raw, np.array([0.8])))) == pytest.approx(0.72)
     assert multiplied("lr", np.array([-2.0]), np.array([10.0]))[0] == pytest.approx(-1.0)
 

@@ -1,4 +1,6 @@
-"""Write a figure so that it can be drawn again bit for bit: plotted points (CSV), images, and a manifest (JSON)."""
+"""Write a figure so that it can be drawn again bit for bit: plotted points (CSV), images, and a
+manifest (JSON).
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ from hpo_bench import __version__, figures
 from hpo_bench.errors import UserError, nearest
 from hpo_bench.figures.common import style
 from hpo_bench.figures.common.base import RULES, Options, Plotted, Points
-from hpo_bench.store import atomic, write_json
+from hpo_bench.store.files import atomic, write_json
 
 FORMAT = 1
 TEXT_COLUMNS = ("part", "panel", "dataset", "method", "hyperparameter", "kind", "status", "text")
@@ -48,7 +50,9 @@ def footer(points: Points, options: Options) -> str:
     return " · ".join((*rule, *points.statistics))
 
 
-def write(figure: str, name: str, points: Points, options: Options, out: Path, formats: Sequence[str]) -> list[Path]:
+def write(
+    figure: str, name: str, points: Points, options: Options, out: Path, formats: Sequence[str]
+) -> list[Path]:
     """Write the files of one figure; each appears whole or not at all, the manifest last.
 
     Args:
@@ -78,7 +82,8 @@ def write(figure: str, name: str, points: Points, options: Options, out: Path, f
         },
         "context": points.context,
         "runs": [
-            {"run_id": run.run_id, "config_hash": run.config_hash, "repetitions": len(run.seeds)} for run in points.runs
+            {"run_id": run.run_id, "config_hash": run.config_hash, "repetitions": len(run.seeds)}
+            for run in points.runs
         ],
         "notes": list(points.notes),
         "versions": versions(),
@@ -93,7 +98,8 @@ def redraw(manifest: Path, out: Path, formats: Sequence[str] = ()) -> tuple[list
         formats: those of the manifest by default.
 
     Returns:
-        the files, and which packages have other versions now than then (the images may then differ).
+        the files, and which packages have other versions now than then (the images may then
+        differ).
 
     Raises:
         UserError: the manifest or the CSV is missing, damaged, or one does not belong to the other.
@@ -113,7 +119,9 @@ def redraw(manifest: Path, out: Path, formats: Sequence[str] = ()) -> tuple[list
     return _write(figures.resolve(document["figure"]), document, content, out, wanted), changed
 
 
-def _write(figure: str, document: dict[str, Any], content: bytes, out: Path, formats: Sequence[str]) -> list[Path]:
+def _write(
+    figure: str, document: dict[str, Any], content: bytes, out: Path, formats: Sequence[str]
+) -> list[Path]:
     """Draw from what will be on disk, so that drawing again starts from the very same numbers."""
     plotted = Plotted(read_csv(content), document["context"], document["footer"])
     written = []
@@ -142,7 +150,9 @@ def images(figure: str, plotted: Plotted, formats: Sequence[str]) -> dict[str, b
 
 
 def _as_text(context: Any) -> Any:
-    """What a figure knows of its runs, for Matplotlib: labels are no formulas, whatever dollars are in them."""
+    """What a figure knows of its runs, for Matplotlib: labels are no formulas, whatever dollars are
+    in them.
+    """
     if isinstance(context, Mapping):
         return {key: value if key in IDS else _as_text(value) for key, value in context.items()}
     if isinstance(context, list | tuple):
@@ -156,7 +166,9 @@ def csv_bytes(frame: pd.DataFrame) -> bytes:
 
 
 def read_csv(content: bytes) -> pd.DataFrame:
-    """Read what `csv_bytes` wrote, exactly: numbers by Python's own rounding, whatever the default of pandas is."""
+    """Read what `csv_bytes` wrote, exactly: numbers by Python's own rounding, whatever the default
+    of pandas is.
+    """
     frame = pd.read_csv(io.BytesIO(content), dtype=object, keep_default_na=False)
     numbers = [column for column in frame.columns if column not in TEXT_COLUMNS]
     return frame.assign(**{column: _numbers(frame[column].to_numpy()) for column in numbers})
@@ -171,7 +183,11 @@ def _numbers(texts: np.ndarray) -> np.ndarray:
 
 def versions() -> dict[str, str]:
     """Versions of what decides the bytes of a figure."""
-    return {"hpo-bench": __version__, "python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+    return {
+        "hpo-bench": __version__,
+        "python": platform.python_version(),
+        **{name: version(name) for name in PACKAGES},
+    }
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
@@ -183,8 +199,13 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     if missing:
         raise UserError(f"{path}: is not a figure's manifest (it lacks {missing[0]!r})")
     if document["format"] != FORMAT:
-        raise UserError(f"{path}: format {document['format']} is from another version of hpo-bench; known: {FORMAT}")
-    if Path(document["csv"]).name != document["csv"] or Path(document["name"]).name != document["name"]:
+        raise UserError(
+            f"{path}: format {document['format']} is from another version of hpo-bench; known: {FORMAT}"
+        )
+    if (
+        Path(document["csv"]).name != document["csv"]
+        or Path(document["name"]).name != document["name"]
+    ):
         raise UserError(f"{path}: names files in another folder")
     return dict(document)
 

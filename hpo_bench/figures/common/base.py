@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pandas as pd
 
-from hpo_bench.analysis import load
-from hpo_bench.analysis.load import Runs
-from hpo_bench.analysis.statistics import CONFIDENCE, RESAMPLES, Statistics
-from hpo_bench.figures.common.needs import Need, Selection
+from hpo_bench.analysis import frames
+from hpo_bench.analysis.selection import Runs
+from hpo_bench.analysis.statistics.interval import CONFIDENCE, RESAMPLES, Statistics
+from hpo_bench.figures.common.needs import Need, NeededRuns
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,7 +37,7 @@ class Options:
     resamples: int = RESAMPLES
     seed: int = 0
     confidence: float = CONFIDENCE
-    finals: Callable[[Runs], pd.DataFrame] = load.finals
+    finals: Callable[[Runs], pd.DataFrame] = frames.finals
 
     @property
     def failure_aware(self) -> bool:
@@ -52,8 +52,10 @@ class Points:
     Args:
         frame: the points, a row each; text columns are those of `artefact.TEXT_COLUMNS`.
         context: what drawing needs beside the points (labels, methods, …); only JSON's types.
-        runs: the stored runs that they were computed from; none of a figure that needs some: it cannot be drawn yet.
-        statistics: of the figure, in the order of the footer, as "bands: …"; empty for an illustration.
+        runs: the stored runs that they were computed from; none of a figure that needs some: it
+            cannot be drawn yet.
+        statistics: of the figure, in the order of the footer, as "bands: …"; empty for an
+            illustration.
         notes: runs that were passed over, and why.
         by_mode: whether the points depend on `Options.statistics`.
     """
@@ -94,7 +96,7 @@ class FigureModule(Protocol):
     NEEDS: tuple[Need, ...]
 
     @staticmethod
-    def points(selection: Selection, options: Options) -> Points:
+    def points(selection: NeededRuns, options: Options) -> Points:
         """Compute what is plotted from the runs that the figure needs."""
         ...
 

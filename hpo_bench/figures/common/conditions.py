@@ -1,11 +1,13 @@
-"""What a figure asks of a setting of its runs, beside plain values: those are compared for equality."""
+"""What a figure asks of a setting of its runs, beside plain values: those are compared for
+equality.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from hpo_bench.quoting import quoted
+from hpo_bench.system.quoting import quoted
 
 
 @runtime_checkable
@@ -54,7 +56,11 @@ class Fixed:
 
     def fits(self, value: Any) -> bool:
         """See `Condition`."""
-        return isinstance(value, list) and len(value) == 2 and all(abs(end - self.number) < 1e-3 for end in value)
+        return (
+            isinstance(value, list)
+            and len(value) == 2
+            and all(abs(end - self.number) < 1e-3 for end in value)
+        )
 
     @property
     def value(self) -> list[float]:
@@ -63,7 +69,9 @@ class Fixed:
 
 
 def fits(stored: Any, wanted: Any) -> bool:
-    """Whether a stored setting is as wanted: a condition, one of several values (tuple, range), or an equal value."""
+    """Whether a stored setting is as wanted: a condition, one of several values (tuple, range), or
+    an equal value.
+    """
     if isinstance(wanted, Condition):
         return wanted.fits(stored)
     return stored in wanted if isinstance(wanted, (tuple, range)) else bool(stored == wanted)

@@ -11,12 +11,12 @@ from matplotlib.figure import Figure
 from hpo_bench.figures.common import panels, style
 from hpo_bench.figures.common import points as common
 from hpo_bench.figures.common.base import Options, Plotted, Points
-from hpo_bench.figures.common.needs import Selection
+from hpo_bench.figures.common.needs import NeededRuns
 from hpo_bench.figures.common.templates import metric
-from hpo_bench.store import Run
+from hpo_bench.store.runs import Run
 
 
-def points(selection: Selection, options: Options, roles: Sequence[str]) -> Points:
+def points(selection: NeededRuns, options: Options, roles: Sequence[str]) -> Points:
     """CDF and evolution of every method on each dataset, on the seeds that all roles share.
 
     Args:
@@ -54,14 +54,22 @@ def draw(plotted: Plotted) -> Figure:
     """A row per dataset: CDF, evolution against weight updates, evolution against run time."""
     shown = plotted.context["panels"]
     figure = style.sheet(
-        style.PAGE_WIDTH, 0.1 + 1.75 * len(shown), legend=panels.legend(plotted), footer=plotted.footer
+        style.PAGE_WIDTH,
+        0.1 + 1.75 * len(shown),
+        legend=panels.legend(plotted),
+        footer=plotted.footer,
     )
     axes = figure.subplots(len(shown), 3, squeeze=False)
     for row, panel in zip(axes, shown, strict=True):
-        cdf, evolution = (plotted.of(part=part, panel=panel["key"]) for part in ("cdf", "evolution"))
+        cdf, evolution = (
+            plotted.of(part=part, panel=panel["key"]) for part in ("cdf", "evolution")
+        )
         panels.cdf(row[0], cdf, plotted.methods)
         row[0].set(xlabel=panel["label"], ylabel=f"{panel['title']}\nEmpirical CDF")
-        for ax, x, label in ((row[1], "step", "Weight updates"), (row[2], "seconds", "Seconds for one repetition")):
+        for ax, x, label in (
+            (row[1], "step", "Weight updates"),
+            (row[2], "seconds", "Seconds for one repetition"),
+        ):
             panels.evolution(ax, evolution[evolution[x] > 0], plotted.methods, x)
             ax.set(xscale="log", xlabel=label, ylabel=panel["label"])
             panels.log_ticks(ax, "x")

@@ -10,12 +10,12 @@ from typing import Any
 
 import pandas as pd
 
-from hpo_bench import figures, store
-from hpo_bench.analysis.load import Runs
+from hpo_bench import figures
+from hpo_bench.analysis.selection import Runs
 from hpo_bench.figures.common import artefact, needs
 from hpo_bench.figures.common.base import Options
 from hpo_bench.figures.common.needs import Missing, Need, Store
-from hpo_bench.store import Run
+from hpo_bench.store.runs import Run, complete_runs, told_apart
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class Request:
         results: the store's folder as the user wrote it.
         runs: its complete runs.
         out: folder of the figures.
-        datasets, methods: instead of the figures' own, where any are given; one artefact per dataset.
+        datasets, methods: instead of the figures' own, where any are given; one artefact per
+            dataset.
         where: settings the runs must have, on top or instead of the figures' own.
     """
 
@@ -60,14 +61,18 @@ class Made:
 
 
 def make(chosen: Sequence[str], request: Request) -> Iterator[Made]:
-    """Draw figures, each as one artefact of all its datasets, or one for each dataset that was asked for."""
+    """Draw figures, each as one artefact of all its datasets, or one for each dataset that was
+    asked for.
+    """
 
     @cache
     def stored(folder: str) -> Store:
-        extra = store.complete_runs(Path(request.results) / folder) if folder else []
-        return Store.of(store.told_apart([*request.runs, *extra]) if extra else request.runs)
+        extra = complete_runs(Path(request.results) / folder) if folder else []
+        return Store.of(told_apart([*request.runs, *extra]) if extra else request.runs)
 
-    request = replace(request, options=replace(request.options, finals=read_once(request.options.finals)))
+    request = replace(
+        request, options=replace(request.options, finals=read_once(request.options.finals))
+    )
     for figure in chosen:
         for dataset in request.datasets or (None,):
             yield _make(figure, request, stored, dataset)
@@ -86,7 +91,9 @@ def read_once(read: Callable[[Runs], pd.DataFrame]) -> Callable[[Runs], pd.DataF
     return reading
 
 
-def _make(figure: str, request: Request, stored: Callable[[str], Store], dataset: str | None) -> Made:
+def _make(
+    figure: str, request: Request, stored: Callable[[str], Store], dataset: str | None
+) -> Made:
     module = figures.find(figure)
     selection = needs.select(_wanted(module.NEEDS, request, dataset), stored, request.results)
     name = f"{figure}-{dataset}" if dataset and module.NEEDS else figure
@@ -100,10 +107,21 @@ def _make(figure: str, request: Request, stored: Callable[[str], Store], dataset
 
 
 def _wanted(all_needs: Sequence[Need], request: Request, dataset: str | None) -> list[Need]:
-    """A figure's needs for one dataset: those that name it; all of them, turned to it, where none does."""
-    of_dataset = [need for need in all_needs if dataset is None or dataset in need.datasets] or all_needs
-    narrowed = [need.narrowed((dataset,) if dataset else (), request.methods, request.where) for need in of_dataset]
-    return list({(need.role, need.methods, need.datasets, str(need.where)): need for need in narrowed}.values())
+    """A figure's needs for one dataset: those that name it; all of them, turned to it, where none
+    does.
+    """
+    of_dataset = [
+        need for need in all_needs if dataset is None or dataset in need.datasets
+    ] or all_needs
+    narrowed = [
+        need.narrowed((dataset,) if dataset else (), request.methods, request.where)
+        for need in of_dataset
+    ]
+    return list(
+        {
+            (need.role, need.methods, need.datasets, str(need.where)): need for need in narrowed
+        }.values()
+    )
 
 
 def _drawn(runs: Sequence[Run]) -> str:
@@ -111,5 +129,9 @@ def _drawn(runs: Sequence[Run]) -> str:
         return "illustration"
     methods, datasets = {run.method for run in runs}, {run.dataset for run in runs}
     repetitions = {(run.dataset, run.method, seed) for run in runs for seed in run.seeds}
-    counts = (("method", len(methods)), ("dataset", len(datasets)), ("repetition", len(repetitions)))
+    counts = (
+        ("method", len(methods)),
+        ("dataset", len(datasets)),
+        ("repetition", len(repetitions)),
+    )
     return ", ".join(f"{count} {word}{'s' if count > 1 else ''}" for word, count in counts)

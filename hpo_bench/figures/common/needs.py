@@ -9,12 +9,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hpo_bench.analysis.load import Runs, settings
+from hpo_bench.analysis.selection import Runs, settings
 from hpo_bench.errors import UserError, nearest
 from hpo_bench.figures.common.conditions import Preferably, fits, override
 from hpo_bench.figures.common.paper import STANDARD
-from hpo_bench.quoting import quoted
-from hpo_bench.store import Run
+from hpo_bench.store.runs import Run
+from hpo_bench.system.quoting import quoted
 
 Values = Mapping[str, Any]
 MAIN = "main"  # role of methods that are compared with each other
@@ -25,13 +25,15 @@ class Need:
     """Runs that a figure is made from: every method on every dataset with certain settings.
 
     Args:
-        where: dotted configuration key -> its value or a `conditions.Condition`; a tuple or range of values means one
-            run for each.
+        where: dotted configuration key -> its value or a `conditions.Condition`; a tuple or range
+            of values means one run for each.
         repetitions: the paper's number; fewer are drawn, too.
         role: tells the needs of one figure apart.
         valid: which combinations of the values in ``where`` there are; all by default.
-        also: further overrides of the command that makes the runs; runs without them are drawn, too.
-        folder: of the results folder, a store of its own that holds these runs; they may be in the main one, too.
+        also: further overrides of the command that makes the runs; runs without them are drawn,
+            too.
+        folder: of the results folder, a store of its own that holds these runs; they may be in the
+            main one, too.
     """
 
     datasets: tuple[str, ...]
@@ -45,30 +47,44 @@ class Need:
 
     def accepts(self, settings: Values) -> bool:
         """Whether a run with these (dotted) settings is one of these runs."""
-        return all(key in settings and fits(settings[key], value) for key, value in self.where.items()) and self.valid(
-            {key: settings[key] for key in self.where}
-        )
+        return all(
+            key in settings and fits(settings[key], value) for key, value in self.where.items()
+        ) and self.valid({key: settings[key] for key in self.where})
 
     def preferred(self, runs: Runs, settings: Mapping[str, Values]) -> list[Run]:
-        """Of each method on each dataset the runs with the preferred settings, where there are any."""
+        """Of each method on each dataset the runs with the preferred settings, where there are
+        any.
+        """
         kept = list(runs)
         for key, wanted in self.where.items():
             if isinstance(wanted, Preferably):
-                has = {(run.dataset, run.method) for run in kept if settings[run.run_id][key] == wanted.wanted}
+                has = {
+                    (run.dataset, run.method)
+                    for run in kept
+                    if settings[run.run_id][key] == wanted.wanted
+                }
                 kept = [
-                    run for run in kept
-                    if (run.dataset, run.method) not in has or settings[run.run_id][key] == wanted.wanted
-                ]  # fmt: skip
+                    run
+                    for run in kept
+                    if (run.dataset, run.method) not in has
+                    or settings[run.run_id][key] == wanted.wanted
+                ]
         return kept
 
     def cells(self) -> list[Values]:
         """The combinations of swept values; one empty one where nothing is swept."""
-        swept = {key: value for key, value in self.where.items() if isinstance(value, (tuple, range))}
-        cells = [dict(zip(swept, values, strict=True)) for values in itertools.product(*swept.values())]
+        swept = {
+            key: value for key, value in self.where.items() if isinstance(value, (tuple, range))
+        }
+        cells = [
+            dict(zip(swept, values, strict=True)) for values in itertools.product(*swept.values())
+        ]
         return [cell for cell in cells if not cell or self.valid(cell)]
 
     def narrowed(self, datasets: Sequence[str], methods: Sequence[str], where: Values) -> Need:
-        """The same for other datasets, methods or settings, where given; a role of its own keeps its methods."""
+        """The same for other datasets, methods or settings, where given; a role of its own keeps
+        its methods.
+        """
         return replace(
             self,
             datasets=tuple(datasets) or self.datasets,
@@ -81,7 +97,11 @@ class Need:
         names = {"method": list(methods), "dataset": [name.partition("@")[0] for name in datasets]}
         words = [f"{key}={','.join(values)}" for key, values in names.items()]
         words.append(f"repetitions={self.repetitions}")
-        changed = {key: override(value) for key, value in self.where.items() if STANDARD.get(key, _MISSING) != value}
+        changed = {
+            key: override(value)
+            for key, value in self.where.items()
+            if STANDARD.get(key, _MISSING) != value
+        }
         words += [f"{key}={value}" for key, value in changed.items() if value is not None]
         store = str(Path(results) / self.folder)
         words += [*self.also, *([f"results_dir={quoted(store)}"] if store != "results" else [])]
@@ -97,7 +117,8 @@ class Missing:
     """Runs that a figure is made from and that are not stored.
 
     Args:
-        datasets, methods: each method is missing on each of the datasets, wholly or in some of its settings.
+        datasets, methods: each method is missing on each of the datasets, wholly or in some of its
+            settings.
         command: makes them (what is stored already is not computed again).
     """
 
@@ -110,7 +131,7 @@ class Missing:
 
 
 @dataclass(frozen=True)
-class Selection:
+class NeededRuns:
     """Stored runs of a figure by role, and what is missing.
 
     Args:
@@ -144,7 +165,7 @@ class Store:
         return Store(runs, {run.run_id: settings(run) for run in runs})
 
 
-def select(needs: Iterable[Need], store: Callable[[str], Store], results: str) -> Selection:
+def select(needs: Iterable[Need], store: Callable[[str], Store], results: str) -> NeededRuns:
     """Find the runs of a figure.
 
     Args:
@@ -157,18 +178,23 @@ def select(needs: Iterable[Need], store: Callable[[str], Store], results: str) -
     for need in needs:
         stored = store(need.folder)
         accepted = [
-            run for run in stored.runs
-            if run.dataset in need.datasets and run.method in need.methods and need.accepts(stored.settings[run.run_id])
-        ]  # fmt: skip
+            run
+            for run in stored.runs
+            if run.dataset in need.datasets
+            and run.method in need.methods
+            and need.accepts(stored.settings[run.run_id])
+        ]
         accepted = need.preferred(accepted, stored.settings)
         by_role.setdefault(need.role, []).extend(accepted)
         missing += _missing(need, accepted, stored.settings, results)
         datasets.update(dict.fromkeys(need.datasets))
     found = {run.dataset for group in by_role.values() for run in group}
-    return Selection(by_role, tuple(name for name in datasets if name in found), tuple(missing))
+    return NeededRuns(by_role, tuple(name for name in datasets if name in found), tuple(missing))
 
 
-def _missing(need: Need, accepted: Runs, settings: Mapping[str, Values], results: str) -> Iterator[Missing]:
+def _missing(
+    need: Need, accepted: Runs, settings: Mapping[str, Values], results: str
+) -> Iterator[Missing]:
     """Group what is missing: methods that lack the same datasets share a line."""
     cells = need.cells()
     stored = {
@@ -180,9 +206,10 @@ def _missing(need: Need, accepted: Runs, settings: Mapping[str, Values], results
     by_datasets: dict[tuple[str, ...], list[str]] = {}
     for method in need.methods:
         lacking = tuple(
-            dataset for dataset in need.datasets
+            dataset
+            for dataset in need.datasets
             if any((method, dataset, number) not in stored for number in range(len(cells)))
-        )  # fmt: skip
+        )
         if lacking:
             by_datasets.setdefault(lacking, []).append(method)
     for datasets, methods in by_datasets.items():

@@ -41,34 +41,53 @@ def sheet_of_panels(
     else:
         width = style.PAGE_WIDTH if count > 2 else style.PAGE_WIDTH * 0.8
         taller = height if columns_of(count) == 4 else 1.25 * height
-        figure = style.sheet(width, taller * -(-count // columns_of(count)), legend=legend, footer=footer)
+        figure = style.sheet(
+            width, taller * -(-count // columns_of(count)), legend=legend, footer=footer
+        )
     return figure, grid(figure, count)
 
 
 def legend(plotted: Plotted) -> list[Artist]:
     """Shared legend: every method with n_ok/n, summed over the panels."""
-    counts = pd.DataFrame(plotted.context["counts"], columns=["panel", "method", "n_ok", "n", "text"])
+    counts = pd.DataFrame(
+        plotted.context["counts"], columns=["panel", "method", "n_ok", "n", "text"]
+    )
     entries: list[Artist] = []
     for method in plotted.methods:
         own = counts[counts["method"] == method["name"]]
         if len(own):
             texts = {text for text in own["text"] if text}
-            told = f"{own['n_ok'].sum()}/{own['n'].sum()}" if not texts else " / ".join(sorted(texts))
+            told = (
+                f"{own['n_ok'].sum()}/{own['n'].sum()}" if not texts else " / ".join(sorted(texts))
+            )
             entries.append(style.entry(method, f"  {told}"))
     return entries
 
 
 def cdf(ax: Axes, frame: pd.DataFrame, methods: Sequence[Method]) -> Axes:
-    """Empirical CDFs on a logarithmic axis; each goes on to the right at the share of runs that did not fail."""
+    """Empirical CDFs on a logarithmic axis; each goes on to the right at the share of runs that did
+    not fail.
+    """
     limits = _cdf_limits(frame)
     for method in methods:
         own = frame[frame["method"] == method["name"]]
         if own.empty:
             continue
         x = np.concatenate([[limits[0]], own["x"].to_numpy(), [max(limits[1], own["x"].max())]])
-        y, low, high = (np.concatenate([[0.0], own[column], own[column].iloc[-1:]]) for column in ("y", "low", "high"))
+        y, low, high = (
+            np.concatenate([[0.0], own[column], own[column].iloc[-1:]])
+            for column in ("y", "low", "high")
+        )
         ax.plot(x, y, drawstyle="steps-post", **style.line(method))
-        ax.fill_between(x[1:], low[1:], high[1:], step="post", color=method["colour"], alpha=opacity(methods), lw=0)
+        ax.fill_between(
+            x[1:],
+            low[1:],
+            high[1:],
+            step="post",
+            color=method["colour"],
+            alpha=opacity(methods),
+            lw=0,
+        )
     ax.set(xscale="log", xlim=limits, ylim=(0, 1.02))
     ax.grid(visible=True)
     log_ticks(ax, "x")
@@ -81,12 +100,16 @@ def opacity(methods: Sequence[Method]) -> float:
 
 
 def _cdf_limits(frame: pd.DataFrame) -> tuple[float, float]:
-    """From the least value to where every curve has all but reached its end; far outliers are cut off."""
+    """From the least value to where every curve has all but reached its end; far outliers are cut
+    off.
+    """
     x = frame.loc[frame["x"] > 0, "x"]
     if x.empty:
         return 0.1, 10.0
     ends = [
-        own.loc[own["y"] >= 0.97 * own["y"].iloc[-1], "x"].iloc[0] for _, own in frame.groupby("method") if len(own)
+        own.loc[own["y"] >= 0.97 * own["y"].iloc[-1], "x"].iloc[0]
+        for _, own in frame.groupby("method")
+        if len(own)
     ]
     low, high = x.min() / 1.15, max(ends) * 1.15
     return (low, high) if high > 1.5 * low else (low / 2, high * 2)
@@ -95,13 +118,17 @@ def _cdf_limits(frame: pd.DataFrame) -> tuple[float, float]:
 def evolution(ax: Axes, frame: pd.DataFrame, methods: Sequence[Method], x: str = "step") -> Axes:
     """Medians with their bands on a logarithmic axis."""
     for method in methods:
-        own = frame[(frame["method"] == method["name"]) & np.isfinite(frame["y"]) & np.isfinite(frame[x])]
+        own = frame[
+            (frame["method"] == method["name"]) & np.isfinite(frame["y"]) & np.isfinite(frame[x])
+        ]
         if own.empty:
             continue
         ax.plot(own[x], own["y"], **style.line(method, marker="o" if len(own) == 1 else ""))
         band = own[np.isfinite(own["low"])]
         floor = np.maximum(band["low"], 1e-3 * band["y"])
-        ax.fill_between(band[x], floor, band["high"], color=method["colour"], alpha=opacity(methods), lw=0)
+        ax.fill_between(
+            band[x], floor, band["high"], color=method["colour"], alpha=opacity(methods), lw=0
+        )
     ax.set_yscale("log")
     ax.margins(x=0.01)
     ax.grid(visible=True)
@@ -111,14 +138,18 @@ def evolution(ax: Axes, frame: pd.DataFrame, methods: Sequence[Method], x: str =
 
 
 def limit_above(ax: Axes, values: pd.Series) -> None:
-    """Keep huge transients from squeezing the rest: at most three decades above the median of the points."""
+    """Keep huge transients from squeezing the rest: at most three decades above the median of the
+    points.
+    """
     finite = values[np.isfinite(values) & (values > 0)]
     if len(finite):
         ax.set_ylim(finite.min() / 1.3, min(finite.max() * 1.3, 1e3 * finite.median()))
 
 
 def log_ticks(ax: Axes, which: str) -> None:
-    """Label at least two ticks of a logarithmic axis, in-between ones where it spans less than two decades."""
+    """Label at least two ticks of a logarithmic axis, in-between ones where it spans less than two
+    decades.
+    """
     axis = ax.xaxis if which == "x" else ax.yaxis
     low, high = ax.get_xlim() if which == "x" else ax.get_ylim()
     decades = np.log10(high / low)
@@ -126,7 +157,9 @@ def log_ticks(ax: Axes, which: str) -> None:
         axis.set_major_locator(LogLocator(numticks=6))
         axis.set_minor_formatter(NullFormatter())
         return
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades > 0.5 else tuple(range(1, 10)), numticks=12))
+    axis.set_major_locator(
+        LogLocator(subs=(1, 2, 5) if decades > 0.5 else tuple(range(1, 10)), numticks=12)
+    )
     axis.set_minor_formatter(NullFormatter())
     if high >= 1e-3 and low <= 1e4:
         axis.set_major_formatter(_plain)

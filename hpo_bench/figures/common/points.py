@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hpo_bench.analysis import load, summary
-from hpo_bench.analysis import statistics as stats
-from hpo_bench.analysis.load import Runs
+from hpo_bench.analysis import frames as tabular
+from hpo_bench.analysis import selection as selecting
+from hpo_bench.analysis import summary
+from hpo_bench.analysis.selection import Runs
+from hpo_bench.analysis.statistics import best_of_groups, bootstrap, distributions
 from hpo_bench.analysis.summary import GROUP_SIZE, GROUP_SOURCE, GROUPED, Measure
 from hpo_bench.figures.common import paper
 from hpo_bench.figures.common.base import Options
-from hpo_bench.store import Run
+from hpo_bench.store.runs import Run
 
 POINTS_A_CURVE = 200
 LEGEND = "legend: n_ok/n, summed over panels"
@@ -23,7 +25,7 @@ LEGEND = "legend: n_ok/n, summed over panels"
 
 def of_any_length(runs: Runs) -> tuple[list[Run], tuple[str, ...]]:
     """One configuration per dataset and method, and a note on each that was passed over."""
-    selection = load.comparable(runs)
+    selection = selecting.comparable(runs)
     return selection.runs, selection.notes
 
 
@@ -33,7 +35,7 @@ def alike(runs: Runs) -> tuple[list[Run], tuple[str, ...]]:
     kept: list[Run] = []
     notes = list(passed_over)
     for dataset in summary.by(comparable, "dataset").values():
-        updates = [load.weight_updates(run) for run in dataset]
+        updates = [selecting.weight_updates(run) for run in dataset]
         usual = max(set(updates), key=lambda length: (updates.count(length), length))
         kept += [run for run, length in zip(dataset, updates, strict=True) if length == usual]
         notes += [
@@ -82,12 +84,16 @@ def label(runs: Runs) -> str:
 
 
 def training(runs: Runs) -> str:
-    """Length of the trainings, for the small print: of each dataset, where they differ; other methods are named."""
+    """Length of the trainings, for the small print: of each dataset, where they differ; other
+    methods are named.
+    """
     lengths: dict[str, dict[str, str]] = {}
     for run in runs:
-        updates, interval = load.weight_updates(run), int(run.config["update_interval"])
+        updates, interval = selecting.weight_updates(run), int(run.config["update_interval"])
         odd = (
-            f" (T = {interval})" if run.config["method"].get("estimator") and interval != paper.UPDATE_INTERVAL else ""
+            f" (T = {interval})"
+            if run.config["method"].get("estimator") and interval != paper.UPDATE_INTERVAL
+            else ""
         )
         lengths.setdefault(label([run]), {})[method_label(run)] = f"{updates}{odd}"
     told = {dataset: _usual_and_others(methods) for dataset, methods in lengths.items()}
@@ -120,23 +126,33 @@ def cdf(
         seeds: only these; all by default.
 
     Returns:
-        a row per point (``panel``, ``dataset``, ``method``, ``x``, ``y``, ``low``, ``high``: P(value ≤ x) with its
-        confidence band, NaN without one), and per method ``n_ok``, ``n`` and a ``text`` for the legend.
+        a row per point (``panel``, ``dataset``, ``method``, ``x``, ``y``, ``low``, ``high``:
+        P(value ≤ x) with its confidence band, NaN without one), and per method ``n_ok``, ``n`` and
+        a ``text`` for the legend.
     """
     frames, counts = [], []
     for name, group in summary.by(runs, "method").items():
         finals = _finals(group, options, seeds)
-        values = load.failure_aware(finals, measure.column) * measure.scale
+        values = tabular.failure_aware(finals, measure.column) * measure.scale
         text = ""
         if name == GROUP_SOURCE:
             x, y, text, values = _grouped(finals, values, options)
             low = high = np.full(len(x), np.nan)
         else:
-            x, y, low, high = stats.ecdf(values, options.confidence)
-        band = {"low": low, "high": high} if options.failure_aware else {"low": np.nan, "high": np.nan}
+            x, y, low, high = distributions.ecdf(values, options.confidence)
+        band = (
+            {"low": low, "high": high} if options.failure_aware else {"low": np.nan, "high": np.nan}
+        )
         frames.append(
             pd.DataFrame(
-                {"panel": panel, "dataset": runs[0].dataset, "method": shown_name(name), "x": x, "y": y, **band}
+                {
+                    "panel": panel,
+                    "dataset": runs[0].dataset,
+                    "method": shown_name(name),
+                    "x": x,
+                    "y": y,
+                    **band,
+                }
             )
         )
         counts.append(_count(panel, name, values, text))
@@ -146,22 +162,38 @@ def cdf(
 def _grouped(
     finals: pd.DataFrame, values: np.ndarray, options: Options
 ) -> tuple[np.ndarray, np.ndarray, str, np.ndarray]:
-    """CDF of Random (3-batched): exactly over all groups, or as in the paper over one random grouping."""
+    """CDF of Random (3-batched): exactly over all groups, or as in the paper over one random
+    grouping.
+    """
     if not options.failure_aware:
-        validation = finals["validation_loss"].where(finals["status"] == "ok").to_numpy(dtype=float, na_value=np.nan)
-        winners = stats.best_of_groups_random(validation, values, GROUP_SIZE, options.seed, paper=True)
-        x, y, _, _ = stats.ecdf(winners)
+        validation = (
+            finals["validation_loss"]
+            .where(finals["status"] == "ok")
+            .to_numpy(dtype=float, na_value=np.nan)
+        )
+        winners = best_of_groups.best_of_groups_random(
+            validation, values, GROUP_SIZE, options.seed, paper=True
+        )
+        x, y, _, _ = distributions.ecdf(winners)
         return x, y, "", winners
     if len(values) < GROUP_SIZE:
         return np.empty(0), np.empty(0), f"needs {GROUP_SIZE} runs", values
-    weights = stats.best_of_groups_weights(load.failure_aware(finals, "validation_loss"), GROUP_SIZE)
-    x, y = stats.weighted_ecdf(values, weights)
+    weights = best_of_groups.best_of_groups_weights(
+        tabular.failure_aware(finals, "validation_loss"), GROUP_SIZE
+    )
+    x, y = distributions.weighted_ecdf(values, weights)
     return x, y, "all triples", values
 
 
 def _count(panel: str, method: str, values: np.ndarray, text: str = "") -> dict[str, Any]:
     ok = int(np.isfinite(values).sum())
-    return {"panel": panel, "method": shown_name(method), "n_ok": ok, "n": len(values), "text": text}
+    return {
+        "panel": panel,
+        "method": shown_name(method),
+        "n_ok": ok,
+        "n": len(values),
+        "text": text,
+    }
 
 
 def cdf_statistics(runs: Runs, options: Options) -> tuple[str, ...]:
@@ -170,7 +202,12 @@ def cdf_statistics(runs: Runs, options: Options) -> tuple[str, ...]:
         bands = f"CDF bands: pointwise {100 * options.confidence:g} % intervals (Greenwood, log-log; no resampling)"
         return training(runs), bands, LEGEND
     grouped = any(run.method == GROUP_SOURCE for run in runs)
-    return training(runs), "CDFs without bands", *([f"random triples: seed {options.seed}"] if grouped else []), LEGEND
+    return (
+        training(runs),
+        "CDFs without bands",
+        *([f"random triples: seed {options.seed}"] if grouped else []),
+        LEGEND,
+    )
 
 
 # --- evolutions ---
@@ -179,17 +216,19 @@ def cdf_statistics(runs: Runs, options: Options) -> tuple[str, ...]:
 def evolution(
     runs: Runs, measure: Measure, options: Options, panel: str, seeds: Collection[int] | None = None
 ) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
-    """Bootstrapped median of every method at every recorded step (thinned), and how many runs are ok.
+    """Bootstrapped median of every method at every recorded step (thinned), and how many runs are
+    ok.
 
     Args:
-        runs: one configuration per method, of one dataset; those that feed Random (3-batched) are left out.
+        runs: one configuration per method, of one dataset; those that feed Random (3-batched) are
+            left out.
         seeds: only these; all by default.
 
     Returns:
-        a row per point (``panel``, ``dataset``, ``method``, ``step``, ``seconds``, ``y``, ``low``, ``high``): median ±
-        its bootstrap SD, +inf where more than half of the runs have failed; ``seconds`` is the mean time of the runs
-        until then, a block's wall time shared among its rows. Methods that put their weights back are shown at the
-        last recorded step before.
+        a row per point (``panel``, ``dataset``, ``method``, ``step``, ``seconds``, ``y``, ``low``,
+        ``high``): median ± its bootstrap SD, +inf where more than half of the runs have failed;
+        ``seconds`` is the mean time of the runs until then, a block's wall time shared among its
+        rows. Methods that put their weights back are shown at the last recorded step before.
     """
     frames, counts = [], []
     for name, group in summary.by(runs, "method").items():
@@ -199,27 +238,43 @@ def evolution(
         points = _medians(group, finals, measure.column, options)
         points[["y", "low", "high"]] *= measure.scale
         frames.append(points.assign(panel=panel, dataset=runs[0].dataset, method=name))
-        counts.append(_count(panel, name, load.failure_aware(finals, measure.column)))
+        counts.append(_count(panel, name, tabular.failure_aware(finals, measure.column)))
     columns = ["panel", "dataset", "method", "step", "seconds", "y", "low", "high"]
-    return (pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)), counts
+    return (
+        pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)
+    ), counts
 
 
 def _medians(group: Runs, finals: pd.DataFrame, column: str, options: Options) -> pd.DataFrame:
     reset = bool(group[0].config["method"].get("reset_weights"))
-    curves = load.curves(group, [column, "elapsed_s"], None if reset else thinning(group))
+    curves = tabular.curves(group, [column, "elapsed_s"], None if reset else thinning(group))
     curves = curves[curves["seed"].isin(finals["seed"])].reset_index(drop=True)
     rows = finals.set_index("seed")["rows_in_block"].reindex(curves["seed"]).to_numpy(dtype=float)
     curves["seconds"] = curves["elapsed_s"].to_numpy(dtype=float, na_value=np.nan) / rows
-    steps, seeds, values = load.matrix(curves, column, finals)
-    _, _, seconds = load.matrix(curves, "seconds")
+    steps, seeds, values = tabular.matrix(curves, column, finals)
+    _, _, seconds = tabular.matrix(curves, "seconds")
     if not options.failure_aware:
         kept = finals.loc[summary.paper_keeps(finals, column), "seed"]
         values = values[np.isin(seeds, kept)]
-    shown = before_resets(steps, int(group[0].config["update_interval"])) if reset else np.arange(len(steps))
-    median, deviation = stats.bootstrap_curve(values[:, shown], "median", options.resamples, options.seed)
+    shown = (
+        before_resets(steps, int(group[0].config["update_interval"]))
+        if reset
+        else np.arange(len(steps))
+    )
+    median, deviation = bootstrap.bootstrap_curve(
+        values[:, shown], "median", options.resamples, options.seed
+    )
     with np.errstate(invalid="ignore"):
         low, high = median - deviation, median + deviation
-    return pd.DataFrame({"step": steps[shown], "seconds": _mean(seconds)[shown], "y": median, "low": low, "high": high})
+    return pd.DataFrame(
+        {
+            "step": steps[shown],
+            "seconds": _mean(seconds)[shown],
+            "y": median,
+            "low": low,
+            "high": high,
+        }
+    )
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
@@ -230,15 +285,19 @@ def _mean(values: np.ndarray) -> np.ndarray:
 
 
 def before_resets(steps: np.ndarray, interval: int) -> np.ndarray:
-    """Indices of the last recorded step before each multiple of ``interval``, where weights go back, and the last."""
+    """Indices of the last recorded step before each multiple of ``interval``, where weights go
+    back, and the last.
+    """
     window = np.where(steps == steps[-1], (steps - 1) // interval, steps // interval)
     return np.flatnonzero(np.append(window[1:] != window[:-1], True))
 
 
 def thinning(runs: Runs) -> int:
-    """Steps between plotted points: a multiple of `record_every` that leaves about `POINTS_A_CURVE` of them."""
+    """Steps between plotted points: a multiple of `record_every` that leaves about `POINTS_A_CURVE`
+    of them.
+    """
     recorded = int(runs[0].config.get("record_every") or 1)
-    return recorded * max(1, round(load.weight_updates(runs[0]) / POINTS_A_CURVE / recorded))
+    return recorded * max(1, round(selecting.weight_updates(runs[0]) / POINTS_A_CURVE / recorded))
 
 
 def evolution_statistics(runs: Runs, options: Options) -> tuple[str, ...]:

@@ -1,4 +1,6 @@
-"""Final performance over update interval T and look-back distance i: points and heat-maps of Figures 4 and 6."""
+"""Final performance over update interval T and look-back distance i: points and heat-maps of
+Figures 4 and 6.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +14,15 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.image import AxesImage
 
-from hpo_bench.analysis import load, summary
-from hpo_bench.analysis import statistics as stats
-from hpo_bench.analysis.load import Runs
+from hpo_bench.analysis import frames, summary
+from hpo_bench.analysis.selection import Runs, comparable
+from hpo_bench.analysis.statistics import interval
 from hpo_bench.analysis.summary import Measure
 from hpo_bench.figures.common import paper, style
 from hpo_bench.figures.common import points as common
 from hpo_bench.figures.common.base import Options, Points
-from hpo_bench.figures.common.needs import Need, Selection, Values
-from hpo_bench.store import Run
+from hpo_bench.figures.common.needs import Need, NeededRuns, Values
+from hpo_bench.store.runs import Run
 
 CELLS = {**paper.START, "update_interval": paper.GRID, "look_back": paper.GRID}
 REPETITIONS = 100
@@ -46,13 +48,20 @@ def needs(*grids: str, plain: str = "random", exact: Sequence[str] = ()) -> tupl
     """
     datasets = ("uci_energy",)
     cells = [
-        Need(datasets, (method,), REPETITIONS, CELLS, role=method, valid=triangular if method in exact else everywhere)
+        Need(
+            datasets,
+            (method,),
+            REPETITIONS,
+            CELLS,
+            role=method,
+            valid=triangular if method in exact else everywhere,
+        )
         for method in grids
     ]
     return (Need(datasets, (plain,), REPETITIONS, role="plain"), *cells)
 
 
-def points(selection: Selection, options: Options, grids: Sequence[str]) -> Points:
+def points(selection: NeededRuns, options: Options, grids: Sequence[str]) -> Points:
     """Median final value in every cell (T = i = 0 for the method without cells), a panel a method.
 
     Of the seeds that all cells share, so that every cell has the same initialisations.
@@ -63,11 +72,19 @@ def points(selection: Selection, options: Options, grids: Sequence[str]) -> Poin
     groups = [plain, *(runs for group in cells.values() for runs in group.values())]
     seeds = common.shared_seeds([runs for runs in groups if runs])
     rows = [_cell(plain, options, seeds, 0, 0)] if plain else []
-    rows += [_cell(runs, options, seeds, *cell) for group in cells.values() for cell, runs in sorted(group.items())]
+    rows += [
+        _cell(runs, options, seeds, *cell)
+        for group in cells.values()
+        for cell, runs in sorted(group.items())
+    ]
     kept = [run for runs in groups for run in runs]
     measure = summary.measures(kept)[-1]
     frame = pd.DataFrame(rows)
-    context = {"methods": common.styles(kept), "measure": measure.label, "dataset": common.label(kept)}
+    context = {
+        "methods": common.styles(kept),
+        "measure": measure.label,
+        "dataset": common.label(kept),
+    }
     return Points(frame, context, kept, _statistics(frame, kept), notes)
 
 
@@ -79,20 +96,27 @@ def _one_budget(runs: Runs) -> dict[tuple[int, int], list[Run]]:
         updates = int(config["hyperparameter_updates"])
         cells[updates][int(config["update_interval"]), int(config["look_back"])].append(run)
     best = max(cells, key=lambda updates: (len(cells[updates]), updates), default=0)
-    return {cell: load.comparable(group).runs for cell, group in cells[best].items()} if cells else {}
+    return {cell: comparable(group).runs for cell, group in cells[best].items()} if cells else {}
 
 
-def _cell(runs: Runs, options: Options, seeds: Collection[int], update_interval: int, look_back: int) -> dict[str, Any]:
+def _cell(
+    runs: Runs, options: Options, seeds: Collection[int], update_interval: int, look_back: int
+) -> dict[str, Any]:
     measure: Measure = summary.measures(runs)[-1]
     finals = options.finals(runs)
     finals = finals[finals["seed"].isin(seeds)]
-    values = load.failure_aware(finals, measure.column) * measure.scale
+    values = frames.failure_aware(finals, measure.column) * measure.scale
     ok = np.isfinite(values)
     kept = values if options.failure_aware else values[summary.paper_keeps(finals, measure.column)]
     return {
-        "dataset": runs[0].dataset, "method": runs[0].method, "update_interval": update_interval,
-        "look_back": look_back, "median": float(stats.survival_median(kept)), "n_ok": int(ok.sum()), "n": len(values),
-    }  # fmt: skip
+        "dataset": runs[0].dataset,
+        "method": runs[0].method,
+        "update_interval": update_interval,
+        "look_back": look_back,
+        "median": float(interval.survival_median(kept)),
+        "n_ok": int(ok.sum()),
+        "n": len(values),
+    }
 
 
 def _statistics(frame: pd.DataFrame, runs: Runs) -> tuple[str, ...]:
@@ -113,12 +137,16 @@ def norm(frame: pd.DataFrame) -> Normalize:
 def grid(frame: pd.DataFrame, column: str) -> np.ndarray:
     """A column as a matrix T × i, NaN where there is no cell."""
     values = np.full((len(paper.GRID), len(paper.GRID)), np.nan)
-    values[frame["update_interval"].to_numpy(int) - 1, frame["look_back"].to_numpy(int) - 1] = frame[column]
+    values[frame["update_interval"].to_numpy(int) - 1, frame["look_back"].to_numpy(int) - 1] = (
+        frame[column]
+    )
     return values
 
 
 def heat_map(ax: Axes, frame: pd.DataFrame, scale: Normalize) -> AxesImage:
-    """Cells T × i with printed values; empty cells stay white, failures (more than half diverged) are marked ∞."""
+    """Cells T × i with printed values; empty cells stay white, failures (more than half diverged)
+    are marked ∞.
+    """
     image = _cells(ax, grid(frame, "median"), scale, size=5.6)
     ticks = np.arange(len(paper.GRID))
     ax.set(xlabel="Look-back distance $i$", ylabel="Update interval $T$")
@@ -129,19 +157,31 @@ def heat_map(ax: Axes, frame: pd.DataFrame, scale: Normalize) -> AxesImage:
 
 def single_cell(ax: Axes, frame: pd.DataFrame, scale: Normalize) -> AxesImage:
     """The one value of a method without cells."""
-    image = _cells(ax, np.array([[frame["median"].iloc[0] if len(frame) else np.nan]]), scale, size=7)
-    ax.set(xticks=[], yticks=[], xlim=(-1.2, 1.2))  # as wide as the title, with a cell of the heat-maps' size
+    image = _cells(
+        ax, np.array([[frame["median"].iloc[0] if len(frame) else np.nan]]), scale, size=7
+    )
+    ax.set(
+        xticks=[], yticks=[], xlim=(-1.2, 1.2)
+    )  # as wide as the title, with a cell of the heat-maps' size
     return image
 
 
 def _cells(ax: Axes, values: np.ndarray, scale: Normalize, size: float) -> AxesImage:
-    image = ax.imshow(np.where(np.isfinite(values), values, np.nan), cmap=COLOURS, norm=scale, origin="lower")
+    image = ax.imshow(
+        np.where(np.isfinite(values), values, np.nan), cmap=COLOURS, norm=scale, origin="lower"
+    )
     for (row, column), value in np.ndenumerate(values):
         if np.isnan(value):
             continue
         infinite = np.isinf(value)
         shade = "black" if infinite or scale(value) > 0.6 else "white"
-        text = "∞" if infinite else f"{value * PRINTED:.0f}" if value * PRINTED >= 10 else f"{value * PRINTED:.2g}"
+        text = (
+            "∞"
+            if infinite
+            else f"{value * PRINTED:.0f}"
+            if value * PRINTED >= 10
+            else f"{value * PRINTED:.2g}"
+        )
         ax.text(column, row, text, ha="center", va="center", size=size, color=shade)
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)

@@ -1,4 +1,6 @@
-"""One look for every figure: sizes in inches as printed, fonts that ship with Matplotlib, no lasting global state."""
+"""One look for every figure: sizes in inches as printed, fonts that ship with Matplotlib, no
+lasting global state.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,10 @@ FORMATS = ("pdf", "png", "svg")
 GREY = "#4d4d4d"
 
 _LEGEND_LINE, _FOOTER_LINE, _FOOTER_SIZE = 0.155, 0.085, 5.5  # inches, inches, points
-_HANDLE, _LETTER = 0.56, 0.053  # inches that a legend entry takes beside its text, and for each letter
+_HANDLE, _LETTER = (
+    0.56,
+    0.053,
+)  # inches that a legend entry takes beside its text, and for each letter
 
 RC: Mapping[str, Any] = {
     "font.family": "STIXGeneral",
@@ -68,7 +73,9 @@ METADATA: Mapping[str, dict[str, Any]] = {
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Matplotlib's defaults and `RC` for what is drawn and saved inside the block, whatever the user's own settings."""
+    """Matplotlib's defaults and `RC` for what is drawn and saved inside the block, whatever the
+    user's own settings.
+    """
     kept = {"backend", "backend_fallback", "interactive"}
     plain = {name: value for name, value in mpl.rcParamsDefault.items() if name not in kept}
     with mpl.rc_context({**plain, **RC}):  # type: ignore[dict-item]
@@ -76,9 +83,15 @@ def style() -> Iterator[None]:
 
 
 def sheet(
-    width: float, height: float, *, legend: Sequence[Artist] = (), footer: str = "", columns: int | None = None
+    width: float,
+    height: float,
+    *,
+    legend: Sequence[Artist] = (),
+    footer: str = "",
+    columns: int | None = None,
 ) -> Figure:
-    """An empty figure for axes in an area of ``width`` × ``height`` inches; legend and small print go below that.
+    """An empty figure for axes in an area of ``width`` × ``height`` inches; legend and small print
+    go below that.
 
     Args:
         legend: entries of the shared legend, in order.
@@ -92,24 +105,42 @@ def sheet(
     total = height + below + bottom
     figure = Figure(figsize=(width, total))
     FigureCanvasAgg(figure)
-    figure.set_layout_engine(ConstrainedLayoutEngine(rect=(0, (below + bottom) / total, 1, height / total)))
+    figure.set_layout_engine(
+        ConstrainedLayoutEngine(rect=(0, (below + bottom) / total, 1, height / total))
+    )
     if legend:
         figure.legend(
-            handles=list(legend), loc="center", bbox_to_anchor=(0, bottom / total, 1, below / total), ncols=count,
-            borderaxespad=0, borderpad=0, labelspacing=0.25, columnspacing=1.4,
-        )  # fmt: skip
+            handles=list(legend),
+            loc="center",
+            bbox_to_anchor=(0, bottom / total, 1, below / total),
+            ncols=count,
+            borderaxespad=0,
+            borderpad=0,
+            labelspacing=0.25,
+            columnspacing=1.4,
+        )
     figure.text(
-        0.04 / width, 0.03 / total, "\n".join(small_print), size=_FOOTER_SIZE, color=GREY, va="bottom", linespacing=1.1
+        0.04 / width,
+        0.03 / total,
+        "\n".join(small_print),
+        size=_FOOTER_SIZE,
+        color=GREY,
+        va="bottom",
+        linespacing=1.1,
     )
     return figure
 
 
 def lay_out(figure: Figure) -> None:
-    """Place the axes, once for all formats; rounded, because the solver's last digits depend on the state of memory."""
+    """Place the axes, once for all formats; rounded, because the solver's last digits depend on the
+    state of memory.
+    """
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     for ax in figure.axes:
-        left, bottom, width, height = (round(float(value), 6) for value in ax.get_position(original=True).bounds)
+        left, bottom, width, height = (
+            round(float(value), 6) for value in ax.get_position(original=True).bounds
+        )
         ax.set_position((left, bottom, width, height))
 
 
@@ -128,7 +159,9 @@ def _legend_columns(entries: Sequence[Artist], width: float) -> int:
 
 
 def line(method: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
-    """Keyword arguments of ``Axes.plot`` for a method: colour and line style as its runs carry them."""
+    """Keyword arguments of ``Axes.plot`` for a method: colour and line style as its runs carry
+    them.
+    """
     return {"color": method["colour"], "linestyle": method["line_style"], **changes}
 
 
@@ -144,11 +177,20 @@ def title(axes: Sequence[Axes], titles: Sequence[str]) -> None:
 
 
 def decapitalised(label: str) -> str:
-    """A label for the middle of a sentence: the first letter small, unless the word is an abbreviation."""
+    """A label for the middle of a sentence: the first letter small, unless the word is an
+    abbreviation.
+    """
     return label if label[1:2].isupper() else f"{label[:1].lower()}{label[1:]}"
 
 
 def arrow_head(ax: Axes, start: Sequence[float], end: Sequence[float], colour: str) -> None:
     """The head alone of an arrow from ``start`` to ``end``, in data coordinates."""
-    look = {"arrowstyle": "-|>", "color": colour, "lw": 0, "mutation_scale": 6, "shrinkA": 0, "shrinkB": 0}
+    look = {
+        "arrowstyle": "-|>",
+        "color": colour,
+        "lw": 0,
+        "mutation_scale": 6,
+        "shrinkA": 0,
+        "shrinkB": 0,
+    }
     ax.annotate("", (end[0], end[1]), (start[0], start[1]), arrowprops=look)

@@ -7,12 +7,12 @@ from typing import Any
 
 import pandas as pd
 
-from hpo_bench.analysis.load import Runs
+from hpo_bench.analysis.selection import Runs
 from hpo_bench.analysis.summary import Measure, measures
 from hpo_bench.figures.common import points as common
 from hpo_bench.figures.common.base import Options, Points
-from hpo_bench.figures.common.needs import Selection
-from hpo_bench.store import Run
+from hpo_bench.figures.common.needs import NeededRuns
+from hpo_bench.store.runs import Run
 
 Choose = Callable[[Runs], Measure]
 Select = Callable[[Runs], tuple[list[Run], tuple[str, ...]]]
@@ -29,14 +29,17 @@ def loss(runs: Runs) -> Measure:
     return measures(runs)[0]
 
 
-def by_dataset(selection: Selection, role: str = "main") -> list[Panel]:
+def by_dataset(selection: NeededRuns, role: str = "main") -> list[Panel]:
     """A panel per dataset: key, title, runs."""
     groups = [(name, selection.runs(role, name)) for name in selection.datasets]
     return [(name, common.label(runs), runs) for name, runs in groups if runs]
 
 
 def cdf_points(
-    panels: Sequence[Panel], options: Options, choose: Choose = metric, select: Select = common.alike
+    panels: Sequence[Panel],
+    options: Options,
+    choose: Choose = metric,
+    select: Select = common.alike,
 ) -> Points:
     """Points of a figure of empirical CDFs.
 
@@ -49,11 +52,25 @@ def cdf_points(
 
 def evolution_points(panels: Sequence[Panel], options: Options, choose: Choose = metric) -> Points:
     """Points of a figure of evolutions."""
-    return _points(panels, options, choose, common.alike, common.evolution, common.evolution_statistics, "ylabel")
+    return _points(
+        panels,
+        options,
+        choose,
+        common.alike,
+        common.evolution,
+        common.evolution_statistics,
+        "ylabel",
+    )
 
 
 def _points(
-    panels: Sequence[Panel], options: Options, choose: Choose, select: Select, compute: Any, describe: Any, axis: str
+    panels: Sequence[Panel],
+    options: Options,
+    choose: Choose,
+    select: Select,
+    compute: Any,
+    describe: Any,
+    axis: str,
 ) -> Points:
     frames: list[pd.DataFrame] = []
     counts: list[dict[str, Any]] = []
@@ -70,4 +87,6 @@ def _points(
         kept += chosen
         shown.append({"key": key, "title": title, axis: measure.label})
     context = {"panels": shown, "methods": common.styles(kept), "counts": counts}
-    return Points(pd.concat(frames, ignore_index=True), context, kept, describe(kept, options), tuple(notes))
+    return Points(
+        pd.concat(frames, ignore_index=True), context, kept, describe(kept, options), tuple(notes)
+    )

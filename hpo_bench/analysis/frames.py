@@ -1,0 +1,289 @@
+"""The rows of stored runs as tables of pandas and numpy."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from hpo_bench.analysis.selection import MACHINE, Runs, configuration, weight_updates
+from hpo_bench.errors import StoreError, UserError
+from hpo_bench.store.index import consecutive
+from hpo_bench.store.runs import CURVE_COLUMNS, FINAL_COLUMNS, Run, read_arrow
+from hpo_bench.system import notices
+
+# Columns of final.parquet that tell how long a run took, not what came out.
+TIMINGS = ("seconds", "rows_in_block")
+SETTINGS = (
+    "update_interval",
+    "look_back",
+    "hyperparameter_updates",
+    "batch_size",
+    "validation_share",
+    "data_order",
+    "data_for_weights",
+    "precision",
+    "record_every",
+)
+THREADS = 2
+
+
+def finals(runs: Runs) -> pd.DataFrame:
+    """Final values of runs, a row per repetition: the columns of final.parquet, the run's identity
+    and its settings.
+
+    Beside `store.FINAL_COLUMNS`: ``run_id``, ``config_hash``, ``configuration``, ``dataset``,
+    ``dataset_label``, ``metric_label``, ``metric_scale``, ``method``, ``label``, ``colour``,
+    ``line_style``, ``order``, `SETTINGS`, ``weight_updates`` and `MACHINE`. Seeds that two runs of
+    one configuration share are kept once. Reads no curves.
+
+    Raises:
+        UserError: a file is damaged (named), or two runs disagree about a repetition.
+    """
+    if not runs:
+        return pd.DataFrame(columns=[*_description_columns(), *FINAL_COLUMNS])
+    runs, tables = _readable(
+        runs, map(_final_table, runs)
+    )  # small files: threads would only hinder each other
+    if not runs:
+        return finals([])
+    frame = pa.concat_tables(tables, promote_options="permissive").to_pandas()
+    lengths = [table.num_rows for table in tables]
+    described = pd.DataFrame([_description(run) for run in runs]).iloc[
+        np.repeat(np.arange(len(runs)), lengths)
+    ]
+    joined = pd.concat([described.reset_index(drop=True), frame], axis=1)
+    for run in runs:
+        _where_computed(joined, run)
+    return _once(joined, ["seed"], TIMINGS)
+
+
+def _where_computed(frame: pd.DataFrame, run: Run) -> None:
+    """Repetitions that a run took from another are of the machine that computed them."""
+    for source in run.taken_from:
+        seeds = [seed for series in consecutive(str(source.get("seeds", ""))) for seed in series]
+        rows = (frame["run_id"] == run.run_id) & frame["seed"].isin(seeds)
+        for key in MACHINE:
+            frame.loc[rows, key] = (source.get("environment") or {}).get(key)
+
+
+def failure_aware(frame: pd.DataFrame, column: str = "test_metric") -> NDArray[np.float64]:
+    """A column of `finals` with diverged repetitions, and values that are not finite, as +inf,
+    (rows,).
+    """
+    values = frame[column].to_numpy(dtype=float, na_value=np.nan)
+    return np.where(np.isfinite(values) & (frame["status"] == "ok").to_numpy(), values, np.inf)
+
+
+def _readable(
+    runs: Runs, tables: Iterable[pa.Table | StoreError]
+) -> tuple[list[Run], list[pa.Table]]:
+    """Runs and their tables, if all could be read.
+
+    Raises:
+        StoreError, FoundLate: see `hpo_bench.system.notices.leave_out_late`.
+    """
+    kept: list[tuple[Run, pa.Table]] = []
+    damaged: dict[Path, StoreError] = {}
+    for run, table in zip(runs, tables, strict=True):
+        if isinstance(table, StoreError):
+            damaged[run.path] = table
+        else:
+            kept.append((run, table))
+    notices.leave_out_late(damaged)
+    return [run for run, _ in kept], [table for _, table in kept]
+
+
+def _final_table(run: Run) -> pa.Table | StoreError:
+    """The final values, without columns of others' making that are no numbers."""
+    try:
+        table = read_arrow(run, "final")
+    except StoreError as error:
+        return error
+    numeric = {
+        field.name
+        for field in table.schema
+        if not pa.types.is_nested(field.type) and _is_number(field.type)
+    }
+    return table.select(
+        [name for name in table.column_names if name in numeric or name in FINAL_COLUMNS]
+    )
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind))
+
+
+def _description(run: Run) -> dict[str, Any]:
+    dataset, method, config = run.config["dataset"], run.config["method"], run.config
+    return {
+        "run_id": run.run_id,
+        "config_hash": run.config_hash,
+        "configuration": configuration(run),
+        "dataset": run.dataset,
+        "dataset_label": run.dataset_label,
+        "metric_label": dataset.get("metric_label", "Test metric"),
+        "metric_scale": float(dataset.get("metric_scale") or 1.0),
+        "method": run.method,
+        "label": run.method_label,
+        "colour": method.get("colour", "#000000"),
+        "line_style": method.get("line_style", "-"),
+        "order": method.get("order", 0),
+        **{key: config.get(key) for key in SETTINGS},
+        "weight_updates": weight_updates(run),
+        **{key: run.environment.get(key) for key in MACHINE},
+    }
+
+
+def _description_columns() -> list[str]:
+    described = (
+        "run_id",
+        "config_hash",
+        "configuration",
+        "dataset",
+        "dataset_label",
+        "metric_label",
+        "metric_scale",
+        "method",
+        "label",
+        "colour",
+        "line_style",
+        "order",
+    )
+    return [*described, *SETTINGS, "weight_updates", *MACHINE]
+
+
+def _once(frame: pd.DataFrame, keys: list[str], ignored: Sequence[str]) -> pd.DataFrame:
+    """Drop repetitions that several runs of one configuration hold, all with the same numbers.
+
+    Raises:
+        UserError: the numbers differ.
+    """
+    identity = ["configuration", *keys]
+    repeated = frame.duplicated(identity, keep=False)
+    if not repeated.any():
+        return frame
+    values = [
+        column
+        for column in FINAL_COLUMNS + CURVE_COLUMNS
+        if column in frame.columns and column not in ("seed", "step", *ignored)
+    ]
+    unique = frame[repeated].drop_duplicates([*identity, *values])
+    conflict = unique[unique.duplicated(identity, keep=False)]
+    if len(conflict):
+        first = conflict.iloc[0]
+        same = (conflict[identity] == first[identity]).all(axis=1)
+        names = ", ".join(str(name) for name in conflict.loc[same, "run_id"])
+        raise UserError(
+            f"runs {names} have one configuration but different numbers for seed {first['seed']}; move one of them away"
+        )
+    return frame.drop_duplicates(identity).reset_index(drop=True)
+
+
+def curves(runs: Runs, columns: Sequence[str], every: int | None = None) -> pd.DataFrame:
+    """Curves of runs, a row per repetition and recorded step: ``run_id``, ``configuration``,
+    ``dataset``, ``method`` (categories), ``seed``, ``step`` and ``columns``. Seeds that two runs of
+    one configuration share are kept once.
+
+    Args:
+        columns: of curves.parquet.
+        every: keep only steps that are multiples of it, and the last step of each repetition.
+
+    Raises:
+        UserError: a file is damaged (named) or lacks a column, or two runs disagree about a
+            repetition.
+    """
+    wanted = ["seed", "step", *(column for column in columns if column not in ("seed", "step"))]
+    with ThreadPoolExecutor(THREADS) as pool:  # reading Parquet releases the GIL
+        runs, frames = _readable(runs, pool.map(lambda run: _thinned(run, wanted, every), runs))
+    described = {
+        "run_id": [run.run_id for run in runs],
+        "configuration": [configuration(run) for run in runs],
+        "dataset": [run.dataset for run in runs],
+        "method": [run.method for run in runs],
+    }
+    repeats = np.repeat(np.arange(len(runs)), [table.num_rows for table in frames])
+    data: dict[str, Any] = {
+        name: pd.Categorical(values).take(repeats) if values else pd.Categorical([])
+        for name, values in described.items()
+    }
+    for column in wanted:
+        parts = [table[column].to_numpy() for table in frames]
+        data[column] = np.concatenate(parts) if parts else np.empty(0)
+    frame = pd.DataFrame(data, copy=False)
+    return _once(frame, ["seed", "step"], ("elapsed_s",)) if _overlap(runs) else frame
+
+
+def _overlap(runs: Runs) -> bool:
+    counts = Counter((configuration(run), seed) for run in runs for seed in run.seeds)
+    return any(count > 1 for count in counts.values())
+
+
+def _thinned(run: Run, wanted: list[str], every: int | None) -> pa.Table | StoreError:
+    try:
+        table = read_arrow(run, "curves", wanted)
+    except StoreError as error:
+        return error
+    if not every or every == 1:
+        return table
+    seed, step = table["seed"].to_numpy(), table["step"].to_numpy()
+    last = np.append(seed[1:] != seed[:-1], True) if len(seed) else np.empty(0, bool)
+    return table.filter(pa.array((step % every == 0) | last))
+
+
+def matrix(
+    frame: pd.DataFrame, column: str, failures: pd.DataFrame | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """A column of `curves` as a matrix.
+
+    Args:
+        frame: `curves` of one configuration.
+        failures: `finals` of the same runs; repetitions that diverged are +inf from `diverged_at`
+            on, and from the end of their rows. Without it they are NaN there, like repetitions that
+            are shorter.
+
+    Returns:
+        steps (S,), seeds (R,), values (R, S), NaN where a repetition has no such step. Diverged
+        repetitions without any row are there too when ``failures`` names them.
+
+    Raises:
+        ValueError: a repetition has a step twice (runs of several configurations in one frame).
+    """
+    seed, step = frame["seed"].to_numpy(), frame["step"].to_numpy()
+    diverged = (
+        failures.loc[failures["status"] != "ok", ["seed", "diverged_at"]]
+        if failures is not None
+        else None
+    )
+    seeds = np.unique(seed if diverged is None else np.append(pd.unique(seed), diverged["seed"]))
+    steps = np.sort(pd.unique(step))
+    cells = np.searchsorted(seeds, seed) * len(steps) + np.searchsorted(steps, step)
+    values = np.full(len(seeds) * len(steps), np.nan)
+    values[cells] = frame[column].to_numpy(dtype=float, na_value=np.nan)
+    if len(cells) > 1 and np.bincount(cells, minlength=1).max() > 1:
+        raise ValueError("several rows for one seed and step: select one configuration first")
+    matrix_RS = values.reshape(len(seeds), len(steps))
+    if diverged is not None:
+        _fail(matrix_RS, steps, np.searchsorted(seeds, diverged["seed"]), diverged)
+    return steps.astype(np.int64), seeds.astype(np.int64), matrix_RS
+
+
+def _fail(
+    matrix_RS: NDArray[np.float64], steps: NDArray[Any], rows: NDArray[Any], diverged: pd.DataFrame
+) -> None:
+    """Put +inf where the given rows have diverged: from `diverged_at`, at the latest after their
+    last finite value.
+    """
+    for row, at in zip(
+        rows, diverged["diverged_at"].to_numpy(dtype=float, na_value=np.nan), strict=True
+    ):
+        present = np.flatnonzero(np.isfinite(matrix_RS[row]))
+        end = steps[present[-1]] + 1 if present.size else 0
+        matrix_RS[row, steps >= np.nanmin([at, end])] = np.inf

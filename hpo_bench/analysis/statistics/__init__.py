@@ -1,0 +1,1 @@
+"""Statistics of repetitions that may have failed."""

@@ -1,0 +1,124 @@
+"""How long runs take and how much memory: measured with a few weight updates of each program."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from hpo_bench.experiments.expand import Job
+from hpo_bench.running import memory
+from hpo_bench.running.program import Program
+from hpo_bench.running.trainer import Trainer, pick_device
+
+CALIBRATION_INTERVAL = 50  # weight updates per hyperparameter update in a calibration, at most
+QUICK = 0.1  # seconds below which a calibration is done again with more updates
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a unit is expected to take here: wall time, memory, and the blocks it is divided
+    into.
+    """
+
+    seconds: float
+    bytes: int
+    shards: int
+
+
+class Calibration:
+    """Estimates from a few weight updates of each distinct program."""
+
+    def __init__(self) -> None:
+        self._rates: dict[str, float] = {}
+
+    def estimate(self, unit: Sequence[Job]) -> Estimate:
+        """Time and memory of a unit.
+
+        Raises:
+            UserError: it cannot run on this device.
+        """
+        cells, table = [job.settings for job in unit], unit[0].table
+        device = pick_device(cells[0].device)
+        repetitions = sum(cell.repetitions for cell in cells)
+        chunk = Program.of(cells, table, device).trainer.chunk(repetitions)
+        plain, trained = _training(unit[-1]), chunk
+        if plain is not unit[-1]:
+            trained = Trainer.of(plain.settings, table, device).chunk(plain.settings.repetitions)
+        rate = self._rate(plain, trained, device)
+        work = repetitions * cells[0].total_updates
+        return Estimate(
+            rate * work / max(trained.workers, 1), chunk.bytes, math.ceil(repetitions / chunk.rows)
+        )
+
+    def _rate(self, job: Job, chunk: memory.Chunk, device: Any) -> float:
+        """Seconds of one thread for a weight update of a repetition."""
+        aside = (
+            "seed",
+            "repetitions",
+            "hyperparameter_updates",
+            "init",
+            "results_dir",
+            "chunk",
+            "workers",
+        )
+        content = {key: value for key, value in job.settings.config.items() if key not in aside}
+        key = json.dumps([job.table.fingerprint, content, chunk.rows], sort_keys=True)
+        if key not in self._rates:
+            self._rates[key] = _measure(job, chunk, device)
+        return self._rates[key]
+
+
+def _training(job: Job) -> Job:
+    """What a search trains side by side, as a job of plain trainings; other jobs as they are.
+
+    The time that a search takes for its decisions and evaluations is left out of an estimate.
+    """
+    settings, search = job.settings, job.settings.method.search
+    if search is None:
+        return job
+    plain = replace(
+        settings,
+        method=replace(settings.method, search=None),
+        record_every=settings.weight_updates,
+        repetitions=settings.repetitions * search.side_by_side(settings),
+    )
+    return replace(job, settings=plain)
+
+
+def _measure(job: Job, chunk: memory.Chunk, device: Any) -> float:
+    interval = min(job.settings.update_interval, CALIBRATION_INTERVAL)
+    seeds = [job.settings.seed + row for row in range(min(chunk.rows, job.settings.repetitions))]
+    threads = torch.get_num_threads()
+    rate = 0.0
+    try:
+        for count in (1, max(2, math.ceil(20 / interval))):
+            short = replace(
+                job.settings,
+                update_interval=interval,
+                hyperparameter_updates=count,
+                save_weights=False,
+            )
+            trainer = Trainer.of(short, job.table, device)
+            torch.set_num_threads(trainer.threads(len(seeds), chunk.workers))
+            begin = time.perf_counter()
+            trainer.block(seeds)
+            seconds = time.perf_counter() - begin
+            rate = seconds / (len(seeds) * short.weight_updates)
+            if seconds > QUICK:
+                break
+    finally:
+        torch.set_num_threads(threads)
+    return rate
+
+
+def gibibytes(count: int) -> str:
+    """Bytes for a reader."""
+    return (
+        f"{count / memory.GIB:.2f} GiB" if count >= memory.GIB / 10 else f"{count / 2**20:.0f} MiB"
+    )

@@ -1,0 +1,150 @@
+"""From an experiment to its runs: every cell of its grids, composed and parsed."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from hpo_bench.core.table import Table
+from hpo_bench.errors import UserError
+from hpo_bench.experiments import definition as plan
+from hpo_bench.experiments.definition import Experiment
+from hpo_bench.hypergradients.grouped import groupable
+from hpo_bench.running.identify import identify, rounded_otherwise
+from hpo_bench.settings import compose, parse
+from hpo_bench.settings.run import Settings
+from hpo_bench.store.held import Wanted
+
+
+@dataclass(frozen=True)
+class LoadedTable:
+    """A source whose table is in memory already."""
+
+    table: Table
+
+    def load(self, validation_share: float) -> Table:
+        """The table."""
+        return self.table
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of an experiment."""
+
+    part: str
+    settings: Settings
+    table: Table = field(repr=False)
+    run_id: str
+    config_hash: str
+    rounded_otherwise: tuple[str, ...] = ()
+
+    @property
+    def wanted(self) -> Wanted:
+        """Its repetitions, wherever they are stored."""
+        return Wanted(
+            self.run_id, self.config_hash, tuple(self.settings.seeds), self.rounded_otherwise
+        )
+
+    @property
+    def size(self) -> int:
+        """Weight updates of all its repetitions."""
+        return self.settings.repetitions * self.settings.total_updates
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """All runs of an experiment, and a line for whatever it names that is not there."""
+
+    experiment: Experiment
+    jobs: tuple[Job, ...]
+    missing: tuple[str, ...]
+
+
+def expand(
+    chosen: Experiment,
+    results_dir: Path,
+    *,
+    force: bool = False,
+    config_dir: Path | None = None,
+    on_group: Callable[[plan.Group], None] = lambda group: None,
+) -> Expansion:
+    """Compose each (part, dataset, method) once and set the cells' values in it.
+
+    Args:
+        on_group: called before each composition (0.1 s each).
+
+    Raises:
+        UserError: an override that does not fit.
+    """
+    missing = plan.unknown(chosen, extra=config_dir)
+    tables: dict[str, Table] = {}
+    jobs: dict[str, Job] = {}
+    for group in plan.groups(chosen):
+        if f"dataset={group.dataset}" in missing or f"method={group.method}" in missing:
+            continue
+        on_group(group)
+        base = compose.compose(group.overrides, config_dir)
+        OmegaConf.update(base, "results_dir", str(results_dir))
+        for cell in group.part.cells():
+            settings = _settings(base, cell, force)
+            table = _table(settings, tables, missing)
+            if table is not None:
+                run_id, config_hash = identify(settings, table)
+                earlier = rounded_otherwise(settings, table)
+                jobs.setdefault(
+                    run_id, Job(group.part.name, settings, table, run_id, config_hash, earlier)
+                )
+    return Expansion(chosen, tuple(jobs.values()), tuple(missing.values()))
+
+
+def _settings(base: Any, cell: Mapping[str, Any], force: bool) -> Settings:
+    cfg = base.copy()
+    for key, value in cell.items():
+        OmegaConf.update(cfg, key, value)
+    return parse.parse(cfg, force=force)
+
+
+def _table(settings: Settings, tables: dict[str, Table], missing: dict[str, str]) -> Table | None:
+    """The dataset, loaded once; one that cannot be had is noted in ``missing``."""
+    key = json.dumps([settings.config["dataset"], settings.validation_share], sort_keys=True)
+    if f"dataset={settings.dataset}" in missing:
+        return None
+    if key not in tables:
+        try:
+            tables[key] = settings.source.load(settings.validation_share)
+        except UserError as error:
+            missing[f"dataset={settings.dataset}"] = f"dataset={settings.dataset}: {error}"
+            return None
+    return tables[key]
+
+
+def units(jobs: Iterable[Job]) -> list[tuple[Job, ...]]:
+    """Jobs that are computed as one: cells that differ in their look-back alone, smallest look-back
+    first.
+    """
+    found: dict[str, list[Job]] = defaultdict(list)
+    for job in jobs:
+        sharing = groupable(job.settings.method.estimator) and job.settings.method.search is None
+        found[_program(job) if sharing else job.run_id].append(job)
+    return [tuple(sorted(unit, key=lambda job: job.settings.look_back)) for unit in found.values()]
+
+
+def _program(job: Job) -> str:
+    """What must be equal for two runs to be rows of one program."""
+    content = {
+        key: value
+        for key, value in job.settings.config.items()
+        if key not in ("look_back", "method")
+    }
+    method = dict(job.settings.config["method"])
+    if isinstance(method.get("estimator"), Mapping):
+        method["estimator"] = {
+            key: value for key, value in method["estimator"].items() if key != "look_back"
+        }
+    return json.dumps([job.table.fingerprint, content, method], sort_keys=True)

@@ -1,0 +1,113 @@
+"""Arguments of components against the types that their classes declare, before anything is made of
+them.
+
+A yaml may give a component any value, and one of the wrong type would be met in the middle of a
+training, or not at all. Ranges are the components' own business (``__post_init__``, ``build``)."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+from hpo_bench.core import checks
+from hpo_bench.errors import UserError, nearest
+
+WORDS: Mapping[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    Path: "text",
+    types.NoneType: "null",
+}
+PLURALS: Mapping[Any, str] = {int: "whole numbers", float: "numbers", str: "texts"}
+LISTS = (list, Sequence)
+
+
+def check(key: str, node: Mapping[str, Any]) -> None:
+    """Raise where an argument of ``node``, a component, is not of the type that its class declares.
+
+    What cannot be told (a function, a class that is not there, an annotation that means nothing
+    here) is let pass.
+
+    Raises:
+        UserError: names the argument, its value and what is wanted.
+    """
+    declared = _declared(str(node.get("_target_")))
+    for name, value in node.items():
+        if name in declared and not fits(value, declared[name]):
+            raise UserError(f"{key}.{name}={checks.shown(value)}: {_wanted(value, declared[name])}")
+
+
+def _declared(target: str) -> dict[str, Any]:
+    """Annotations of a dataclass's arguments by name; empty for anything else."""
+    module, _, name = target.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+        if not is_dataclass(found):
+            return {}
+        hints = typing.get_type_hints(found)
+    except (
+        Exception
+    ):  # whatever importing somebody's code raises: making the component will tell of it
+        return {}
+    return {field.name: hints[field.name] for field in fields(found) if field.init}
+
+
+def fits(value: Any, wanted: Any) -> bool:
+    """Whether a value from a yaml is of an annotated type."""
+    origin, inner = get_origin(wanted), get_args(wanted)
+    if isinstance(value, Mapping) and "_target_" in value:
+        return wanted not in WORDS  # a component
+    if origin in (Union, types.UnionType):
+        return any(fits(value, option) for option in inner)
+    if origin is Literal:
+        return value in inner
+    if wanted in (int, float):
+        usual = (int,) if wanted is int else (int, float)
+        return (
+            isinstance(value, usual)
+            and not isinstance(value, bool)
+            and abs(value) < _beyond(wanted)
+        )
+    if wanted in WORDS:
+        return isinstance(value, str if wanted is Path else wanted)
+    if origin in (tuple, *LISTS):
+        return isinstance(value, list | tuple) and _parts_fit(value, origin, inner)
+    return isinstance(value, Mapping) if origin in (dict, Mapping) else True
+
+
+def _beyond(wanted: type) -> float:
+    """What a number has to be below in size; NaN is below nothing."""
+    return 2.0**62 if wanted is int else sys.float_info.max
+
+
+def _parts_fit(values: Sequence[Any], origin: Any, inner: tuple[Any, ...]) -> bool:
+    if origin is not tuple or inner[-1] is Ellipsis:
+        return all(fits(value, inner[0]) for value in values)
+    return len(values) == len(inner) and all(map(fits, values, inner))
+
+
+def _wanted(value: Any, wanted: Any) -> str:
+    if get_origin(wanted) is Literal:
+        return nearest(str(value), [str(option) for option in get_args(wanted)])
+    return f"must be {_words(wanted)}"
+
+
+def _words(wanted: Any) -> str:
+    origin, inner = get_origin(wanted), get_args(wanted)
+    if origin in (Union, types.UnionType):
+        return " or ".join(_words(option) for option in inner)
+    if origin is Literal:
+        return " or ".join(str(option) for option in inner)
+    if origin is tuple and inner[-1] is not Ellipsis:
+        return f"a list of {len(inner)} {PLURALS.get(inner[0], 'values')}"
+    if origin in (tuple, *LISTS):
+        return f"a list of {PLURALS.get(inner[0], 'values')}, such as [2,3]"
+    return WORDS.get(wanted, "a section" if origin in (dict, Mapping) else "another value")

@@ -1,0 +1,60 @@
+"""From overrides to one configuration: the only module beside the ``run`` command that imports
+hydra.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import QuotedString
+from omegaconf import DictConfig
+
+from hpo_bench.settings.explain import EXPLAINED, explain
+from hpo_bench.settings.isolated import composed, with_home
+from hpo_bench.settings.yamls import check_yamls
+
+
+def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> DictConfig:
+    """The configuration that ``hpo-bench run`` would use for these overrides.
+
+    Args:
+        overrides: in Hydra's grammar, without sweeps.
+        config_dir: a further folder of groups, as ``--config-dir``.
+
+    Raises:
+        UserError: an override that fits nothing.
+    """
+    given = [with_home(override) for override in overrides]
+    check_yamls(config_dir)
+    try:
+        return composed(given, config_dir)
+    except EXPLAINED as error:
+        raise explain(error, config_dir, given) from None
+
+
+def values_of(override: str) -> list[Any]:
+    """The values that an override asks for, several of a sweep (``a,b``, ``range(1,4)``), as
+    ``run`` reads them.
+
+    Raises:
+        UserError: it is not ``key=value`` in Hydra's grammar, or a sweep without single values.
+    """
+    try:
+        (parsed,) = OverridesParser.create().parse_overrides([with_home(override)])
+        if parsed.is_sweep_override():
+            return [_unmarked(value) for value in parsed.sweep_iterator()]
+        return [_unmarked(parsed.value())]
+    except EXPLAINED as error:
+        raise explain(error) from None
+
+
+def _unmarked(value: Any) -> Any:
+    """A parsed value without what the grammar notes about it."""
+    if isinstance(value, list):
+        return [_unmarked(part) for part in value]
+    if isinstance(value, dict):
+        return {str(key): _unmarked(part) for key, part in value.items()}
+    return value.text if isinstance(value, QuotedString) else value

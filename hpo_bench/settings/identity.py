@@ -1,0 +1,314 @@
+"""What each setting is for, and when two runs are the same: one table, and values instead of
+spellings.
+
+Run ids, comparisons, ``compare`` and the trackers read here what a setting does to a run. No torch,
+pandas or hydra."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from enum import Enum
+from typing import Any
+
+NUMBERS = (
+    3  # raised by every change that moves a result (CHANGELOG, "Numbers"): part of each run's hash
+)
+ROUNDED = (
+    2,
+)  # earlier ones whose results differ from today's in rounding alone; a change of the maths empties it
+
+
+class Role(Enum):
+    """What a setting does to a run."""
+
+    NUMBERS = "decides numbers, and methods that are compared share it"
+    OWN = "decides numbers, and is each method's own"
+    DATA = "says what is trained on; the data themselves are identified by their values"
+    SEEDS = "says which repetitions there are"
+    KEPT = "says what is kept of the numbers, and moves none"
+    PLACE = "says where and how a run is computed, and moves no number"
+    SHOWN = "says how a run is shown, and moves no number"
+
+
+# Each setting, or section of settings, of ``configs/config.yaml`` and of the groups. The longest
+# key that fits counts.
+ROLES: Mapping[str, Role] = {
+    "seed": Role.SEEDS,
+    "repetitions": Role.SEEDS,
+    "update_interval": Role.NUMBERS,
+    "look_back": Role.NUMBERS,
+    "hyperparameter_updates": Role.NUMBERS,
+    "tuned": Role.OWN,
+    "hyper": Role.OWN,
+    "init": Role.NUMBERS,
+    "data_for_weights": Role.NUMBERS,
+    "validation_share": Role.NUMBERS,
+    "batch_size": Role.NUMBERS,
+    "data_order": Role.NUMBERS,
+    "gradient_clip_norm": Role.NUMBERS,
+    "precision": Role.NUMBERS,
+    "model": Role.NUMBERS,
+    "method": Role.OWN,
+    "method.label": Role.SHOWN,
+    "method.colour": Role.SHOWN,
+    "method.line_style": Role.SHOWN,
+    "method.order": Role.SHOWN,
+    "dataset": Role.DATA,
+    "dataset.label": Role.SHOWN,
+    "dataset.labels": Role.SHOWN,
+    "dataset.metric_label": Role.SHOWN,
+    "dataset.metric_scale": Role.SHOWN,
+    "dataset.offline": Role.SHOWN,
+    "record_every": Role.KEPT,
+    "save_weights": Role.KEPT,
+    "save_hypergradients": Role.KEPT,
+    "results_dir": Role.PLACE,
+    "device": Role.PLACE,
+    "chunk": Role.PLACE,
+    "workers": Role.PLACE,
+    "checkpoint_every": Role.PLACE,
+    "tracker": Role.PLACE,
+}
+DECISIVE = frozenset({Role.NUMBERS, Role.OWN, Role.DATA})
+
+# What a method's yaml need not say.
+METHOD_DEFAULTS: Mapping[str, Any] = {
+    "per_weight": [],
+    "data_for_weights": "train",
+    "full_validation": False,
+    "lr_schedule": False,
+    "reset_weights": False,
+    "rule": None,
+    "search": None,
+}
+TUNED = ("weight_decay", "lr", "momentum")  # the order in which the methods' yamls name them
+
+# Arguments that the yamls of this package say although they are the defaults: they are part of all
+# run ids there are.
+ALWAYS_SAID: Mapping[str, tuple[str, ...]] = {
+    "hpo_bench.core.optimisers.Adam": ("betas",),
+    "hpo_bench.hypergradients.exact.Exact": ("mode",),
+    "hpo_bench.models.lstm.LSTM": ("embedding", "hidden", "layers", "evaluation_steps"),
+    "hpo_bench.models.mlp.MLP": ("hidden",),
+    "hpo_bench.models.resnet.ResNet": ("blocks", "width"),
+    "hpo_bench.search.asha.ASHA": ("trials", "reduction", "grace", "batch"),
+    "hpo_bench.search.bayesopt.BayesianOptimisation": ("trials", "random", "diverged"),
+    "hpo_bench.search.pbt.PopulationBasedTraining": (
+        "population",
+        "interval",
+        "quantile",
+        "resample",
+        "factors",
+        "perturbs",
+    ),
+}
+
+
+def role(key: str) -> Role:
+    """What a dotted key does: as its section does; a key that the table does not know decides
+    numbers.
+    """
+    while key not in ROLES and "." in key:
+        key = key.rpartition(".")[0]
+    return ROLES.get(key, Role.NUMBERS)
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values of a nested configuration."""
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+# --- values instead of spellings ---
+
+
+def canonical(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A resolved configuration in the one spelling that stands for all spellings of its values.
+
+    Whole numbers are ints (``1.0`` is ``1``), tuples are lists, names of hyperparameters stand in
+    one order, a method says what its yaml may leave out, and ``data_for_weights`` is ``method``
+    where the method says the same."""
+    content: dict[str, Any] = _plain(config)
+    if isinstance(content.get("tuned"), list):
+        content["tuned"] = _ordered(content["tuned"])
+    method = content.get("method")
+    if isinstance(method, dict):
+        for key, value in METHOD_DEFAULTS.items():
+            method.setdefault(key, value)
+        if isinstance(method["per_weight"], list):
+            method["per_weight"] = _ordered(method["per_weight"])
+        if content.get("data_for_weights") == method["data_for_weights"]:
+            content["data_for_weights"] = "method"
+    return content
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+def _ordered(names: list[Any]) -> list[Any]:
+    """Names of hyperparameters in the order of `TUNED`, others behind them by the alphabet."""
+    return sorted(
+        names, key=lambda name: (TUNED.index(name) if name in TUNED else len(TUNED), str(name))
+    )
+
+
+def component(node: Any, find: Callable[[str], Any]) -> Any:
+    """A canonical component without the arguments that say what is the default anyway.
+
+    Args:
+        node: a mapping with ``_target_`` and arguments, which may be components; anything else is
+            returned as it is.
+        find: the object that a ``_target_`` names, or None.
+    """
+    if not isinstance(node, Mapping):
+        return node
+    content = {key: component(value, find) for key, value in node.items()}
+    target = content.get("_target_")
+    defaults = _defaults(find(target)) if isinstance(target, str) else {}
+    said = ALWAYS_SAID.get(str(target), ())
+    for name, default in defaults.items():
+        if name in said:
+            content.setdefault(name, default)
+        elif name in content and _equal(content[name], default):
+            del content[name]
+    return content
+
+
+def _defaults(made: Any) -> dict[str, Any]:
+    """Arguments of a callable that have a default, and what it is."""
+    try:
+        parameters = inspect.signature(made).parameters
+    except (TypeError, ValueError):
+        return {}
+    plain = (bool, int, float, str, list, tuple, type(None))
+    return {
+        name: _plain(one.default)
+        for name, one in parameters.items()
+        if isinstance(one.default, plain)
+    }
+
+
+def _equal(value: Any, default: Any) -> bool:
+    """Whether both are the same plain value; ``true`` is not 1."""
+    if isinstance(value, list) and isinstance(default, list):
+        return len(value) == len(default) and all(map(_equal, value, default))
+    return type(value) is type(default) and bool(value == default)
+
+
+# --- which settings count ---
+
+
+def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What is hashed into a run's id, apart from its data and its seeds: what decides numbers, and
+    what is kept.
+    """
+    left_out = (Role.PLACE, Role.SEEDS, Role.SHOWN, Role.DATA)
+    content = {key: value for key, value in canonical(config).items() if role(key) not in left_out}
+    content["method"] = {
+        key: value for key, value in content["method"].items() if role(f"method.{key}") is Role.OWN
+    }
+    return content
+
+
+def shared(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that methods have in common when they are compared, by dotted key."""
+    return {key: value for key, value in flat(canonical(config)) if role(key) is Role.NUMBERS}
+
+
+def numbers(config: Mapping[str, Any]) -> dict[str, Any]:
+    """All settings that decide numbers, by dotted key."""
+    return {key: value for key, value in flat(canonical(config)) if role(key) in DECISIVE}
+
+
+# --- what was trained on ---
+
+# Sources whose settings name their files by checksum, or that come with a package: the
+# configuration identifies them.
+PUBLIC = tuple(
+    f"hpo_bench.datasets.{name}."
+    for name in ("uci", "fashion_mnist", "cifar10", "penn_treebank", "bundled")
+)
+UNKNOWN = "unknown-"  # begins the key of data that were stored without a digest
+ELSEWHERE = (
+    "urls",
+    "packaged",
+    "size",
+    "_convert_",
+)  # of a file: where it is found, not what is in it
+
+
+def is_public(source: Mapping[str, Any]) -> bool:
+    """Whether a dataset's source says by itself which data it loads."""
+    return str(source.get("_target_", PUBLIC[0])).startswith(PUBLIC)
+
+
+def data_key(config: Mapping[str, Any], data: Mapping[str, Any], config_hash: str) -> str:
+    """A digest of the rows that a run was trained and tested on: equal for equal data, wherever
+    they were read from.
+
+    What share of the rows was held out for validation is not part of it.
+
+    Args:
+        config, data, config_hash: of a ``run.json``. Runs of one's own table that earlier versions
+            stored have no ``data``: theirs are known to be the same within one configuration alone.
+    """
+    dataset = config["dataset"]
+    source = dataset.get("source") or {}
+    if is_public(source):
+        return digest([dataset["name"], _facts(source)])
+    if data.get("content"):
+        return str(data["content"])
+    return f"{UNKNOWN}{config_hash}"
+
+
+def _facts(source: Mapping[str, Any]) -> dict[str, Any]:
+    """What a public source's settings say about its rows.
+
+    A file is its checksum, unpacked where that is known.
+    """
+    facts: dict[str, Any] = {}
+    for key, value in source.items():
+        if isinstance(value, Mapping) and "sha256" in value:
+            facts[key] = value.get("unpacked_sha256") or value["sha256"]
+        elif key not in ELSEWHERE:
+            facts[key] = _plain(value)
+    return facts
+
+
+def digest(content: Any) -> str:
+    """SHA-256 (hex) of plain values, whatever the order of their keys."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def variants(keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """What to tell data of one name apart by: the beginning of their key, or nothing for a name
+    that has one key.
+
+    Args:
+        keys: pairs of a dataset's id and a `data_key`.
+    """
+    by_name: dict[str, set[str]] = {}
+    for name, key in keys:
+        by_name.setdefault(name, set()).add(key)
+    found = {}
+    for name, own in by_name.items():
+        for key in own:
+            found[name, key] = "" if len(own) == 1 else _beginning(key)
+    return found
+
+
+def _beginning(key: str) -> str:
+    return key[: len(UNKNOWN) + 8] if key.startswith(UNKNOWN) else key[:8]

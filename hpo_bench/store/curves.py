@@ -1,0 +1,134 @@
+"""Curves of many repetitions in a few numbers, and their TensorBoard files."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hpo_bench.errors import UserError
+from hpo_bench.settings.run import HYPERPARAMETERS
+
+LOSSES = ("train_loss", "validation_loss", "test_loss", "test_metric")
+POINTS = 500  # of a curve that are sent to a tracker
+
+
+def summarise(curves: pd.DataFrame, final: pd.DataFrame, points: int | None = None) -> pd.DataFrame:
+    """Median and quartiles over repetitions at every recorded step: columns ``lr/median``,
+    ``lr/q25``, … and ``n_ok``.
+
+    From its divergence on a repetition counts as +inf in losses and metric, and not at all in
+    hyperparameters.
+
+    Args:
+        curves, final: tables of one run, or of some of its repetitions.
+        points: keep about so many steps, evenly, with the first and the last.
+
+    Returns:
+        Index ``step``; columns that the run does not have are left out.
+    """
+    steps = np.unique(curves["step"])
+    if points is not None and len(steps) > points:
+        steps = steps[np.unique(np.linspace(0, len(steps) - 1, points).round().astype(int))]
+    diverged_at = final.set_index("seed")["diverged_at"].to_numpy(dtype=float, na_value=np.inf)
+    diverged = steps[:, None] >= diverged_at[None, :]
+    made = {"n_ok": (~diverged).sum(axis=1).astype(float)}
+    chosen = curves[curves["step"].isin(steps)]
+    for name in (*LOSSES, *HYPERPARAMETERS):
+        if chosen[name].isna().all():
+            continue
+        values = (
+            chosen.pivot(index="step", columns="seed", values=name)
+            .reindex(columns=final["seed"])
+            .to_numpy(float)
+        )
+        values = np.where(diverged, np.inf if name in LOSSES else np.nan, values)
+        made |= {f"{name}/{kind}": column for kind, column in _quartiles(values).items()}
+    return pd.DataFrame(made, index=pd.Index(steps, name="step"))
+
+
+def _quartiles(values: np.ndarray) -> dict[str, np.ndarray]:
+    """Median and quartiles of each row without its NaNs; NaN where nothing is left."""
+    kept = [row[~np.isnan(row)] for row in values]
+
+    def each(statistic: Callable[[np.ndarray], Any]) -> np.ndarray:
+        return np.array([statistic(row) if row.size else np.nan for row in kept], dtype=float)
+
+    return {
+        "median": each(np.median),
+        "q25": each(lambda row: np.quantile(row, 0.25, method="inverted_cdf")),
+        "q75": each(lambda row: np.quantile(row, 0.75, method="inverted_cdf")),
+    }
+
+
+def finite_points(frame: pd.DataFrame) -> Iterator[Point]:
+    """Rows of a frame by index, without values that are not finite (trackers draw them badly or
+    refuse them).
+    """
+    for step, row in zip(frame.index, frame.to_dict("records"), strict=True):
+        yield (
+            int(step),
+            {str(name): float(value) for name, value in row.items() if np.isfinite(value)},
+        )
+
+
+Point = tuple[int, dict[str, float]]  # a step, and values by name
+
+
+class EventWriter:
+    """Writes TensorBoard event files in the thread that calls it.
+
+    That of tensorboardX has a thread of its own, which ends without a word when the disk is full
+    and leaves the others waiting for it."""
+
+    def __init__(self, folder: Path) -> None:
+        from tensorboardX.event_file_writer import EventsWriter
+
+        folder.mkdir(parents=True, exist_ok=True)
+        self._writer = EventsWriter(str(folder / "events"))
+        self._writer.flush()
+
+    def add_scalar(self, name: str, value: float, step: int) -> None:
+        """One value of a curve."""
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.summary import scalar
+
+        self._writer.write_event(
+            Event(wall_time=time.time(), step=step, summary=scalar(name, value))
+        )
+
+    def flush(self) -> None:
+        """Write what is kept back."""
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Write what is kept back, and close the file."""
+        self._writer.close()
+
+
+def event_writer(folder: Path) -> EventWriter:
+    """A writer of TensorBoard event files.
+
+    Raises:
+        UserError: the extra is not installed, or the folder cannot be written.
+    """
+    if find_spec("tensorboardX") is None:
+        raise UserError(
+            "TensorBoard event files need tensorboardX; pip install 'hpo-bench[tensorboard]'"
+        )
+    try:
+        return EventWriter(folder)
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror or error}") from None
+
+
+def add_scalars(writer: EventWriter, prefix: str, points: Iterator[Point]) -> None:
+    """Scalars ``<prefix>/<name>`` over steps."""
+    for step, values in points:
+        for name, value in values.items():
+            writer.add_scalar(f"{prefix}/{name}", value, step)

@@ -1,0 +1,394 @@
+"""Stored runs, and reading their tables."""
+
+from __future__ import annotations
+
+import errno
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from hpo_bench.errors import StoreError
+from hpo_bench.settings import identity
+from hpo_bench.store import documents, index
+from hpo_bench.store.documents import again
+from hpo_bench.system import notices
+from hpo_bench.system.quoting import in_one_line
+
+FINAL_COLUMNS = (
+    "seed",
+    "status",
+    "diverged_at",
+    "initial_lr",
+    "initial_weight_decay",
+    "initial_momentum",
+    "lr",
+    "weight_decay",
+    "momentum",
+    "train_loss",
+    "validation_loss",
+    "test_loss",
+    "test_metric",
+    "best_validation_step",
+    "test_metric_at_best_validation",
+    "seconds",
+    "rows_in_block",
+)
+CURVE_COLUMNS = (
+    "seed",
+    "step",
+    "train_loss",
+    "validation_loss",
+    "test_loss",
+    "test_metric",
+    "lr",
+    "weight_decay",
+    "momentum",
+    "elapsed_s",
+)
+TABLES = ("final", "curves", "hypergradients", "trials")
+OF = b"hpo_bench.config_hash"  # in a table's schema: of which configuration its rows are
+UNREADABLE = (pa.ArrowException, OSError, ValueError)
+runs_folder = index.runs_folder
+TRANSIENT = (
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+    errno.EIO,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ESTALE,
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One stored run, as ``run.json`` tells it. Reading its tables is left to `read_table`.
+
+    Args:
+        own_code: digests of the files of components that are not of this package, by their
+            ``_target_``.
+        taken_from: earlier runs whose repetitions it holds copies of (see `Block`).
+        thinned: whether some of its curves were left out after it was computed.
+        part: whether ``seeds`` names some of its repetitions only, which alone are read.
+        variant: which of the data that go by its dataset's name it was trained on; empty where
+            there is one (see `told_apart`).
+        namesakes: what other runs beside it have that goes by the same label as its own:
+            ``dataset``, ``method``.
+    """
+
+    path: Path
+    status: str
+    config: dict[str, Any]
+    config_hash: str
+    code: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    seeds: tuple[int, ...] = ()
+    error: str | None = None
+    costs: dict[str, int] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    own_code: dict[str, str] = field(default_factory=dict)
+    taken_from: tuple[dict[str, Any], ...] = ()
+    thinned: bool = False
+    part: bool = False
+    variant: str = ""
+    namesakes: frozenset[str] = frozenset()
+
+    @property
+    def run_id(self) -> str:
+        """Name of the run's folder."""
+        return self.path.name
+
+    @property
+    def dataset(self) -> str:
+        """Id of the dataset, with ``@`` and a digest where runs on other data go by the same
+        name.
+        """
+        return f"{self.dataset_name}@{self.variant}" if self.variant else self.dataset_name
+
+    @property
+    def dataset_name(self) -> str:
+        """Id of the dataset as it was asked for."""
+        return str(self.config["dataset"]["name"])
+
+    @property
+    def dataset_label(self) -> str:
+        """How the dataset is called in figures and tables."""
+        label = str(self.config["dataset"].get("label", self.dataset_name))
+        if label == "Own table" and self.config["dataset"].get(
+            "path"
+        ):  # as earlier versions stored it
+            label = f"{Path(self.config['dataset']['path']).name}: {self.config['dataset'].get('target')}"
+        told_apart_by = self.dataset if "dataset" in self.namesakes else self.variant
+        return in_one_line(f"{label} ({told_apart_by})" if told_apart_by else label)
+
+    @property
+    def data_key(self) -> str:
+        """What identifies the data it was trained on."""
+        return identity.data_key(self.config, self.data, self.config_hash)
+
+    @property
+    def method(self) -> str:
+        """Id of the method."""
+        return str(self.config["method"]["name"])
+
+    @property
+    def method_label(self) -> str:
+        """How the method is called in figures and tables."""
+        label = str(self.config["method"].get("label", self.method))
+        return in_one_line(f"{label} ({self.method})" if "method" in self.namesakes else label)
+
+
+def read_run(path: Path) -> Run | None:
+    """Read ``path/run.json``; None where there is none (a run that is not finished).
+
+    Raises:
+        StoreError: the file is there and is not what `Writer` writes.
+    """
+    file = path / "run.json"
+    try:
+        text = documents.text_of(file)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except UnicodeDecodeError as error:
+        raise StoreError(f"{file} is damaged (no UTF-8: {error.reason}); {again(path)}") from None
+    except OSError as error:
+        raise StoreError(f"cannot read {file}: {error.strerror or error}") from None
+    try:
+        content = documents.parsed_run(text)
+    except documents.Newer as error:
+        raise StoreError(f"{file} is {error}") from None
+    except ValueError as error:
+        raise StoreError(f"{file} is damaged ({error}); {again(path)}") from None
+    return Run(
+        path=path,
+        status=content["status"],
+        config=content["config"],
+        config_hash=content["config_hash"],
+        code=content.get("code", {}),
+        environment=content.get("environment", {}),
+        seconds=content.get("seconds", {}),
+        seeds=tuple(content["seeds"]),
+        error=content.get("error"),
+        costs=content.get("costs") or {},
+        data=content.get("data") or {},
+        own_code=content.get("own_code") or {},
+        taken_from=tuple(content.get("taken_from") or ()),
+        thinned="curves_thinned_to" in content or "curves_emptied_of" in content,
+    )
+
+
+def scan(
+    results_dir: str | Path, on_error: Callable[[StoreError], None] | None = None
+) -> Iterator[Run]:
+    """All finished runs (complete or failed) of a store, by name.
+
+    A damaged ``run.json`` raises `StoreError`, or is handed to ``on_error`` and passed over. Where
+    runs may be left out (`notices.leaving_out`) so are those that cannot be read, and complete ones
+    whose tables are missing or cut off."""
+    folder = runs_folder(results_dir)
+    for name in index.folders(folder):
+        if notices.is_left_out(folder / name):
+            continue
+        try:
+            run = read_run(folder / name)
+            if run is not None and run.status == "complete" and notices.may_leave_out():
+                check_tables(run)
+        except StoreError as error:
+            if on_error is None:
+                notices.leave_out(folder / name, error)
+            else:
+                on_error(error)
+            continue
+        if run is not None:
+            yield run
+
+
+def check_tables(run: Run) -> None:
+    """Make sure that the tables of a complete run are there and whole, without reading them.
+
+    Raises:
+        StoreError: one is not; names it.
+    """
+    try:
+        documents.check_tables(run.path)
+    except ValueError as error:
+        raise StoreError(str(error)) from None
+
+
+def told_apart(runs: Iterable[Run]) -> list[Run]:
+    """The runs such that ids and labels tell them apart.
+
+    Those on different data that go by one name get a dataset's id of their own each. Datasets, or
+    methods, that go by
+    one label are called by their ids, too: what shares a heading or a row would be taken for one.
+    """
+    known = [(run, (run.dataset_name, run.data_key)) for run in runs]
+    variants = identity.variants(key for _, key in known)
+    by_id = [replace(run, variant=variants[key], namesakes=frozenset()) for run, key in known]
+    shared = {
+        "dataset": _shared((run.dataset_label, run.dataset) for run in by_id),
+        "method": _shared((run.method_label, run.method) for run in by_id),
+    }
+    return [_among(run, shared) for run in by_id]
+
+
+def _shared(called: Iterable[tuple[str, str]]) -> set[str]:
+    """Labels that several ids have."""
+    ids: dict[str, set[str]] = defaultdict(set)
+    for label, own in called:
+        ids[label].add(own)
+    return {label for label, own in ids.items() if len(own) > 1}
+
+
+def _among(run: Run, shared: Mapping[str, Collection[str]]) -> Run:
+    labels = {"dataset": run.dataset_label, "method": run.method_label}
+    return replace(
+        run, namesakes=frozenset(kind for kind, label in labels.items() if label in shared[kind])
+    )
+
+
+def complete_runs(results_dir: str | Path) -> list[Run]:
+    """The complete runs of a store, by name, told apart by their data.
+
+    Raises:
+        StoreError: a ``run.json`` is damaged.
+    """
+    return told_apart(run for run in scan(results_dir) if run.status == "complete")
+
+
+def read_table(run: Run, table: str, columns: Iterable[str] | None = None) -> pd.DataFrame:
+    """Read one of `TABLES` of a complete run.
+
+    Raises:
+        StoreError: the file is missing, truncated, or lacks a column.
+    """
+    wanted = list(columns) if columns is not None else None
+    return read_arrow(run, table, wanted).to_pandas()
+
+
+def read_arrow(run: Run, table: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """`read_table` as an Arrow table, whatever pandas or another program noted in the file about an
+    index.
+
+    Raises:
+        StoreError: see `read_table`.
+    """
+    file = run.path / f"{table}.parquet"
+    try:
+        with pq.ParquetFile(file) as content:
+            found = _columns(content, columns)
+            seeds = found if "seed" in found.column_names else _columns(content, ["seed"])
+            of = (content.schema_arrow.metadata or {}).get(OF)
+    except FileNotFoundError:
+        raise StoreError(f"{file} is missing; {again(run.path)}") from None
+    except UNREADABLE as error:
+        raise StoreError(f"{file} is damaged ({_first_line(error)}); {again(run.path)}") from None
+    _check_owner(run, file, of, seeds)
+    if run.part:
+        found = found.filter(np.isin(seeds["seed"].to_numpy(), run.seeds))
+    required = (
+        columns
+        if columns is not None
+        else {"final": FINAL_COLUMNS, "curves": CURVE_COLUMNS}.get(table, ())
+    )
+    missing = [column for column in required if column not in found.column_names]
+    if missing:
+        raise StoreError(f"{file} lacks the column {missing[0]}; {again(run.path)}")
+    for name in found.column_names:
+        if not _fits(found.schema.field(name).type, name) or (
+            name in KEYS and found[name].null_count
+        ):
+            raise StoreError(
+                f"{file} is damaged (column {name} holds {found.schema.field(name).type}); {again(run.path)}"
+            )
+    if "status" in found.column_names and found.schema.field("status").type != pa.string():
+        found = found.set_column(
+            found.column_names.index("status"), "status", found["status"].cast(pa.string())
+        )
+    return found.replace_schema_metadata(None)
+
+
+def _check_owner(run: Run, file: Path, of: bytes | None, table: pa.Table) -> None:
+    """Make sure that a table is the run's own, and not that of another run that was put in its
+    place.
+
+    Args:
+        of: what its schema says of its configuration; None where another program, or an earlier
+            version, wrote it.
+        table: with its column of seeds, if it has one.
+
+    Raises:
+        StoreError: it is of another configuration, or of other repetitions than ``run.json`` names.
+    """
+    if of is not None and of.decode(errors="replace") != run.config_hash:
+        raise StoreError(
+            f"{file} is damaged (of configuration {of.decode(errors='replace')}, run.json is of {run.config_hash}); "
+            f"{again(run.path)}"
+        )
+    if "seed" not in table.column_names or not pa.types.is_integer(table["seed"].type):
+        return  # told of below
+    held, wanted = set(pc.unique(table["seed"]).to_pylist()), set(run.seeds)
+    strange = sorted(seed for seed in held if seed is not None and seed not in wanted)
+    if strange and not run.part:
+        raise StoreError(
+            f"{file} is damaged (holds seed {strange[0]}, run.json does not); {again(run.path)}"
+        )
+    lacking = sorted(wanted.difference(held)) if file.stem in ("final", "curves") else []
+    may_lack_some = (
+        file.stem == "curves" and held
+    )  # a repetition that diverged before its first row has no curve
+    if lacking and not may_lack_some:
+        raise StoreError(
+            f"{file} is damaged (lacks seed {lacking[0]} of run.json); {again(run.path)}"
+        )
+    if file.stem == "final" and table.num_rows != len(held):
+        raise StoreError(f"{file} is damaged (holds a seed twice); {again(run.path)}")
+
+
+def _columns(content: pq.ParquetFile, columns: Sequence[str] | None) -> pa.Table:
+    """Columns of a file, those that are its index for pandas too: consecutive numbers are a note
+    there, no column.
+    """
+    if "seed" in content.schema_arrow.names or b"pandas" not in (
+        content.schema_arrow.metadata or {}
+    ):
+        return content.read(columns, use_threads=False)
+    whole = pa.Table.from_pandas(content.read().to_pandas().reset_index(), preserve_index=False)
+    return (
+        whole
+        if columns is None
+        else whole.select([name for name in columns if name in whole.column_names])
+    )
+
+
+def _fits(kind: pa.DataType, name: str) -> bool:
+    """Whether a column may have this type: those that we write are read as numbers, seeds and steps
+    as whole ones.
+    """
+    if name in KEYS:
+        return pa.types.is_integer(kind)
+    if name == "status":
+        return (
+            pa.types.is_string(kind)
+            or pa.types.is_large_string(kind)
+            or pa.types.is_dictionary(kind)
+        )
+    numeric = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind)
+    return numeric or name not in (*FINAL_COLUMNS, *CURVE_COLUMNS)
+
+
+def _first_line(error: Exception) -> str:
+    """An error of pyarrow in some words."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+KEYS = ("seed", "step")

@@ -1,0 +1,1 @@
+"""The ground: the process and the disk as they are found, before anything of this package."""

@@ -1,0 +1,537 @@
+"""Experiments carried out: cells together equal cells alone, work is shared and survives kills and
+failures.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hpo_bench.errors import UserError
+from hpo_bench.experiments import artefacts
+from hpo_bench.experiments.carry_out import carry_out
+from hpo_bench.experiments.definition import Experiment, Part, narrow, read
+from hpo_bench.experiments.estimate import Calibration
+from hpo_bench.experiments.expand import Job, expand, units
+from hpo_bench.experiments.records import finished_record, remember
+from hpo_bench.models.mlp import MLP
+from hpo_bench.progress import Silent
+from hpo_bench.running import tracking
+from hpo_bench.running.execute import execute
+from hpo_bench.running.identify import identify
+from hpo_bench.running.pool import Threads
+from hpo_bench.running.program import Program
+from hpo_bench.settings import compose as composing
+from hpo_bench.settings import identity
+from hpo_bench.settings.run import Settings
+from hpo_bench.store.runs import Run, read_run, read_table, runs_folder
+from hpo_bench.store.writer import Writer
+from tests.problems import make_method, make_settings, make_table
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = Part(
+    "main", ("diabetes",), ("random", "lorraine"), 3, overrides=("hyperparameter_updates=2",)
+)
+
+
+def experiment(*parts: Part) -> Experiment:
+    return Experiment("tiny", "smoke", "Tiny", (), (), parts)
+
+
+def job(settings: Settings) -> Job:
+    table = settings.source.load(settings.validation_share)
+    return Job("main", settings, table, *identify(settings, table))
+
+
+def cells(folder: Path, method: str, look_backs: tuple[int, ...], **changes: Any) -> list[Job]:
+    """Jobs that differ in their look-back alone, with the configuration that says so."""
+    jobs = []
+    for look_back in look_backs:
+        settings = make_settings(
+            folder,
+            make_method(method, look_back, 4),
+            look_back=look_back,
+            update_interval=4,
+            **changes,
+        )
+        settings.config["look_back"] = look_back
+        settings.config["method"] = {
+            "name": method,
+            "estimator": {"_target_": method, "look_back": look_back},
+        }
+        jobs.append(job(settings))
+    return jobs
+
+
+def rows(run: Run, table: str) -> pd.DataFrame:
+    return read_table(run, table).drop(
+        columns=["seconds", "rows_in_block", "elapsed_s"], errors="ignore"
+    )
+
+
+# --- cells as rows of one program ---
+
+
+@pytest.mark.parametrize("chunk", [None, 2, 100])
+@pytest.mark.parametrize("method", ["ours_wd_lr_m", "ours_wd_hdlr_m", "diff_through_opt"])
+def test_cells_together_are_the_runs_that_they_would_be_alone(
+    tmp_path: Path, method: str, chunk: int | None
+) -> None:
+    kept = {"save_hypergradients": True, "save_weights": True, "repetitions": 3, "chunk": chunk}
+    jobs = cells(tmp_path / "together", method, (1, 4, 2, 3), **kept)
+    assert [len(unit) for unit in units(jobs)] == [4]
+    assert carry_out(jobs, "").computed == 4
+    for own in jobs:
+        together = read_run(runs_folder(tmp_path / "together") / own.run_id)
+        assert together is not None
+        alone = execute(replace(own.settings, results_dir=tmp_path / "alone", chunk=None)).run
+        assert (together.run_id, together.config_hash, together.seeds) == (
+            alone.run_id,
+            alone.config_hash,
+            alone.seeds,
+        )
+        assert together.config["look_back"] == own.settings.look_back
+        # one learning rate per weight: torch.pow rounds the last elements of a tensor in its own
+        # way, cells or not
+        tolerance = 1e-11 if "hdlr" in method else 0.0
+        for table in ("final", "curves", "hypergradients"):
+            pd.testing.assert_frame_equal(
+                rows(together, table), rows(alone, table), rtol=tolerance, atol=0
+            )
+        archives = [np.load(run.path / "final_weights.npz") for run in (together, alone)]
+        for name in archives[0].files:
+            np.testing.assert_allclose(archives[0][name], archives[1][name], rtol=tolerance, atol=0)
+
+
+def test_a_diverged_row_of_one_cell_leaves_the_others_whole(tmp_path: Path) -> None:
+    start = replace(make_settings(tmp_path).start, log10_lr=(-2.0, 1.5))
+    jobs = cells(
+        tmp_path / "together",
+        "ours_wd_lr_m",
+        (1, 3),
+        repetitions=6,
+        start=start,
+        chunk=100,
+        clip_log10_lr=None,
+    )
+    carry_out(jobs, "")
+    lengths = set()
+    for own in jobs:
+        together = read_run(runs_folder(tmp_path / "together") / own.run_id)
+        assert together is not None
+        alone = execute(replace(own.settings, results_dir=tmp_path / "alone")).run
+        pd.testing.assert_frame_equal(
+            rows(together, "curves"), rows(alone, "curves"), rtol=0, atol=0
+        )
+        lengths |= set(rows(together, "curves").groupby("seed").size())
+    assert len(lengths) > 1, "some repetition was to diverge"
+
+
+def test_only_cells_that_differ_in_their_look_back_alone_share_a_program(tmp_path: Path) -> None:
+    jobs = [
+        *cells(tmp_path, "ours_wd_lr_m", (2, 1)),
+        *cells(tmp_path, "ours_wd_lr_m", (1,), hyperparameter_updates=6),
+        *cells(tmp_path, "ours_wd_lr_m", (1,), seed=5),
+        *cells(tmp_path, "diff_through_opt", (1,)),
+    ]
+    found = units(jobs)
+    assert [[own.settings.look_back for own in unit] for unit in found] == [[1, 2], [1], [1], [1]]
+    assert (
+        len(units([job(make_settings(tmp_path, "random")), job(make_settings(tmp_path, "baydin"))]))
+        == 2
+    )
+
+
+def test_interrupted_cells_are_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = cells(tmp_path, "ours_wd_lr_m", (1, 2, 3), repetitions=4, chunk=1, workers=1)
+    whole = {
+        own.run_id: execute(replace(own.settings, results_dir=tmp_path / "whole")).run
+        for own in jobs
+    }
+    original, written = Writer.write_block, []
+
+    def write(self: Writer, block: Any) -> None:
+        if len(written) == 6:
+            raise KeyboardInterrupt
+        written.append(block.seeds)
+        original(self, block)
+
+    monkeypatch.setattr(Writer, "write_block", write)
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(jobs, "")
+    monkeypatch.setattr(Writer, "write_block", original)
+    again = carry_out(jobs, "")
+    assert (again.repetitions, again.computed, again.elsewhere) == (3 * 4 - 6, 2, 1)
+    for own in jobs:
+        run = read_run(runs_folder(tmp_path) / own.run_id)
+        assert run is not None
+        pd.testing.assert_frame_equal(
+            rows(run, "curves"), rows(whole[own.run_id], "curves"), rtol=0, atol=0
+        )
+
+
+class Interrupted(BaseException):
+    """What stands for a kill."""
+
+
+class Stopping(Silent):
+    """Keeps what is said, and stops the work after so many weight updates."""
+
+    def __init__(self, updates: float = float("inf")) -> None:
+        self.left, self.lines = updates, []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+    def advance(self, units: int) -> None:
+        self.left -= units
+        if self.left < 0:
+            raise Interrupted
+
+
+def test_cells_are_computed_where_the_pool_is(tmp_path: Path) -> None:
+    seen = []
+
+    class Elsewhere:
+        def run(self, program: Program, blocks: Any, workers: int, reporter: Any) -> Any:
+            seen.append([settings.look_back for settings in program.runs])
+            return Threads().run(program, blocks, workers, reporter)
+
+    jobs = cells(tmp_path, "ours_wd_lr_m", (1, 2))
+    assert carry_out(jobs, "", pool=Elsewhere()).computed == 2
+    assert seen == [[1, 2]]
+
+
+@pytest.mark.parametrize("chunk", [None, 4])
+def test_cells_leave_checkpoints_and_go_on_from_them(tmp_path: Path, chunk: int | None) -> None:
+    changes = {"repetitions": 2, "chunk": chunk, "workers": 1, "hyperparameter_updates": 10}
+    jobs = cells(tmp_path, "ours_wd_lr_m", (1, 2, 3), checkpoint_every=0.0, **changes)
+    with pytest.raises(Interrupted):
+        carry_out(jobs, "", Stopping(6 * 20))
+    files = list(tmp_path.glob("runs/*/blocks/checkpoint-*.npz"))
+    assert files
+    reporter = Stopping()
+    assert carry_out(jobs, "", reporter).computed == 3
+    assert any("from a checkpoint" in line for line in reporter.lines)
+    assert not list(tmp_path.glob("runs/*/blocks"))
+    for own in jobs:
+        run = read_run(runs_folder(tmp_path) / own.run_id)
+        assert run is not None
+        alone = execute(
+            replace(own.settings, results_dir=tmp_path / "alone", checkpoint_every=None)
+        ).run
+        pd.testing.assert_frame_equal(rows(run, "curves"), rows(alone, "curves"), rtol=0, atol=0)
+
+
+def test_a_checkpoint_of_cells_is_nothing_to_one_of_them_alone(tmp_path: Path) -> None:
+    jobs = cells(
+        tmp_path, "ours_wd_lr_m", (1, 2), repetitions=2, chunk=4, workers=1, checkpoint_every=0.0
+    )
+    with pytest.raises(Interrupted):
+        carry_out(jobs, "", Stopping(4 * 8))
+    run = execute(jobs[0].settings).run
+    alone = execute(
+        replace(jobs[0].settings, results_dir=tmp_path / "alone", checkpoint_every=None)
+    ).run
+    pd.testing.assert_frame_equal(rows(run, "curves"), rows(alone, "curves"), rtol=0, atol=0)
+    assert carry_out(jobs, "").computed == 1
+
+
+def test_cells_for_which_there_is_not_enough_memory_are_computed_in_halves(tmp_path: Path) -> None:
+    jobs = cells(tmp_path, "ours_wd_lr_m", (1, 2, 3), repetitions=2, chunk=6)
+    narrow = [replace(own, settings=replace(own.settings, model=Narrow(2))) for own in jobs]
+    reporter = Stopping()
+    assert carry_out(narrow, "", reporter).computed == 3
+    assert "not enough memory for 6 repetitions at once: going on with 3" in reporter.lines
+    for own in jobs:
+        run = read_run(runs_folder(tmp_path) / own.run_id)
+        assert run is not None
+        alone = execute(replace(own.settings, results_dir=tmp_path / "alone")).run
+        pd.testing.assert_frame_equal(rows(run, "curves"), rows(alone, "curves"), rtol=0, atol=0)
+
+
+def test_each_cell_has_its_tracker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = []
+
+    class Noting:
+        def __init__(self, results_dir: Path, run_id: str, config: Any, known: str | None) -> None:
+            self.id, self.shown = run_id, ()
+
+        def log(self, axis: str, points: Any) -> None:
+            pass
+
+        def close(self, complete: bool) -> None:
+            closed.append((self.id, complete))
+
+    monkeypatch.setitem(tracking.BACKENDS, "tensorboard", Noting)
+    monkeypatch.setattr(tracking, "find_spec", lambda name: name)
+    jobs = cells(tmp_path, "ours_wd_lr_m", (1, 2), tracker="tensorboard")
+    carry_out(jobs, "")
+    assert sorted(closed) == sorted((own.run_id, True) for own in jobs)
+
+
+def test_cells_fail_without_their_tracker_as_one_run_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "find_spec", lambda name: None)
+    jobs = cells(tmp_path, "ours_wd_lr_m", (1, 2), tracker="tensorboard")
+    tally = carry_out(jobs, "")
+    assert tally.failed.keys() == {own.run_id for own in jobs}
+    assert all("tensorboardX is not installed" in str(error) for error in tally.failed.values())
+    assert not (tmp_path / "runs").exists()
+
+
+# --- expansion ---
+
+
+def test_expansion_composes_groups_and_sets_cells(tmp_path: Path) -> None:
+    part = Part(
+        "cells",
+        ("diabetes",),
+        ("ours_wd_lr_m",),
+        2,
+        seed=3,
+        overrides=("batch_size=20",),
+        grid={"update_interval": (1, 3), "look_back": (1, 2, 3)},
+        at_most={"look_back": "update_interval"},
+    )
+    composed = []
+    found = expand(experiment(part), tmp_path, on_group=composed.append)
+    assert len(composed) == 1
+    assert [(j.settings.update_interval, j.settings.look_back) for j in found.jobs] == [
+        (1, 1),
+        (3, 1),
+        (3, 2),
+        (3, 3),
+    ]
+    for own in found.jobs:
+        assert own.settings.method.estimator.look_back == own.settings.look_back
+        assert (own.settings.seed, own.settings.repetitions, own.settings.batch_size) == (3, 2, 20)
+        assert own.settings.results_dir == tmp_path
+
+
+def test_expanded_runs_are_those_of_the_command_line(tmp_path: Path) -> None:
+    from hpo_bench.settings.compose import compose
+    from hpo_bench.settings.parse import parse
+
+    (own,) = expand(experiment(replace(SMALL, methods=("random",))), tmp_path).jobs
+    line = ["method=random", "dataset=diabetes", "repetitions=3", "hyperparameter_updates=2"]
+    assert own.run_id == job(parse(compose(line))).run_id
+
+
+def test_what_is_missing_is_left_out_and_told(tmp_path: Path) -> None:
+    part = replace(SMALL, datasets=("diabetes", "nowhere"), methods=("random", "mine"))
+    found = expand(experiment(part), tmp_path)
+    assert [(j.settings.dataset, j.settings.method.name) for j in found.jobs] == [
+        ("diabetes", "random")
+    ]
+    assert [line.partition(":")[0] for line in found.missing] == ["dataset=nowhere", "method=mine"]
+
+
+def test_a_dataset_that_cannot_be_had_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hpo_bench.datasets.bundled import Bundled
+
+    def load(self: Bundled, share: float) -> None:
+        raise UserError("cannot fetch diabetes")
+
+    monkeypatch.setattr(Bundled, "load", load)
+    assert expand(experiment(SMALL), tmp_path).missing == (
+        "dataset=diabetes: cannot fetch diabetes",
+    )
+
+
+def test_a_wrong_override_is_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="hyperparameter_update: no such setting"):
+        expand(experiment(replace(SMALL, overrides=("hyperparameter_update=2",))), tmp_path)
+
+
+def test_calibration_estimates_time_and_shards(tmp_path: Path) -> None:
+    one = job(make_settings(tmp_path, repetitions=5, chunk=2, hyperparameter_updates=10))
+    long = job(make_settings(tmp_path, repetitions=5, chunk=2, hyperparameter_updates=1000))
+    calibration = Calibration()
+    short, estimate = calibration.estimate([one]), calibration.estimate([long])
+    assert (short.shards, estimate.shards) == (3, 3)
+    assert estimate.seconds == pytest.approx(100 * short.seconds)
+    assert 0 < short.seconds < 60
+    assert estimate.bytes > short.bytes > 0
+    assert not (tmp_path / "runs").exists()
+
+
+# --- failures ---
+
+
+@dataclass(frozen=True)
+class Narrow:
+    """A model with memory for ``rows`` repetitions at once."""
+
+    rows: int
+
+    def build(self, *arguments: Any) -> Any:
+        model = MLP((7,)).build(*arguments)
+        linearise = model.linearise
+
+        def narrow(weights: Any, *others: Any) -> Any:
+            if len(weights) > self.rows:
+                raise MemoryError
+            return linearise(weights, *others)
+
+        model.linearise = narrow  # type: ignore[method-assign]
+        return model
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A model that cannot be trained."""
+
+    def build(self, *arguments: Any) -> Any:
+        model = MLP((3,)).build(*arguments)
+
+        def linearise(*_: Any) -> None:
+            raise RuntimeError("out of memory, or so")
+
+        model.linearise = linearise  # type: ignore[method-assign]
+        return model
+
+
+def test_others_go_on_when_a_run_fails(tmp_path: Path) -> None:
+    broken = [
+        replace(own, settings=replace(own.settings, model=Broken()))
+        for own in cells(tmp_path, "lorraine", (1, 2))
+    ]
+    good = job(make_settings(tmp_path, "random"))
+    tally = carry_out([*broken, good], "")
+    assert (tally.computed, set(tally.failed)) == (1, {own.run_id for own in broken})
+    for own in broken:
+        run = read_run(runs_folder(tmp_path) / own.run_id)
+        assert run is not None
+        assert (run.status, run.error) == ("failed", "out of memory, or so")
+    again = carry_out(cells(tmp_path, "lorraine", (1, 2)), "")
+    assert (again.computed, again.failed) == (2, {})
+
+
+# --- sharing the work ---
+
+
+def test_a_locked_run_is_left_to_the_other_and_met_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [*cells(tmp_path, "ours_wd_lr_m", (1, 2)), job(make_settings(tmp_path, "random"))]
+    first = jobs[0]
+    writer = Writer(tmp_path, first.run_id).__enter__()  # another process works on it, and dies
+    timer = threading.Timer(1.0, lambda: writer.__exit__())
+    timer.start()
+    tally = carry_out(jobs, "")
+    timer.join()
+    assert (tally.computed, tally.elsewhere, tally.failed) == (3, 0, {})
+
+
+CONCURRENT = """
+import sys
+from pathlib import Path
+from hpo_bench.experiments.carry_out import carry_out
+from hpo_bench.experiments.expand import expand
+from hpo_bench.store.writer import Writer
+from tests.experiments.test_carry_out import SMALL, experiment
+from dataclasses import replace
+original = Writer.write_block
+def write(self, block):
+    with open(sys.argv[2], "a") as log:
+        log.write(f"{self.path.name} {block.seeds}\\n")
+    original(self, block)
+Writer.write_block = write
+part = replace(SMALL, repetitions=4, methods=("random", "lorraine", "baydin", "ours_wd_lr", "ours_wd_lr_m"),
+               overrides=("hyperparameter_updates=%s", "chunk=2", "workers=1"))
+print("ready", flush=True)
+tally = carry_out(expand(experiment(part), Path(sys.argv[1])).jobs, "")
+print(tally.computed, tally.elsewhere, len(tally.failed))
+"""
+
+
+def start(folder: Path, updates: int) -> subprocess.Popen[str]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", CONCURRENT % updates, str(folder), str(folder / "log")]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, cwd=ROOT)
+
+
+def blocks(folder: Path) -> list[str]:
+    return (folder / "log").read_text().splitlines() if (folder / "log").exists() else []
+
+
+@pytest.mark.slow
+def test_two_processes_share_an_experiment(tmp_path: Path) -> None:
+    processes = [start(tmp_path, 4) for _ in range(2)]
+    outputs = [process.communicate(timeout=120)[0].split()[1:] for process in processes]
+    computed, elsewhere, failed = (sum(int(output[at]) for output in outputs) for at in range(3))
+    assert computed == 5
+    assert (elsewhere, failed) == (5, 0)
+    assert len(blocks(tmp_path)) == len(set(blocks(tmp_path))) == 10
+    assert len(list(runs_folder(tmp_path).glob("*/run.json"))) == 5
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
+def test_a_killed_experiment_loses_the_blocks_in_flight_alone(tmp_path: Path) -> None:
+    process = start(tmp_path, 30)
+    limit = time.monotonic() + 60
+    while len(blocks(tmp_path)) < 3 and time.monotonic() < limit:
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    before = blocks(tmp_path)
+    assert 3 <= len(before) < 10
+    again = start(tmp_path, 30)
+    assert again.communicate(timeout=120)[0].split()[3] == "0"
+    done = blocks(tmp_path)
+    assert len(set(done)) == 10
+    assert len(done) - len(set(done)) <= 1, "the block in flight was computed again, nothing else"
+    assert len(list(runs_folder(tmp_path).glob("*/run.json"))) == 5
+
+
+# --- what is remembered ---
+
+
+def test_a_finished_experiment_is_known_without_composing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = narrow(
+        read("sensitivity", "smoke"), ["dataset=diabetes", "method=random", "repetitions=1"]
+    )
+    words = ["dataset=diabetes", "method=random", "repetitions=1"]
+    found = expand(chosen, tmp_path)
+    remember(tmp_path, found, words)
+    assert finished_record(tmp_path, "sensitivity", "smoke", words) is None
+    carry_out(found.jobs, "")
+    monkeypatch.setattr(composing, "compose", None)
+    ids = tuple(own.run_id for own in found.jobs)
+    finished = finished_record(tmp_path, "sensitivity", "smoke", words)
+    assert finished is not None
+    assert tuple(each.run_id for each in finished) == tuple(ids)
+    assert finished_record(tmp_path, "sensitivity", "small", words) is None
+    assert finished_record(tmp_path, "sensitivity", "smoke", [*words, "init.file=x.npz"]) is None
+    monkeypatch.setattr(identity, "NUMBERS", 0)
+    assert finished_record(tmp_path, "sensitivity", "smoke", words) is None
+    monkeypatch.undo()
+    (runs_folder(tmp_path) / ids[0] / "run.json").unlink()
+    assert finished_record(tmp_path, "sensitivity", "smoke", words) is None
+
+
+def test_figures_that_fail_are_told(tmp_path: Path) -> None:
+    chosen = replace(experiment(SMALL), figures=("fig99", "fig08"), tables=("nothing",))
+    run = execute(make_settings(tmp_path, "random", make_table())).run
+    lines = list(artefacts.draw(chosen, [run], tmp_path, tmp_path / "out"))
+    assert [made for made, _ in lines] == [False] * 3
+    assert "fig99" in lines[0][1]
+    assert "no run of this experiment fits" in lines[1][1]
