@@ -31,7 +31,7 @@ from hpo_bench.models.mlp import MLP, Perceptron
 from hpo_bench.running.trainer import Trainer, pick_device
 from tests.problems import make_settings
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 ROWS, UPDATES = 3, 40
 ENGINE: dict[str, dict[str, Any]] = {
     "ours_wd_lr_m": {},
