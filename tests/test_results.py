@@ -18,7 +18,7 @@ from hpo_bench.store.runs import runs_folder, scan
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "docs" / "reproduction.md", ROOT / "README.md")
 pytestmark = pytest.mark.skipif(
-    not PAGES[0].is_file(), reason="results and docs are not part of what is installed"
+    not (ROOT / "results" / "runs").is_dir(), reason="results are not part of what is installed"
 )
 
 

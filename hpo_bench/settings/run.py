@@ -1,5 +1,5 @@
 """What one run is, parsed and checked once at the edge: frozen values, no hydra, no torch (docs:
-contract, README).
+reference.md).
 """
 
 from __future__ import annotations

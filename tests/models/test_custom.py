@@ -41,7 +41,7 @@ class Net(nn.Module):
     def forward(self, inputs):
         return self.outer(torch.tanh(self.norm(self.inner(inputs))))
 """
-GUIDE = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+GUIDE = (Path(__file__).parents[2] / "docs" / "extending.md").read_text(encoding="utf-8")
 YAML = (
     GUIDE.partition("## Your own model")[2].partition("```yaml\n")[2].partition("```")[0]
 )  # what is promised there
