@@ -2,9 +2,9 @@
 """Make a large store out of a small real one, and time how fast its runs are read and summed up.
 
     hpo-bench run -m method=random,ours_wd_lr_m dataset=uci_energy repetitions=24 results_dir=small
-    python scripts/replicate_store.py small large --repetitions 200 --datasets
-    uci_energy,uci_kin8nm,uci_power python scripts/replicate_store.py small large --repetitions 200
-    --per-run 1      # one folder per repetition python scripts/replicate_store.py --measure large
+    python scripts/replicate_store.py small large --repetitions 200 --datasets uci_energy,uci_power
+    python scripts/replicate_store.py small large --repetitions 200 --per-run 1  # a folder each
+    python scripts/replicate_store.py --measure large
 
 Every stored run stands for its method on each of the datasets named; its repetitions are repeated
 under new seeds, with their numbers as they are, until there are enough. The result is for timing

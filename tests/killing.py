@@ -1,7 +1,8 @@
 """Kill, or disturb, a command at every place at which it touches the disk, and start it again.
 
-    python -m tests.killing [--all] [SCENARIO]      # in a process of its own: forks of one that has
-    trained would hang
+    python -m tests.killing [--all] [SCENARIO]
+
+(in a process of its own, since forks of one that has trained would hang)
 
     --all: at every place, with every error; otherwise at those that differ (`disturbances`)
 

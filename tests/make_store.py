@@ -1,10 +1,11 @@
 """Hand-made stores for tests: `make_run` writes one complete run in the contract's format, through
 `hpo_bench.store`.
 
-    make_run(tmp_path, "ours_wd_lr_m", "uci_energy", [0.5, 0.4, np.nan])          # final values;
-    NaN = diverged make_run(tmp_path, "random", "uci_kin8nm", curves_RS, update_interval=10)      #
-    whole curves, (repetitions, rows) make_run(tmp_path, "random_validation", "uci_energy", test,
-    validation_loss=validation, first_seed=100)
+    # final values; NaN = diverged
+    make_run(tmp_path, "ours_wd_lr_m", "uci_energy", [0.5, 0.4, np.nan])
+    # whole curves, (repetitions, rows)
+    make_run(tmp_path, "random", "uci_kin8nm", curves_RS, update_interval=10)
+    make_run(tmp_path, "random_validation", "uci_energy", test, validation_loss=validation)
 
 A value matrix has one row per repetition and one column per recorded step 0, T, 2T, …
 (`record_every` = T by default). NaN from a column on means that the repetition diverged there: it

@@ -36,8 +36,8 @@ class OnePass:
 
         tuner = OnePass(model, loss)
         for batch in batches:
-            value = tuner.step(batch)          # one weight update, in place of backward() and
-            optimiser.step() if tuner.due:                      # after every ``every`` of them
+            value = tuner.step(batch)          # one weight update, for backward() and step()
+            if tuner.due:                      # after every ``every`` of them
                 tuner.tune(validation_batch)   # one hyperparameter update
 
     The module's own parameters and buffers are updated in place, so it can be evaluated, saved and

@@ -1,8 +1,9 @@
 """Public data files: found in the cache, on a mirror or on the web, always checked by SHA-256.
 
-    $HPO_BENCH_DATA/<dataset>/<upstream file name>           the cache (else $XDG_CACHE_HOME or
-    ~/.cache, /hpo-bench) $HPO_BENCH_DATA_MIRROR/<dataset>/<upstream file name>    a folder or URL
-    that is asked before the public sources
+    $HPO_BENCH_DATA/<dataset>/<upstream file name>           the cache (else /hpo-bench below
+                                                             $XDG_CACHE_HOME or ~/.cache)
+    $HPO_BENCH_DATA_MIRROR/<dataset>/<upstream file name>    a folder or URL that is asked before
+                                                             the public sources
 
 Some files also come with packages of Linux distributions; these are read where they lie.
 

@@ -1,13 +1,13 @@
-"""The figures: every module here is one, by its name; what they share is in
-`hpo_bench.figures.common`.
+"""The figures: every module here is one, by its name; `hpo_bench.figures.common` is what they share.
 
 A figure module has
 
-    TITLE                          what it shows, in a few words
-    NEEDS                          tuple of `common.base.Need`: the runs it is made from; empty for
-    an illustration points(selection, options)     -> `common.base.Points`: what is plotted,
-    computed from stored runs draw(plotted)                  -> a Matplotlib figure from those
-    points alone (`common.base.Plotted`)
+    TITLE                        what it shows, in a few words
+    NEEDS                        tuple of `common.needs.Need`: the runs it is made from; empty for
+                                 an illustration
+    points(selection, options)   -> `common.base.Points`: what is plotted, from stored runs
+    draw(plotted)                -> a Matplotlib figure, from those points alone
+                                 (`common.base.Plotted`)
 
 Nothing has to be registered. Importing this package imports neither Matplotlib nor pandas.
 """

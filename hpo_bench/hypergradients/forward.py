@@ -41,8 +41,9 @@ class Forward(Accumulator):
 
     With tangents w' = dw/dλ and m' = dm/dλ, at every weight update of the window:
 
-        m' ← μ·m' + ∂g/∂w·w' + ∂m/∂λ;    w' ← w' - lr·m' - ∂u/∂lr·dlr/dλ;    at its end dL_V/dλ =
-        ⟨∂L_V/∂w, w'⟩
+        m' ← μ·m' + ∂g/∂w·w' + ∂m/∂λ;    w' ← w' - lr·m' - ∂u/∂lr·dlr/dλ
+
+    and at its end dL_V/dλ = ⟨∂L_V/∂w, w'⟩.
 
     The same numbers as `Unroll` to rounding. Costs one Hessian-vector product a weight update for
     each tuned hyperparameter, and memory that does not depend on the window.

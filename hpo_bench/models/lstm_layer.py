@@ -7,7 +7,7 @@ c_t, all that the derivatives need of a step are five factors, ∂c_t/∂a_{i,f,
 
     tangents    c'_t = Σ_{i,f,g} s∘a'_t + f∘c'_{t-1},    h'_t = s_o∘a'_{t,o} + q∘c'_t
     covectors   dc_t = q∘dh_t + f∘dc_{t+1},              δ_t  = s∘(dc_t, dc_t, dc_t, dh_t),
-    dh_{t-1} += W_hhᵀ·δ_t
+                dh_{t-1} += W_hhᵀ·δ_t
 
 A Hessian-vector product is the tangent of the covectors (Pearlmutter 1994, forward over reverse):
 the same recurrence once more, with terms in s', q' and f' that are computed for the whole sequence

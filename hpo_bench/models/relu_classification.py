@@ -9,8 +9,10 @@ softmax(s), the slope of the mean loss over B rows is D = (p - onehot(y))/B (B, 
 
 A Hessian-vector product along (V₁, c₁, V₂, c₂), m being constant almost everywhere, is
 
-    h' = (X·V₁ᵀ + c₁) ∘ m,    s' = h·V₂ᵀ + c₂ + h'·W₂ᵀ,    D' = p ∘ (s' - (p·s'))/B,    E' = (D'·W₂
-    + D·V₂) ∘ m, (E'ᵀ·X,  colsum(E'),  D'ᵀ·h + Dᵀ·h',  colsum(D')).
+    h' = (X·V₁ᵀ + c₁) ∘ m,       s' = h·V₂ᵀ + c₂ + h'·W₂ᵀ,
+    D' = p ∘ (s' - (p·s'))/B,    E' = (D'·W₂ + D·V₂) ∘ m,
+
+    (E'ᵀ·X,  colsum(E'),  D'ᵀ·h + Dᵀ·h',  colsum(D')).
 
 Both cost 2·(2·H·d·B) operations in two products with the inputs. Tests compare everything with
 autograd."""

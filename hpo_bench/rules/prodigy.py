@@ -42,8 +42,9 @@ class Prodigy:
     """With d the step size so far, β₃ = √β₂, decoupled weight decay and the defaults of the library
     ``prodigyopt``:
 
-        r ← β₃r + d²/d₀·⟨g, w₀ - w⟩;   s ← β₃s + d²/d₀·g;   m ← β₁m + (1-β₁)d·g;   v ← β₂v +
-        (1-β₂)d²g² w ← w - d·wd·w - d·m / (√v + d'ε),   d' = max(d, r / ‖s‖₁)
+        r ← β₃r + d²/d₀·⟨g, w₀ - w⟩;   s ← β₃s + d²/d₀·g
+        m ← β₁m + (1-β₁)d·g;           v ← β₂v + (1-β₂)d²g²
+        w ← w - d·wd·w - d·m / (√v + d'ε),   d' = max(d, r / ‖s‖₁)
 
     A row whose gradients were all zero so far stays where it is. Of the hyperparameters only the
     weight decay is used: it regularises, which no estimate of a step size replaces. Costs one
