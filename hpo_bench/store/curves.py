@@ -17,10 +17,11 @@ from hpo_bench.settings.run import HYPERPARAMETERS
 LOSSES = ("train_loss", "validation_loss", "test_loss", "test_metric")
 POINTS = 500  # of a curve that are sent to a tracker
 
+Point = tuple[int, dict[str, float]]  # a step, and values by name
+
 
 def summarise(curves: pd.DataFrame, final: pd.DataFrame, points: int | None = None) -> pd.DataFrame:
-    """Median and quartiles over repetitions at every recorded step: columns ``lr/median``,
-    ``lr/q25``, … and ``n_ok``.
+    """Summarise repetitions by their median and quartiles at every recorded step.
 
     From its divergence on a repetition counts as +inf in losses and metric, and not at all in
     hyperparameters.
@@ -30,35 +31,41 @@ def summarise(curves: pd.DataFrame, final: pd.DataFrame, points: int | None = No
         points: keep about so many steps, evenly, with the first and the last.
 
     Returns:
-        Index ``step``; columns that the run does not have are left out.
+        Index ``step``; columns ``n_ok`` and ``lr/median``, ``lr/q25``, ``lr/q75``, … for every
+        value that the run has.
     """
     steps = np.unique(curves["step"])
     if points is not None and len(steps) > points:
         steps = steps[np.unique(np.linspace(0, len(steps) - 1, points).round().astype(int))]
     diverged_at = final.set_index("seed")["diverged_at"].to_numpy(dtype=float, na_value=np.inf)
     diverged = steps[:, None] >= diverged_at[None, :]
-    made = {"n_ok": (~diverged).sum(axis=1).astype(float)}
-    chosen = curves[curves["step"].isin(steps)]
+    columns = {"n_ok": (~diverged).sum(axis=1).astype(float)}
+    rows = curves[curves["step"].isin(steps)]
     for name in (*LOSSES, *HYPERPARAMETERS):
-        if chosen[name].isna().all():
+        if rows[name].isna().all():
             continue
         values = (
-            chosen.pivot(index="step", columns="seed", values=name)
+            rows.pivot(index="step", columns="seed", values=name)
             .reindex(columns=final["seed"])
             .to_numpy(float)
         )
+        # A diverged loss is worse than any, so it belongs in the median; a diverged learning rate
+        # says nothing about the others.
         values = np.where(diverged, np.inf if name in LOSSES else np.nan, values)
-        made |= {f"{name}/{kind}": column for kind, column in _quartiles(values).items()}
-    return pd.DataFrame(made, index=pd.Index(steps, name="step"))
+        for statistic, column in _quartiles(values).items():
+            columns[f"{name}/{statistic}"] = column
+    return pd.DataFrame(columns, index=pd.Index(steps, name="step"))
 
 
 def _quartiles(values: np.ndarray) -> dict[str, np.ndarray]:
     """Median and quartiles of each row without its NaNs; NaN where nothing is left."""
-    kept = [row[~np.isnan(row)] for row in values]
+    # NumPy's own functions that pass over NaN would warn at a row that holds nothing else.
+    present = [row[~np.isnan(row)] for row in values]
 
     def each(statistic: Callable[[np.ndarray], Any]) -> np.ndarray:
-        return np.array([statistic(row) if row.size else np.nan for row in kept], dtype=float)
+        return np.array([statistic(row) if row.size else np.nan for row in present], dtype=float)
 
+    # Quartiles are values that occur: between a finite value and +inf there is none.
     return {
         "median": each(np.median),
         "q25": each(lambda row: np.quantile(row, 0.25, method="inverted_cdf")),
@@ -67,24 +74,21 @@ def _quartiles(values: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def finite_points(frame: pd.DataFrame) -> Iterator[Point]:
-    """Rows of a frame by index, without values that are not finite (trackers draw them badly or
-    refuse them).
+    """The rows of a frame as points, without values that are not finite.
+
+    Trackers draw such values badly, or refuse them.
     """
     for step, row in zip(frame.index, frame.to_dict("records"), strict=True):
-        yield (
-            int(step),
-            {str(name): float(value) for name, value in row.items() if np.isfinite(value)},
-        )
-
-
-Point = tuple[int, dict[str, float]]  # a step, and values by name
+        values = {str(name): float(value) for name, value in row.items() if np.isfinite(value)}
+        yield int(step), values
 
 
 class EventWriter:
     """Writes TensorBoard event files in the thread that calls it.
 
     That of tensorboardX has a thread of its own, which ends without a word when the disk is full
-    and leaves the others waiting for it."""
+    and leaves the others waiting for it.
+    """
 
     def __init__(self, folder: Path) -> None:
         from tensorboardX.event_file_writer import EventsWriter
@@ -94,7 +98,7 @@ class EventWriter:
         self._writer.flush()
 
     def add_scalar(self, name: str, value: float, step: int) -> None:
-        """One value of a curve."""
+        """Write the value that a curve has at one step."""
         from tensorboardX.proto.event_pb2 import Event
         from tensorboardX.summary import scalar
 
@@ -112,7 +116,7 @@ class EventWriter:
 
 
 def event_writer(folder: Path) -> EventWriter:
-    """A writer of TensorBoard event files.
+    """Open a TensorBoard event file in a folder.
 
     Raises:
         UserError: the extra is not installed, or the folder cannot be written.
@@ -128,7 +132,7 @@ def event_writer(folder: Path) -> EventWriter:
 
 
 def add_scalars(writer: EventWriter, prefix: str, points: Iterator[Point]) -> None:
-    """Scalars ``<prefix>/<name>`` over steps."""
+    """Write each value of some points as the scalar ``<prefix>/<name>`` of its step."""
     for step, values in points:
         for name, value in values.items():
             writer.add_scalar(f"{prefix}/{name}", value, step)

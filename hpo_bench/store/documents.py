@@ -1,5 +1,6 @@
-"""What ``run.json`` and the other small files of a store must hold to be read: their format and
-types (no pandas).
+"""What ``run.json`` and the other small files of a store must hold to be read.
+
+Imports no pandas: a list of runs is read without it.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-ABSENT = object()
-# Of everything in a store; files of a later one are not read, those without one are of the first.
+# The format of everything in a store. A file of a later one is not read, as nobody knows yet what
+# it will mean; a file that names none is of the first.
 FORMAT = 1
+ABSENT = object()  # what a key has that is not there, which None is not
 
 
 class Newer(ValueError):
@@ -27,17 +29,18 @@ def check_format(content: Mapping[str, Any]) -> None:
         Newer: it was written by a later version.
         ValueError: its format is no number.
     """
-    found = content.get("format", FORMAT)
-    if not _whole(found) or found < 1:
-        raise ValueError(f"format must be a whole number from 1 up, not {_shown(found)}")
-    if found > FORMAT:
+    version = content.get("format", FORMAT)
+    if not _is_whole(version) or version < 1:
+        raise ValueError(f"format must be a whole number from 1 up, not {_shown(version)}")
+    if version > FORMAT:
         raise Newer(
-            f"of format {found}, which a newer hpo-bench wrote; this one reads format {FORMAT}: update it"
+            f"of format {version}, which a newer hpo-bench wrote; "
+            f"this one reads format {FORMAT}: update it"
         )
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A JSON file that holds one object of a format that is known.
+    """Read a JSON file that holds one object of a format that is known.
 
     Raises:
         OSError: it cannot be read.
@@ -47,7 +50,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def text_of(path: Path) -> str:
-    """The text of a file; a pipe is refused, as nobody may ever write to it.
+    """Read the text of a file; a pipe is refused, as nobody may ever write to it.
 
     Raises:
         OSError: it cannot be read.
@@ -60,7 +63,11 @@ def text_of(path: Path) -> str:
 
 
 def parsed(text: str) -> dict[str, Any]:
-    """See `read`."""
+    """Read the text of a file as `read` does the file.
+
+    Raises:
+        ValueError: as `read` does.
+    """
     try:
         content = json.loads(text)
     except RecursionError:
@@ -72,31 +79,33 @@ def parsed(text: str) -> dict[str, Any]:
 
 
 def parsed_run(text: str) -> dict[str, Any]:
-    """The content of a ``run.json``, with everything that is read from it elsewhere of the right
-    type.
+    """Read the text of a ``run.json``, and check the type of everything that is used of it.
 
     Raises:
-        ValueError: it is not; names the key. `Newer` where it is of a later format.
+        ValueError: a key is missing or of another type; names it. `Newer` where the file is of a
+            later format.
     """
     content = parsed(text)
-    for key, (wanted, fits) in REQUIRED.items():
-        _check(content, key, wanted, fits)
+    for key, (expected, fits) in REQUIRED_KEYS.items():
+        _check(content, key, expected, fits)
     if content["status"] == "complete":
-        for key, (wanted, fits) in OF_COMPLETE.items():
-            _check(content, key, wanted, fits)
+        for key, (expected, fits) in KEYS_OF_COMPLETE.items():
+            _check(content, key, expected, fits)
         seeds = content["seeds"]
         if not seeds or len(set(seeds)) < len(seeds):
             raise ValueError("seeds must name each repetition once, and at least one")
-    for key, (wanted, fits) in OPTIONAL.items():
-        found = _found(content, key, ABSENT)
-        if found is not ABSENT and not (found is None and key in NULLABLE):
-            _check(content, key, wanted, fits)
+    for key, (expected, fits) in OPTIONAL_KEYS.items():
+        value = _value_at(content, key, ABSENT)
+        may_be_so = value is ABSENT or (value is None and key in NULLABLE_KEYS)
+        if not may_be_so:
+            _check(content, key, expected, fits)
     return content
 
 
 def check_table(path: Path) -> None:
-    """Look at both ends of a Parquet file: whether it is there, and whole, at the price of opening
-    it.
+    """Look at both ends of a Parquet file: whether it is there and whole.
+
+    This costs no more than opening it, so that a list of runs can do it for each.
 
     Raises:
         OSError: it cannot be opened.
@@ -107,15 +116,18 @@ def check_table(path: Path) -> None:
         size = file.seek(0, 2)
         file.seek(max(size - 8, 0))
         end = file.read(8)
-    if begin != b"PAR1" or end[4:] != b"PAR1" or int.from_bytes(end[:4], "little") + 12 > size:
+    # Parquet: "PAR1", data, a footer, the footer's length in four bytes, "PAR1".
+    marked = begin == b"PAR1" and end[4:] == b"PAR1"
+    footer = int.from_bytes(end[:4], "little")
+    if not marked or footer + 12 > size:
         raise ValueError("empty" if not size else "not all of a Parquet file")
 
 
 def check_tables(folder: Path) -> None:
-    """`check_table` for those that every complete run has.
+    """Look at the tables that every complete run has, as `check_table` does.
 
     Raises:
-        ValueError: names the file, and what to do.
+        ValueError: one is missing or damaged; names the file, and what to do.
     """
     for name in ("final.parquet", "curves.parquet"):
         try:
@@ -128,60 +140,63 @@ def check_tables(folder: Path) -> None:
 
 
 def again(path: Path) -> str:
-    """What to do about a run's folder that cannot be read."""
+    """Say what to do about a run's folder that cannot be read."""
     return f"move {path} aside, or run with --force, to compute it again"
 
 
-def _check(content: Mapping[str, Any], key: str, wanted: str, fits: Callable[[Any], bool]) -> None:
-    found = _found(content, key)
-    if not fits(found):
-        raise ValueError(f"{key} must be {wanted}, not {_shown(found)}")
+def _check(
+    content: Mapping[str, Any], key: str, expected: str, fits: Callable[[Any], bool]
+) -> None:
+    value = _value_at(content, key)
+    if not fits(value):
+        raise ValueError(f"{key} must be {expected}, not {_shown(value)}")
 
 
-def _found(content: Any, key: str, absent: object = None) -> Any:
-    """The value at a dotted key; ``absent`` where there is none."""
+def _value_at(content: Any, key: str, absent: object = None) -> Any:
+    """Follow a dotted key to its value; ``absent`` where there is none."""
     for name in key.split("."):
         content = content.get(name, absent) if isinstance(content, dict) else absent
     return content
 
 
-def _shown(value: Any) -> str:
-    """A value for one line."""
+def _shown(value: object) -> str:
+    """Write a value so that it fits into a line."""
     kinds: dict[type, str] = {dict: "an object", list: "a list"}
     text = kinds.get(type(value)) or json.dumps(value, ensure_ascii=False, default=repr)
     return text if len(text) <= 40 else f"{text[:39]}…"
 
 
-def _text(value: Any) -> bool:
+def _is_text(value: object) -> bool:
     return isinstance(value, str)
 
 
-def _whole(value: Any) -> bool:
+def _is_whole(value: object) -> bool:
+    # True is an int for Python.
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _object(value: Any) -> bool:
+def _is_object(value: object) -> bool:
     return isinstance(value, dict)
 
 
-def _whole_numbers(value: Any) -> bool:
-    return isinstance(value, list) and all(map(_whole, value))
+def _are_whole(value: object) -> bool:
+    return isinstance(value, list) and all(map(_is_whole, value))
 
 
-def _objects(value: Any) -> bool:
-    return isinstance(value, list) and all(map(_object, value))
+def _are_objects(value: object) -> bool:
+    return isinstance(value, list) and all(map(_is_object, value))
 
 
-def _status(value: Any) -> bool:
+def _is_status(value: object) -> bool:
     return value in ("complete", "failed")
 
 
-def _said(kind: Callable[[str], float]) -> Callable[[Any], bool]:
-    """Settings are also read from text that says a number."""
+def _reads_as(kind: Callable[[str], float]) -> Callable[[Any], bool]:
+    """Whether a number can be read from a value, as settings are: also from ``"3"``."""
 
     def fits(value: Any) -> bool:
         try:
@@ -193,23 +208,24 @@ def _said(kind: Callable[[str], float]) -> Callable[[Any], bool]:
     return fits
 
 
-Rule = tuple[str, Callable[[Any], bool]]
-TEXT: Rule = ("text", _text)
-NUMBER: Rule = ("a number", _number)
-WHOLE_SETTING: Rule = ("a whole number", _said(int))
-NUMBER_SETTING: Rule = ("a number", _said(float))
-WHOLE: Rule = ("a whole number", _whole)
-OBJECT: Rule = ("an object", _object)
+Rule = tuple[str, Callable[[Any], bool]]  # what a value must be, in words, and whether it is
+TEXT: Rule = ("text", _is_text)
+NUMBER: Rule = ("a number", _is_number)
+WHOLE_SETTING: Rule = ("a whole number", _reads_as(int))
+NUMBER_SETTING: Rule = ("a number", _reads_as(float))
+WHOLE: Rule = ("a whole number", _is_whole)
+OBJECT: Rule = ("an object", _is_object)
 
-REQUIRED: Mapping[str, Rule] = {
-    "status": ("complete or failed", _status),
+# What the keys of ``run.json`` must hold: of every run, of a complete one too, and where they are.
+REQUIRED_KEYS: Mapping[str, Rule] = {
+    "status": ("complete or failed", _is_status),
     "config": OBJECT,
     "config_hash": TEXT,
-    "seeds": ("a list of whole numbers", _whole_numbers),
+    "seeds": ("a list of whole numbers", _are_whole),
     "config.dataset.name": TEXT,
     "config.method.name": TEXT,
 }
-OF_COMPLETE: Mapping[str, Rule] = {
+KEYS_OF_COMPLETE: Mapping[str, Rule] = {
     "config.update_interval": WHOLE_SETTING,
     "config.hyperparameter_updates": WHOLE_SETTING,
     "config.record_every": WHOLE_SETTING,
@@ -217,7 +233,7 @@ OF_COMPLETE: Mapping[str, Rule] = {
     "config.seed": WHOLE_SETTING,
     "config.validation_share": NUMBER_SETTING,
 }
-OPTIONAL: Mapping[str, Rule] = {
+OPTIONAL_KEYS: Mapping[str, Rule] = {
     "error": TEXT,
     "code": OBJECT,
     "environment": OBJECT,
@@ -228,7 +244,7 @@ OPTIONAL: Mapping[str, Rule] = {
     "data": OBJECT,
     "data.content": TEXT,
     "own_code": OBJECT,
-    "taken_from": ("a list of objects", _objects),
+    "taken_from": ("a list of objects", _are_objects),
     "costs": OBJECT,
     "costs.weight_updates": WHOLE,
     "costs.gradients": WHOLE,
@@ -251,7 +267,8 @@ OPTIONAL: Mapping[str, Rule] = {
     "config.method.rule._target_": TEXT,
     "config.method.search": OBJECT,
 }
-NULLABLE = {
+# Those of the optional keys that may be null.
+NULLABLE_KEYS = {
     "error",
     "data",
     "data.content",

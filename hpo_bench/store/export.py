@@ -1,7 +1,4 @@
-"""Stored runs for other programs:
-
-CSV, TensorBoard event files, and a learned schedule to replay.
-"""
+"""Stored runs for other programs: as CSV, as TensorBoard event files, as a schedule to replay."""
 
 from __future__ import annotations
 
@@ -34,7 +31,7 @@ FORMATS = ("csv", "tensorboard")
 
 
 def choose(results_dir: Path, names: Sequence[str]) -> list[Run]:
-    """Complete runs by run id, by the beginning of one, or by path; all of the store without names.
+    """Find complete runs by run id, by its beginning, or by path; without names all of the store.
 
     Raises:
         UserError: there is no such run, it is not complete or damaged, or a beginning fits several.
@@ -49,17 +46,18 @@ def choose(results_dir: Path, names: Sequence[str]) -> list[Run]:
 
 def _named(results_dir: Path, name: str) -> Run:
     folder = runs_folder(results_dir)
-    known = index.folders(folder)
-    fitting = (
-        [name] if name in known else [each for each in known if name and each.startswith(name)]
-    )
+    names = index.folders(folder)
+    if name in names:
+        fitting = [name]
+    else:
+        fitting = [each for each in names if name and each.startswith(name)]
     if len(fitting) > 1:
         raise UserError(
             f"{name}: fits {len(fitting)} runs; say more of the name: {', '.join(fitting[:3])}, …"
         )
     path = folder / fitting[0] if fitting else _folder_of_run(name)
     if path is None:
-        raise UserError(f"{name}: no such run in {folder}; {_near(name, known)}")
+        raise UserError(f"{name}: no such run in {folder}; {_near(name, names)}")
     run = read_run(path)
     if run is None or run.status != "complete":
         state = f"failed ({run.error})" if run else "is not finished"
@@ -69,45 +67,48 @@ def _named(results_dir: Path, name: str) -> Run:
 
 
 def _folder_of_run(name: str) -> Path | None:
-    """The run folder that a user's path leads to; its last part is the run's id, also of ``.`` and
-    ``runs/x/..``.
-    """
+    """The run folder that a user's path leads to; None where it leads to none."""
     if not name or "\0" in name:
         return None
     try:
         path = expanded(name)
-        return (
-            (path.resolve() if path.name in ("", "..") else path)
-            if (path / "run.json").is_file()
-            else None
-        )
+        if not (path / "run.json").is_file():
+            return None
+        # The path's last part is the run's id, which "." and "runs/x/.." do not say.
+        return path.resolve() if path.name in ("", "..") else path
     except (OSError, UserError):  # a name that is too long, a home folder that there is not
         return None
 
 
-def _near(name: str, known: Sequence[str]) -> str:
-    close = nearest(name, known).partition(" Allowed: ")[0] if known else ""
-    return (
-        close
-        if close.startswith("did you mean")
-        else f"hpo-bench status shows the {len(known)} runs there are"
-    )
+def _near(name: str, names: Sequence[str]) -> str:
+    # `nearest` lists all names where none is near: a store may hold thousands.
+    close = nearest(name, names).partition(" Allowed: ")[0] if names else ""
+    if close.startswith("did you mean"):
+        return close
+    return f"hpo-bench status shows the {len(names)} runs there are"
 
 
 # --- CSV ---
 
 
 def write_csv(runs: Sequence[Run], out: Path) -> list[Path]:
-    """``finals.csv``, a row per repetition of all runs, and ``curves/<run_id>.csv`` each:
-    unrounded, nulls empty.
+    """Write ``finals.csv``, a row per repetition of all runs, and ``curves/<run_id>.csv`` for each.
+
+    Numbers are not rounded, and nulls are empty.
+
+    Returns:
+        The files.
+
+    Raises:
+        UserError: a file cannot be written.
     """
-    finals, written = [], []
+    finals, files = [], []
     for run, final, curves in _readable(runs):
         finals.append(_described(run, final))
-        written.append(_to_csv(_whole_numbers(curves), out / "curves" / f"{run.run_id}.csv"))
+        files.append(_to_csv(_whole_numbers(curves), out / "curves" / f"{run.run_id}.csv"))
     if finals:
-        written.insert(0, _to_csv(pd.concat(finals, ignore_index=True), out / "finals.csv"))
-    return written
+        files.insert(0, _to_csv(pd.concat(finals, ignore_index=True), out / "finals.csv"))
+    return files
 
 
 def _readable(runs: Sequence[Run]) -> Iterator[tuple[Run, pd.DataFrame, pd.DataFrame]]:
@@ -123,20 +124,19 @@ def _readable(runs: Sequence[Run]) -> Iterator[tuple[Run, pd.DataFrame, pd.DataF
 
 def _described(run: Run, final: pd.DataFrame) -> pd.DataFrame:
     frame = _whole_numbers(final[list(FINAL_COLUMNS)])
-    for position, (name, value) in enumerate(
-        {
-            "run_id": run.run_id,
-            "dataset": run.dataset,
-            "method": run.method,
-            "config_hash": run.config_hash,
-        }.items()
-    ):
+    description = {
+        "run_id": run.run_id,
+        "dataset": run.dataset,
+        "method": run.method,
+        "config_hash": run.config_hash,
+    }
+    for position, (name, value) in enumerate(description.items()):
         frame.insert(position, name, value)
     return frame
 
 
 def _whole_numbers(frame: pd.DataFrame) -> pd.DataFrame:
-    """Steps are whole numbers also where some are missing."""
+    """Make steps whole numbers, also where some are missing, which makes them floats for pandas."""
     whole = [name for name in ("diverged_at", "best_validation_step") if name in frame.columns]
     return frame.astype(dict.fromkeys(whole, "Int64"))
 
@@ -154,8 +154,16 @@ def _to_csv(frame: pd.DataFrame, path: Path) -> Path:
 
 
 def write_tensorboard(runs: Sequence[Run], out: Path, seeds: Sequence[int] = ()) -> list[Path]:
-    """Event files: ``<run_id>`` with medians and quartiles over repetitions,
-    ``<run_id>-seed-<seed>`` for some of them.
+    """Write TensorBoard event files, in a folder for each curve.
+
+    ``<run_id>`` holds medians and quartiles over repetitions, ``<run_id>-seed-<seed>`` the values
+    of one.
+
+    Args:
+        seeds: of repetitions that every run must have.
+
+    Returns:
+        The folders.
 
     Raises:
         UserError: the extra is not installed, a run lacks a seed, or the folder is taken.
@@ -163,21 +171,21 @@ def write_tensorboard(runs: Sequence[Run], out: Path, seeds: Sequence[int] = ())
     for run in runs:
         for seed in seeds:
             _check_seed(run, seed)
-    written = []
+    folders = []
     for run, final, curves in _readable(runs):
-        written.append(_events(out / run.run_id, summarise(curves, final)))
+        folders.append(_events(out / run.run_id, summarise(curves, final)))
         for seed in seeds:
-            own = curves[curves["seed"] == seed].set_index("step").drop(columns="seed")
-            written.append(
-                _events(out / f"{run.run_id}-seed-{seed}", own.dropna(axis="columns", how="all"))
-            )
-    return written
+            curve = curves[curves["seed"] == seed].set_index("step").drop(columns="seed")
+            values = curve.dropna(axis="columns", how="all")
+            folders.append(_events(out / f"{run.run_id}-seed-{seed}", values))
+    return folders
 
 
 def _events(folder: Path, frame: pd.DataFrame) -> Path:
     if folder.is_dir() and any(folder.glob("events.out.tfevents.*")):
         raise UserError(
-            f"{folder}: holds event files already, which would be drawn on top of each other; delete it"
+            f"{folder}: holds event files already, which would be drawn on top of each other; "
+            "delete it"
         )
     writer = event_writer(folder)
     try:
@@ -191,15 +199,13 @@ def _events(folder: Path, frame: pd.DataFrame) -> Path:
 
 
 def write_schedule(run: Run, out: Path, seed: int | None = None) -> Path:
-    """``<run_id>.schedule.csv``: see `schedule`."""
-    name = (
-        f"{run.run_id}.schedule.csv" if seed is None else f"{run.run_id}-seed-{seed}.schedule.csv"
-    )
-    return _to_csv(schedule(run, seed), out / name)
+    """Write what `schedule` returns as ``<run_id>.schedule.csv``; returns the file."""
+    name = run.run_id if seed is None else f"{run.run_id}-seed-{seed}"
+    return _to_csv(schedule(run, seed), out / f"{name}.schedule.csv")
 
 
 def schedule(run: Run, seed: int | None = None) -> pd.DataFrame:
-    """Hyperparameters that a run learned, for the options of ``torch.optim.SGD`` of the same names.
+    """The hyperparameters that a run learned, named as the options of ``torch.optim.SGD``.
 
     Args:
         seed: of one repetition; None for the median over all that did not diverge.
@@ -215,33 +221,31 @@ def schedule(run: Run, seed: int | None = None) -> pd.DataFrame:
     rule = run.config["method"].get("rule")
     if rule:
         raise UserError(
-            f"{run.run_id}: a schedule is for torch.optim.SGD; this method's weights are updated by "
-            f"{rule['_target_'].rpartition('.')[2]}"
+            f"{run.run_id}: a schedule is for torch.optim.SGD; "
+            f"this method's weights are updated by {rule['_target_'].rpartition('.')[2]}"
         )
     interval, every = int(run.config["update_interval"]), int(run.config["record_every"])
     if interval % every:
         raise UserError(
-            f"{run.run_id}: record_every={every} leaves out changes made after every {interval} weight updates; "
-            f"run again with a record_every that divides {interval}"
+            f"{run.run_id}: record_every={every} leaves out changes made after every {interval} "
+            f"weight updates; run again with a record_every that divides {interval}"
         )
     curves = read_table(run, "curves", ("seed", "step", *HYPERPARAMETERS))
     if seed is not None:
         _check_seed(run, seed)
-        kept = curves[curves["seed"] == seed]
+        rows = curves[curves["seed"] == seed]
     else:
         final = read_table(run, "final", ("seed", "status"))
         good = final.loc[final["status"] == "ok", "seed"]
         if good.empty:
             raise UserError(f"{run.run_id}: all repetitions diverged; name one with --seed")
-        kept = curves[curves["seed"].isin(good)]
-    medians = kept.groupby("step")[list(HYPERPARAMETERS)].median().astype(np.float64)
-    used = medians[medians.index < _updates(run)]  # what follows the last update was never used
-    changed = (used != used.shift()).any(axis=1)
-    return used[changed].reset_index()
-
-
-def _updates(run: Run) -> int:
-    return int(run.config["update_interval"]) * int(run.config["hyperparameter_updates"])
+        rows = curves[curves["seed"].isin(good)]
+    medians = rows.groupby("step")[list(HYPERPARAMETERS)].median().astype(np.float64)
+    # No weight update used what the last hyperparameter update made.
+    updates = interval * int(run.config["hyperparameter_updates"])
+    effective = medians[medians.index < updates]
+    is_new = (effective != effective.shift()).any(axis=1)
+    return effective[is_new].reset_index()
 
 
 def _check_seed(run: Run, seed: int) -> None:

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Writing files such that they are there whole or not at all."""
 
 from __future__ import annotations
 
@@ -20,12 +20,11 @@ from hpo_bench.system import locks
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A temporary name beside ``path`` to write to; it becomes ``path`` when the block ends without
-    an error.
+    """Give a temporary name to write to, which becomes ``path`` when the block ends without error.
 
-    The name is always the same, so that the next to write ``path`` takes up what a killed process
-    left of it; who writes holds a lock on it. Where it is taken, or there are no locks, another
-    name is made up.
+    It lies beside ``path`` and is always the same, so that the next to write ``path`` takes up what
+    a killed process left of it; who writes holds a lock on it. Where it is taken, or there are no
+    locks, another name is made up.
 
     Raises:
         OSError: it cannot be written, or something is there that must not be replaced: a device, a
@@ -36,6 +35,7 @@ def atomic(path: Path) -> Iterator[Path]:
     temporary, descriptor = _temporary(path)
     try:
         yield temporary
+        # In this order: after a loss of power there is the old file or the whole new one.
         _to_disk(temporary)
         os.replace(temporary, path)
     except BaseException:
@@ -47,11 +47,12 @@ def atomic(path: Path) -> Iterator[Path]:
 
 
 def _refuse_special(path: Path) -> None:
-    """Refuse what is no file: who may write to ``/dev`` would put a file in the place of
-    ``/dev/null``.
+    """Refuse to replace what is no file.
+
+    Who may write to ``/dev`` would put a file in the place of ``/dev/null``.
 
     Raises:
-        OSError: see above.
+        OSError: a device, a pipe or a socket is there.
     """
     folder = Path(os.path.realpath(path.parent))
     among_devices = folder == Path("/dev") or Path("/proc") in (folder, *folder.parents)
@@ -62,7 +63,7 @@ def _refuse_special(path: Path) -> None:
 
 
 def _temporary(path: Path) -> tuple[Path, int]:
-    """A file to write to, open and ours alone."""
+    """Open a file to write to that is ours alone: its name and descriptor."""
     usual = path.with_name(f".{path.name}.tmp")
     while True:
         try:
@@ -85,30 +86,30 @@ def _temporary(path: Path) -> tuple[Path, int]:
 
 
 def _to_disk(path: Path) -> None:
-    """Have a file's content on the disk before its name is there; some file systems cannot say when
-    it is.
-    """
+    """Wait until a file's content is on the disk."""
     with path.open("rb") as file:
         try:
             os.fsync(file.fileno())
         except OSError as error:
+            # Some file systems cannot say when it is.
             if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
                 raise
 
 
 def _umask() -> int:
+    # It can only be read by setting it.
     current = os.umask(0)
     os.umask(current)
     return current
 
 
 def write_table(path: Path, table: pa.Table) -> None:
-    """Write a Parquet file atomically: floats byte-stream-split and zstd, keys run-length
-    encoded.
+    """Write a Parquet file atomically.
+
+    Floats are split by byte, whose upper ones are alike from row to row, before zstd; keys are
+    run-length encoded.
     """
-    floats = [
-        name for name in table.column_names if pa.types.is_floating(table.schema.field(name).type)
-    ]
+    floats = [field.name for field in table.schema if pa.types.is_floating(field.type)]
     others = [name for name in table.column_names if name not in floats]
     with atomic(path) as temporary:
         pq.write_table(

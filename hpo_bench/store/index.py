@@ -1,11 +1,12 @@
-"""A compact index of the runs of a store, so that 50 000 of them are listed in a second (no pandas,
-no torch).
+"""A compact index of the runs of a store, so that 50 000 of them are listed in a second.
 
 ``runs/.index.jsonl`` holds a line for each ``run.json`` that was read or written, with the file's
 time, and its size and those of the run's tables. It is a cache: a line counts only while its files
 are there and have that time and these sizes, every other run is read and noted. So it may be
 deleted at any time, folders may be deleted, copied or edited, a line may be lost or cut off, and
-several processes may add to it at once."""
+several processes may add to it at once. Imports no pandas and no torch, which take longer to import
+than this file to read.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ from hpo_bench.system import locks
 from hpo_bench.system.quoting import in_one_line
 
 FILE = ".index.jsonl"
-FORMAT = 4  # first of each line; lines of another are passed over
+LINE_FORMAT = 4  # first of each line; lines of another are passed over
 PATIENCE = 1.0  # seconds to wait for another writer
 SLACK = 1000  # lines that may be stale before the file is written anew
 
@@ -53,15 +54,16 @@ class Entry(NamedTuple):
 
     @property
     def seeds(self) -> Iterator[int]:
-        """Seeds of its repetitions."""
+        """The seeds of its repetitions."""
         return (seed for series in consecutive(self.spans) for seed in series)
 
 
 Stamp = tuple[int, ...]  # time and size of run.json, sizes of the tables, -1 where there is none
-TYPES = {
+# Of a line's values: its format, a stamp, an entry. JSON knows no others, so types can be compared.
+LINE_TYPES = {
     (int, int, int, int, int, str, str, str, str, int, str, error, str, str)
     for error in (str, type(None))
-}  # of a line's values
+}
 
 
 @dataclass(frozen=True)
@@ -80,33 +82,33 @@ class Listing:
 
 
 def runs_folder(results_dir: str | Path) -> Path:
-    """Folder that holds the run folders, whether it is there yet or not.
+    """The folder that holds the run folders, whether it is there yet or not.
 
     Raises:
         UserError: what is called ``results_dir`` is no folder.
     """
     folder = Path(results_dir)
     if not folder.is_dir() and os.path.lexists(folder):
-        why = (
-            "a link that leads nowhere" if folder.is_symlink() and not folder.exists() else "a file"
-        )
-        raise UserError(f"results_dir={in_one_line(str(folder))}: is {why}, not a folder")
+        is_broken_link = folder.is_symlink() and not folder.exists()
+        kind = "a link that leads nowhere" if is_broken_link else "a file"
+        raise UserError(f"results_dir={in_one_line(str(folder))}: is {kind}, not a folder")
     return folder / "runs"
 
 
 def entry(run_id: str, document: Mapping[str, Any]) -> Entry:
-    """Entry of a ``run.json``'s content, as `documents.parsed_run` returns it."""
+    """Make the entry of a ``run.json``'s content, as `documents.parsed_run` returns it."""
     config = document["config"]
+    config_hash = str(document["config_hash"])
     return Entry(
         run_id,
-        str(document["status"]),
-        str(config["dataset"]["name"]),
-        str(config["method"]["name"]),
-        len(document["seeds"]),
-        str(document["config_hash"]),
-        document.get("error"),
-        identity.data_key(config, document.get("data") or {}, str(document["config_hash"])),
-        spans(document["seeds"]),
+        status=str(document["status"]),
+        dataset=str(config["dataset"]["name"]),
+        method=str(config["method"]["name"]),
+        repetitions=len(document["seeds"]),
+        config_hash=config_hash,
+        error=document.get("error"),
+        data=identity.data_key(config, document.get("data") or {}, config_hash),
+        spans=spans(document["seeds"]),
     )
 
 
@@ -118,30 +120,31 @@ def consecutive(text: str) -> Iterator[range]:
 
 
 def spans(seeds: Iterable[int]) -> str:
-    """Seeds as a short text: ``0-99``, or ``0-9,20-29``."""
-    found: list[list[int]] = []
+    """Write seeds as a short text, which `consecutive` reads: ``0-99``, or ``0-9,20-29``."""
+    series: list[list[int]] = []  # first and last of each
     for seed in sorted(set(seeds)):
-        if found and seed == found[-1][1] + 1:
-            found[-1][1] = seed
+        if series and seed == series[-1][1] + 1:
+            series[-1][1] = seed
         else:
-            found.append([seed, seed])
-    return ",".join(f"{first}-{last}" if last > first else str(first) for first, last in found)
+            series.append([seed, seed])
+    return ",".join(f"{first}-{last}" if last > first else str(first) for first, last in series)
 
 
 def note(runs: Path, run_id: str, document: Mapping[str, Any]) -> None:
-    """Add one run. An index that cannot be written costs time later, nothing else."""
+    """Add a line for one run."""
+    # An index that cannot be written costs time later, nothing else.
     with contextlib.suppress(OSError):
         _append(runs, [_line(entry(run_id, document), _stamp(f"{runs}/{run_id}"))])
 
 
 def read(runs: Path) -> Listing:
-    """List the runs of a folder, from the index where that is still true, and bring the index up to
-    date.
-    """
-    known, lines = _known(runs)
+    """List the runs of a folder, and bring the index up to date."""
+    cache, line_count = _cached(runs)
     entries: dict[str, Entry] = {}
+    unfinished: list[str] = []
+    damaged: dict[str, str] = {}
     fresh: list[str] = []
-    unfinished, damaged = [], {}
+    # Paths as text: making 50 000 Path objects would take longer than all the rest.
     base = str(runs)
     for name in folders(runs):
         folder = f"{base}/{name}"
@@ -154,97 +157,103 @@ def read(runs: Path) -> Listing:
         except OSError as error:
             damaged[name] = f"cannot read {file}: {error.strerror or error}"
             continue
-        cached = known.get(name)
-        if cached is not None and cached[0] == stamp:
-            entries[name] = cached[1]
+        line = cache.get(name)
+        if line is not None and line[0] == stamp:
+            entries[name] = line[1]
             continue
         try:
-            found = entry(name, documents.parsed_run(documents.text_of(Path(file))))
-        except documents.Newer as error:
-            damaged[name] = f"{file} is {error}"
-            continue
-        except OSError as error:
-            damaged[name] = f"cannot read {file}: {error.strerror or error}"
-            continue
-        except ValueError as error:
-            damaged[name] = f"{file} is damaged ({error}); {documents.again(runs / name)}"
-            continue
-        try:
-            if found.status == "complete":
-                documents.check_tables(Path(folder))
+            new = _read_entry(runs / name)
         except ValueError as error:
             damaged[name] = str(error)
             continue
-        entries[name] = found
-        known[name] = stamp, found
-        fresh.append(_line(found, stamp))
+        entries[name] = new
+        cache[name] = stamp, new
+        fresh.append(_line(new, stamp))
+    # A store that may not be written to is listed all the same.
     with contextlib.suppress(OSError):
-        if lines + len(fresh) > len(entries) + SLACK:
-            _rewrite(runs, (_line(entries[name], known[name][0]) for name in entries))
+        if line_count + len(fresh) > len(entries) + SLACK:
+            _rewrite(runs, (_line(entries[name], cache[name][0]) for name in entries))
         elif fresh:
             _append(runs, fresh)
     return Listing(entries, tuple(unfinished), damaged)
 
 
-def statuses(runs: Path, wanted: Iterable[str]) -> dict[str, str]:
-    """Status of some runs: complete, failed, ``unfinished`` (a folder without run.json, or damaged)
-    or ``missing``.
+def _read_entry(folder: Path) -> Entry:
+    """Read the ``run.json`` of a run that the index does not know, and look at its tables.
+
+    Raises:
+        ValueError: it cannot be read; says what is wrong with it and what to do.
+    """
+    file = folder / "run.json"
+    try:
+        new = entry(folder.name, documents.parsed_run(documents.text_of(file)))
+    except documents.Newer as error:
+        raise ValueError(f"{file} is {error}") from None
+    except OSError as error:
+        raise ValueError(f"cannot read {file}: {error.strerror or error}") from None
+    except ValueError as error:
+        raise ValueError(f"{file} is damaged ({error}); {documents.again(folder)}") from None
+    if new.status == "complete":
+        documents.check_tables(folder)
+    return new
+
+
+def statuses(runs: Path, run_ids: Iterable[str]) -> dict[str, str]:
+    """Status of some runs: ``complete``, ``failed``, ``unfinished`` or ``missing``.
+
+    A run is unfinished where its folder holds no ``run.json``, or one that is damaged.
     """
     listing = read(runs)
-    begun = {*listing.unfinished, *listing.damaged}
-
-    def status(name: str) -> str:
-        found = listing.entries.get(name)
-        return found.status if found else "unfinished" if name in begun else "missing"
-
-    return {name: status(name) for name in wanted}
+    unfinished = {*listing.unfinished, *listing.damaged}
+    status_of: dict[str, str] = {}
+    for name in run_ids:
+        if name in listing.entries:
+            status_of[name] = listing.entries[name].status
+        else:
+            status_of[name] = "unfinished" if name in unfinished else "missing"
+    return status_of
 
 
 def holders(runs: Path, config_hash: str) -> list[Entry]:
-    """Complete runs of one configuration, by run id.
+    """Complete runs of one configuration, sorted by run id.
 
     The first call of a process looks at all runs, later ones at the index alone: a sweep of many
-    runs asks for each."""
+    runs asks for each.
+    """
     folder = runs.absolute()
-    if folder not in _SEEN or not (runs / FILE).exists():
-        _SEEN.add(folder)
-        entries: Iterable[Entry] = read(runs).entries.values()
+    if folder not in _FOLDERS_READ or not (runs / FILE).exists():
+        _FOLDERS_READ.add(folder)
+        entries = read(runs).entries
     else:
-        known, _ = _known(runs, config_hash)
-        entries = (
-            found
-            for name, (_, found) in sorted(known.items())
-            if (runs / name / "run.json").exists()
-        )
-    return [
-        found
-        for found in entries
-        if found.config_hash == config_hash and found.status == "complete"
-    ]
+        entries = {}
+        for name, (_, cached_entry) in sorted(_cached(runs, config_hash)[0].items()):
+            if (runs / name / "run.json").exists():  # its line may be older than its end
+                entries[name] = cached_entry
+    alike = [each for each in entries.values() if each.config_hash == config_hash]
+    return [each for each in alike if each.status == "complete"]
 
 
-_SEEN: set[Path] = set()  # folders that this process has looked through
+_FOLDERS_READ: set[Path] = set()  # folders that this process has looked through
 
 
 def repetitions(entries: Iterable[Entry]) -> dict[str, set[int]]:
-    """Seeds that complete runs hold, by configuration: each counts once, however many runs hold
-    it.
-    """
-    held: dict[str, set[int]] = {}
-    for found in entries:
-        if found.status == "complete":
-            held.setdefault(found.config_hash, set()).update(found.seeds)
-    return held
+    """The seeds that complete runs hold, by configuration; each once, however many runs hold it."""
+    seeds_of: dict[str, set[int]] = {}
+    for entry in entries:
+        if entry.status == "complete":
+            seeds_of.setdefault(entry.config_hash, set()).update(entry.seeds)
+    return seeds_of
 
 
 def folders(runs: Path) -> list[str]:
-    """Names of the folders in a folder, sorted; without those that begin with a dot, none where it
-    is not there.
+    """Names of the run folders in a folder, sorted; none where it is not there.
+
+    What begins with a dot is no run.
     """
     try:
-        with os.scandir(runs) as found:
+        with os.scandir(runs) as items:
             return sorted(
-                item.name for item in found if not item.name.startswith(".") and item.is_dir()
+                item.name for item in items if not item.name.startswith(".") and item.is_dir()
             )
     except (FileNotFoundError, NotADirectoryError):
         return []
@@ -267,13 +276,13 @@ def _size(file: str) -> int:
         return -1
 
 
-def _line(found: Entry, stamp: Stamp) -> str:
-    content = json.dumps([FORMAT, *stamp, *found], ensure_ascii=False, separators=(",", ":"))
+def _line(entry: Entry, stamp: Stamp) -> str:
+    content = json.dumps([LINE_FORMAT, *stamp, *entry], ensure_ascii=False, separators=(",", ":"))
     return f"{content}\n"
 
 
-def _known(runs: Path, containing: str = "") -> tuple[dict[str, tuple[Stamp, Entry]], int]:
-    """Entries and stamps by name, the newest line of each, and how many lines there are.
+def _cached(runs: Path, containing: str = "") -> tuple[dict[str, tuple[Stamp, Entry]], int]:
+    """Stamps and entries by name, the newest line of each, and how many lines there are.
 
     Args:
         containing: text that a line must have.
@@ -284,37 +293,38 @@ def _known(runs: Path, containing: str = "") -> tuple[dict[str, tuple[Stamp, Ent
         text = (runs / FILE).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return {}, 0
-    known: dict[str, tuple[Stamp, Entry]] = {}
+    cache: dict[str, tuple[Stamp, Entry]] = {}
     lines = [line for line in text.splitlines() if containing in line]
-    for values in _parsed(lines):
-        if isinstance(values, list) and tuple(map(type, values)) in TYPES and values[0] == FORMAT:
-            found = Entry(*values[5:])
-            known[found.run_id] = tuple(values[1:5]), found
-    return known, len(lines)
+    for values in _values(lines):
+        if (
+            isinstance(values, list)
+            and tuple(map(type, values)) in LINE_TYPES
+            and values[0] == LINE_FORMAT
+        ):
+            entry = Entry(*values[5:])
+            cache[entry.run_id] = tuple(values[1:5]), entry
+    return cache, len(lines)
 
 
-def _parsed(lines: Sequence[str]) -> list[Any]:
-    """Lines as values: all at once, which is six times faster, or, where one is damaged, each that
-    is not.
-    """
+def _values(lines: Sequence[str]) -> list[Any]:
+    """Read lines of JSON; those that are damaged are passed over."""
     try:
+        # All at once is six times faster than one by one.
         return list(json.loads(f"[{','.join(lines)}]"))
     except ValueError:
-        parsed = []
+        values = []
         for line in lines:
             with contextlib.suppress(ValueError):
-                parsed.append(json.loads(line))
-        return parsed
+                values.append(json.loads(line))
+        return values
 
 
 def _append(runs: Path, lines: Iterable[str]) -> None:
-    """One write to the end; begins a line where a crash left half of one.
-
-    One writer at a time: half of another's write would look like a crash.
-    """
+    """Write lines to the end of the index, in one piece."""
     data = "".join(lines).encode(errors="replace")
     descriptor = os.open(runs / FILE, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
     try:
+        # One writer at a time: half of another's line would look like what a crash left.
         _lock(descriptor)
         end = os.lseek(descriptor, 0, os.SEEK_END)
         if end and os.pread(descriptor, 1, end - 1) != b"\n":
@@ -325,15 +335,16 @@ def _append(runs: Path, lines: Iterable[str]) -> None:
 
 
 def _lock(descriptor: int) -> None:
-    """Wait a moment for another writer. Without a lock, at worst a line is lost."""
+    """Lock the index, or go on without a lock after a moment: at worst a line is lost."""
     end = time.monotonic() + PATIENCE
     while locks.try_lock(descriptor) is False and time.monotonic() < end:
         time.sleep(0.01)
 
 
 def _rewrite(runs: Path, lines: Iterable[str]) -> None:
-    """Write the file anew, unless another process is about to."""
-    temporary = runs / f"{FILE}.tmp"  # one name: what a killed process left is taken up by the next
+    """Write the index anew, unless another process is about to."""
+    # Always the same name: what a killed process left is taken up by the next.
+    temporary = runs / f"{FILE}.tmp"
     descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         if locks.try_lock(descriptor) is not False:

@@ -1,5 +1,6 @@
-"""Stores of several machines joined into one: each repetition once, nothing copied before
-everything was compared.
+"""Joining the stores of several machines into one that holds each repetition once.
+
+Nothing is copied before everything was compared.
 """
 
 from __future__ import annotations
@@ -20,11 +21,8 @@ from hpo_bench.store.files import atomic
 from hpo_bench.store.runs import Run, read_run, read_table, runs_folder, scan, told_apart
 from hpo_bench.store.writer import Writer
 
-TIMINGS = (
-    "seconds",
-    "rows_in_block",
-    "elapsed_s",
-)  # of a repetition: differ from machine to machine
+# What a repetition's rows say that differs from machine to machine.
+TIMINGS = ("seconds", "rows_in_block", "elapsed_s")
 
 
 @dataclass(frozen=True)
@@ -47,56 +45,59 @@ class MergePlan:
 
 
 def plan(sources: Sequence[Path], results_dir: Path) -> MergePlan:
-    """Read all runs and compare those of one configuration; copies nothing.
+    """Read all runs and compare those of one configuration; nothing is copied.
 
     Raises:
         UserError: a source is no store or is the destination, or two runs disagree about a
             repetition.
     """
     _check(sources, results_dir)
-    made = MergePlan()
-    held = [run for run in scan(results_dir, made.damaged.append) if run.status == "complete"]
-    names = {run.run_id: _repetitions(run) for run in held}
+    outcome = MergePlan()
+    runs_there = scan(results_dir, outcome.damaged.append)
+    existing = [run for run in runs_there if run.status == "complete"]
+    names = {run.run_id: _repetitions(run) for run in existing}
     contents = set(names.values())
+    # A damaged run of the destination keeps its name: copying over it would lose what can be saved.
     broken = {path.name for path in _folders(results_dir) if _is_damaged(path)}
     groups: dict[str, list[Run]] = defaultdict(list)
-    for run in held:
+    for run in existing:
         groups[run.config_hash].append(run)
     for source in sources:
-        for run in _complete(source, made):
+        for run in _complete(source, outcome):
             groups[run.config_hash].append(run)
             if _repetitions(run) in contents:
-                made.identical.append(run)
+                outcome.identical.append(run)
             elif run.run_id in names:
-                made.damaged.append(
+                outcome.damaged.append(
                     StoreError(f"{run.path}: another run has this name already; rename the folder")
                 )
             elif run.run_id not in broken:
                 names[run.run_id] = _repetitions(run)
                 contents.add(_repetitions(run))
-                made.copies.append(run)
+                outcome.copies.append(run)
     for runs in groups.values():
         _compare(runs)
-    together = told_apart([*held, *made.copies])
-    made.apart.extend(sorted({run.dataset_name for run in together if run.variant}))
-    return made
+    together = told_apart([*existing, *outcome.copies])
+    outcome.apart.extend(sorted({run.dataset_name for run in together if run.variant}))
+    return outcome
 
 
 def _repetitions(run: Run) -> tuple[str, tuple[int, ...]]:
-    """What a run is, whatever its folder is called: configuration and data, and seeds."""
+    """What a run holds, whatever its folder is called: configuration and data, and seeds."""
     return run.config_hash, tuple(sorted(run.seeds))
 
 
 def copy(run: Run, results_dir: Path) -> None:
-    """Copy one complete run, ``run.json`` last: a copy that was interrupted is an unfinished run,
-    and is made again.
+    """Copy one complete run.
 
     Raises:
         RunError: another process is computing this very run in the destination.
+        StoreError: a file cannot be copied.
     """
     files = sorted(
         path for path in run.path.iterdir() if path.is_file() and not path.name.startswith(".")
     )
+    # run.json last: a copy that was interrupted is an unfinished run, and is made again.
     files.sort(key=lambda path: path.name == "run.json")
     with Writer(results_dir, run.run_id) as writer:
         for file in files:
@@ -133,20 +134,20 @@ def _is_damaged(path: Path) -> bool:
     return False
 
 
-def _complete(source: Path, made: MergePlan) -> Iterator[Run]:
-    """Complete and readable runs of a store; the others are noted."""
+def _complete(source: Path, outcome: MergePlan) -> Iterator[Run]:
+    """Complete and readable runs of a store; the others are noted in ``outcome``."""
     for path in _folders(source):
         try:
             run = read_run(path)
             if run is None or run.status != "complete":
-                made.incomplete.append(path)
+                outcome.incomplete.append(path)
                 continue
             seeds = read_table(run, "final")["seed"].tolist()
-            stepped = set(read_table(run, "curves")["seed"])
-            if seeds != list(run.seeds) or not stepped.issuperset(seeds):
+            seeds_with_curve = set(read_table(run, "curves")["seed"])
+            if seeds != list(run.seeds) or not seeds_with_curve.issuperset(seeds):
                 raise StoreError(f"{path} does not hold the repetitions that its run.json names")
         except StoreError as error:
-            made.damaged.append(error)
+            outcome.damaged.append(error)
             continue
         yield run
 
@@ -157,27 +158,28 @@ def _compare(runs: Iterable[Run]) -> None:
     Raises:
         UserError: they do not; names both runs and the seed.
     """
-    seen: dict[int, Run] = {}
-    digests: dict[Path, dict[int, str]] = {}
+    first_with: dict[int, Run] = {}
+    digests: dict[Path, dict[int, str]] = {}  # only of runs that share a seed with another
     for run in runs:
-        shared = [seed for seed in run.seeds if seed in seen]
-        for other in {seen[seed].path: seen[seed] for seed in shared}.values():
+        for seed in run.seeds:
+            other = first_with.setdefault(seed, run)
+            if other is run:
+                continue
             for each in (run, other):
                 if each.path not in digests:
                     digests[each.path] = numbers(each)
-        for seed in shared:
-            other = seen[seed]
             if digests[run.path][seed] != digests[other.path][seed]:
                 raise UserError(
-                    f"{run.path} and {other.path} are of one configuration ({run.config_hash}) but have different "
-                    f"numbers for seed {seed}; nothing was copied: move one of them away"
+                    f"{run.path} and {other.path} are of one configuration ({run.config_hash}) "
+                    f"but have different numbers for seed {seed}; "
+                    "nothing was copied: move one of them away"
                 )
-        seen.update({seed: run for seed in run.seeds if seed not in seen})
 
 
 def numbers(run: Run) -> dict[int, str]:
-    """Per seed a digest of everything that was computed, times apart: equal for equal numbers, bit
-    by bit.
+    """Digest for each seed everything that was computed: equal for numbers that are bit by bit so.
+
+    Times are left out.
     """
     digests = {seed: hashlib.sha256() for seed in run.seeds}
     for table in ("final", "curves"):
@@ -185,17 +187,17 @@ def numbers(run: Run) -> dict[int, str]:
         seeds = frame["seed"].to_numpy()
         order = np.argsort(seeds, kind="stable")
         for name in sorted(frame.columns):
-            hashed = pd.util.hash_array(_comparable(frame[name]))[order]
+            # A stable order by seed: how rows of several repetitions alternate is no number.
+            hashes = pd.util.hash_array(_comparable(frame[name]))[order]
             unique, begins = np.unique(seeds[order], return_index=True)
-            for seed, part in zip(unique, np.split(hashed, begins[1:]), strict=True):
+            for seed, part in zip(unique, np.split(hashes, begins[1:]), strict=True):
                 digests[int(seed)].update(part.tobytes())
     return {seed: digest.hexdigest() for seed, digest in digests.items()}
 
 
 def _comparable(column: pd.Series) -> np.ndarray:
-    """Numbers as float64 with one kind of NaN, whatever type a table of few rows gave them; other
-    things as text.
-    """
+    """Numbers as float64 with one kind of NaN; other things as text."""
+    # A table of few rows may give a column another type: integers, or nulls alone.
     if not pd.api.types.is_numeric_dtype(column) and not column.isna().all():
         return column.astype(str).to_numpy(dtype=object)
     values = column.to_numpy(dtype=np.float64, na_value=np.nan)

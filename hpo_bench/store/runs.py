@@ -1,4 +1,4 @@
-"""Stored runs, and reading their tables."""
+"""Reading stored runs: what their ``run.json`` says, and their tables."""
 
 from __future__ import annotations
 
@@ -54,9 +54,11 @@ CURVE_COLUMNS = (
     "elapsed_s",
 )
 TABLES = ("final", "curves", "hypergradients", "trials")
-OF = b"hpo_bench.config_hash"  # in a table's schema: of which configuration its rows are
-UNREADABLE = (pa.ArrowException, OSError, ValueError)
-runs_folder = index.runs_folder
+KEY_COLUMNS = ("seed", "step")  # never null, and whole numbers
+# The key in a table's schema that says of which configuration its rows are.
+CONFIGURATION_KEY = b"hpo_bench.config_hash"
+UNREADABLE = (pa.ArrowException, OSError, ValueError)  # what reading a damaged table may raise
+# Errors that say nothing about a file: it may well be read another time.
 TRANSIENT = (
     errno.EMFILE,
     errno.ENFILE,
@@ -66,6 +68,8 @@ TRANSIENT = (
     errno.EPERM,
     errno.ESTALE,
 )
+
+runs_folder = index.runs_folder
 
 
 @dataclass(frozen=True)
@@ -109,9 +113,7 @@ class Run:
 
     @property
     def dataset(self) -> str:
-        """Id of the dataset, with ``@`` and a digest where runs on other data go by the same
-        name.
-        """
+        """Id of the dataset; with ``@`` and a digest where it stands for several data."""
         return f"{self.dataset_name}@{self.variant}" if self.variant else self.dataset_name
 
     @property
@@ -122,17 +124,16 @@ class Run:
     @property
     def dataset_label(self) -> str:
         """How the dataset is called in figures and tables."""
-        label = str(self.config["dataset"].get("label", self.dataset_name))
-        if label == "Own table" and self.config["dataset"].get(
-            "path"
-        ):  # as earlier versions stored it
-            label = f"{Path(self.config['dataset']['path']).name}: {self.config['dataset'].get('target')}"
+        dataset = self.config["dataset"]
+        label = str(dataset.get("label", self.dataset_name))
+        if label == "Own table" and dataset.get("path"):  # as earlier versions stored it
+            label = f"{Path(dataset['path']).name}: {dataset.get('target')}"
         told_apart_by = self.dataset if "dataset" in self.namesakes else self.variant
         return in_one_line(f"{label} ({told_apart_by})" if told_apart_by else label)
 
     @property
     def data_key(self) -> str:
-        """What identifies the data it was trained on."""
+        """A text that identifies the data it was trained on."""
         return identity.data_key(self.config, self.data, self.config_hash)
 
     @property
@@ -191,9 +192,15 @@ def scan(
 ) -> Iterator[Run]:
     """All finished runs (complete or failed) of a store, by name.
 
-    A damaged ``run.json`` raises `StoreError`, or is handed to ``on_error`` and passed over. Where
-    runs may be left out (`notices.leaving_out`) so are those that cannot be read, and complete ones
-    whose tables are missing or cut off."""
+    Where runs may be left out (`notices.leaving_out`) so are those that cannot be read, and
+    complete ones whose tables are missing or cut off.
+
+    Args:
+        on_error: takes the error of a run that cannot be read, which is then passed over.
+
+    Raises:
+        StoreError: a run cannot be read, there is no ``on_error``, and it may not be left out.
+    """
     folder = runs_folder(results_dir)
     for name in index.folders(folder):
         if notices.is_left_out(folder / name):
@@ -225,35 +232,32 @@ def check_tables(run: Run) -> None:
 
 
 def told_apart(runs: Iterable[Run]) -> list[Run]:
-    """The runs such that ids and labels tell them apart.
+    """Mark runs such that the ids and labels of their datasets and methods tell them apart.
 
     Those on different data that go by one name get a dataset's id of their own each. Datasets, or
-    methods, that go by
-    one label are called by their ids, too: what shares a heading or a row would be taken for one.
+    methods, that go by one label are called by their ids, too: what shares a heading or a row would
+    be taken for one.
     """
-    known = [(run, (run.dataset_name, run.data_key)) for run in runs]
-    variants = identity.variants(key for _, key in known)
-    by_id = [replace(run, variant=variants[key], namesakes=frozenset()) for run, key in known]
-    shared = {
-        "dataset": _shared((run.dataset_label, run.dataset) for run in by_id),
-        "method": _shared((run.method_label, run.method) for run in by_id),
-    }
-    return [_among(run, shared) for run in by_id]
+    keyed = [(run, (run.dataset_name, run.data_key)) for run in runs]
+    variants = identity.variants(key for _, key in keyed)
+    by_id = [replace(run, variant=variants[key], namesakes=frozenset()) for run, key in keyed]
+    datasets = _shared((run.dataset_label, run.dataset) for run in by_id)
+    methods = _shared((run.method_label, run.method) for run in by_id)
+    return [_among(run, {"dataset": datasets, "method": methods}) for run in by_id]
 
 
 def _shared(called: Iterable[tuple[str, str]]) -> set[str]:
     """Labels that several ids have."""
-    ids: dict[str, set[str]] = defaultdict(set)
-    for label, own in called:
-        ids[label].add(own)
-    return {label for label, own in ids.items() if len(own) > 1}
+    ids_of: dict[str, set[str]] = defaultdict(set)
+    for label, name in called:
+        ids_of[label].add(name)
+    return {label for label, ids in ids_of.items() if len(ids) > 1}
 
 
 def _among(run: Run, shared: Mapping[str, Collection[str]]) -> Run:
     labels = {"dataset": run.dataset_label, "method": run.method_label}
-    return replace(
-        run, namesakes=frozenset(kind for kind, label in labels.items() if label in shared[kind])
-    )
+    namesakes = frozenset(kind for kind, label in labels.items() if label in shared[kind])
+    return replace(run, namesakes=namesakes)
 
 
 def complete_runs(results_dir: str | Path) -> list[Run]:
@@ -266,129 +270,121 @@ def complete_runs(results_dir: str | Path) -> list[Run]:
 
 
 def read_table(run: Run, table: str, columns: Iterable[str] | None = None) -> pd.DataFrame:
-    """Read one of `TABLES` of a complete run.
+    """Read one of `TABLES` of a complete run, or some of its columns.
 
     Raises:
         StoreError: the file is missing, truncated, or lacks a column.
     """
-    wanted = list(columns) if columns is not None else None
-    return read_arrow(run, table, wanted).to_pandas()
+    names = list(columns) if columns is not None else None
+    frame: pd.DataFrame = read_arrow(run, table, names).to_pandas()
+    return frame
 
 
 def read_arrow(run: Run, table: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """`read_table` as an Arrow table, whatever pandas or another program noted in the file about an
-    index.
+    """Read a table as `read_table` does, as an Arrow table without notes of other programs.
 
     Raises:
-        StoreError: see `read_table`.
+        StoreError: as `read_table` does.
     """
     file = run.path / f"{table}.parquet"
     try:
         with pq.ParquetFile(file) as content:
-            found = _columns(content, columns)
-            seeds = found if "seed" in found.column_names else _columns(content, ["seed"])
-            of = (content.schema_arrow.metadata or {}).get(OF)
+            rows = _columns(content, columns)
+            seeds = rows if "seed" in rows.column_names else _columns(content, ["seed"])
+            owner = (content.schema_arrow.metadata or {}).get(CONFIGURATION_KEY)
     except FileNotFoundError:
         raise StoreError(f"{file} is missing; {again(run.path)}") from None
     except UNREADABLE as error:
-        raise StoreError(f"{file} is damaged ({_first_line(error)}); {again(run.path)}") from None
-    _check_owner(run, file, of, seeds)
-    if run.part:
-        found = found.filter(np.isin(seeds["seed"].to_numpy(), run.seeds))
-    required = (
-        columns
-        if columns is not None
-        else {"final": FINAL_COLUMNS, "curves": CURVE_COLUMNS}.get(table, ())
-    )
-    missing = [column for column in required if column not in found.column_names]
-    if missing:
-        raise StoreError(f"{file} lacks the column {missing[0]}; {again(run.path)}")
-    for name in found.column_names:
-        if not _fits(found.schema.field(name).type, name) or (
-            name in KEYS and found[name].null_count
-        ):
-            raise StoreError(
-                f"{file} is damaged (column {name} holds {found.schema.field(name).type}); {again(run.path)}"
-            )
-    if "status" in found.column_names and found.schema.field("status").type != pa.string():
-        found = found.set_column(
-            found.column_names.index("status"), "status", found["status"].cast(pa.string())
+        raise StoreError(f"{file} is damaged ({first_line(error)}); {again(run.path)}") from None
+    if owner is not None and owner.decode(errors="replace") != run.config_hash:
+        configuration = owner.decode(errors="replace")
+        raise StoreError(
+            f"{file} is damaged (of configuration {configuration}, "
+            f"run.json is of {run.config_hash}); {again(run.path)}"
         )
-    return found.replace_schema_metadata(None)
+    _check_seeds(run, file, seeds)
+    if run.part:
+        rows = rows.filter(np.isin(seeds["seed"].to_numpy(), run.seeds))
+    _check_columns(run, file, rows, columns)
+    if "status" in rows.column_names and rows.schema.field("status").type != pa.string():
+        # Other programs may have written it as a dictionary of texts.
+        place = rows.column_names.index("status")
+        rows = rows.set_column(place, "status", rows["status"].cast(pa.string()))
+    return rows.replace_schema_metadata(None)
 
 
-def _check_owner(run: Run, file: Path, of: bytes | None, table: pa.Table) -> None:
-    """Make sure that a table is the run's own, and not that of another run that was put in its
-    place.
+def _check_seeds(run: Run, file: Path, table: pa.Table) -> None:
+    """Make sure that a table holds the run's own repetitions, not those of another run.
 
     Args:
-        of: what its schema says of its configuration; None where another program, or an earlier
-            version, wrote it.
         table: with its column of seeds, if it has one.
 
     Raises:
-        StoreError: it is of another configuration, or of other repetitions than ``run.json`` names.
+        StoreError: it holds other repetitions than ``run.json`` names.
     """
-    if of is not None and of.decode(errors="replace") != run.config_hash:
-        raise StoreError(
-            f"{file} is damaged (of configuration {of.decode(errors='replace')}, run.json is of {run.config_hash}); "
-            f"{again(run.path)}"
-        )
     if "seed" not in table.column_names or not pa.types.is_integer(table["seed"].type):
-        return  # told of below
-    held, wanted = set(pc.unique(table["seed"]).to_pylist()), set(run.seeds)
-    strange = sorted(seed for seed in held if seed is not None and seed not in wanted)
+        return  # `_check_columns` says so
+    present, expected = set(pc.unique(table["seed"]).to_pylist()), set(run.seeds)
+    strange = sorted(seed for seed in present if seed is not None and seed not in expected)
     if strange and not run.part:
         raise StoreError(
             f"{file} is damaged (holds seed {strange[0]}, run.json does not); {again(run.path)}"
         )
-    lacking = sorted(wanted.difference(held)) if file.stem in ("final", "curves") else []
-    may_lack_some = (
-        file.stem == "curves" and held
-    )  # a repetition that diverged before its first row has no curve
+    lacking = sorted(expected.difference(present)) if file.stem in ("final", "curves") else []
+    # A repetition that diverged before its first row has no curve.
+    may_lack_some = file.stem == "curves" and present
     if lacking and not may_lack_some:
         raise StoreError(
             f"{file} is damaged (lacks seed {lacking[0]} of run.json); {again(run.path)}"
         )
-    if file.stem == "final" and table.num_rows != len(held):
+    if file.stem == "final" and table.num_rows != len(present):
         raise StoreError(f"{file} is damaged (holds a seed twice); {again(run.path)}")
 
 
-def _columns(content: pq.ParquetFile, columns: Sequence[str] | None) -> pa.Table:
-    """Columns of a file, those that are its index for pandas too: consecutive numbers are a note
-    there, no column.
+def _check_columns(run: Run, file: Path, rows: pa.Table, columns: Sequence[str] | None) -> None:
+    """Make sure that a table has the columns that were asked for, or all, of the right types.
+
+    Raises:
+        StoreError: it lacks one, or one is of another type; names it.
     """
-    if "seed" in content.schema_arrow.names or b"pandas" not in (
-        content.schema_arrow.metadata or {}
-    ):
+    if columns is None:
+        columns = {"final": FINAL_COLUMNS, "curves": CURVE_COLUMNS}.get(file.stem, ())
+    for name in columns:
+        if name not in rows.column_names:
+            raise StoreError(f"{file} lacks the column {name}; {again(run.path)}")
+    for name in rows.column_names:
+        kind = rows.schema.field(name).type
+        lacks_keys = name in KEY_COLUMNS and rows[name].null_count
+        if lacks_keys or not _fits(kind, name):
+            raise StoreError(f"{file} is damaged (column {name} holds {kind}); {again(run.path)}")
+
+
+def _columns(content: pq.ParquetFile, columns: Sequence[str] | None) -> pa.Table:
+    """Read columns of a file, also those that are its index for pandas."""
+    by_pandas = b"pandas" in (content.schema_arrow.metadata or {})
+    if "seed" in content.schema_arrow.names or not by_pandas:
         return content.read(columns, use_threads=False)
-    whole = pa.Table.from_pandas(content.read().to_pandas().reset_index(), preserve_index=False)
-    return (
-        whole
-        if columns is None
-        else whole.select([name for name in columns if name in whole.column_names])
-    )
+    # An index of consecutive numbers is no column, but a note that pandas alone reads.
+    frame = content.read().to_pandas().reset_index()
+    whole = pa.Table.from_pandas(frame, preserve_index=False)
+    if columns is None:
+        return whole
+    return whole.select([name for name in columns if name in whole.column_names])
 
 
 def _fits(kind: pa.DataType, name: str) -> bool:
-    """Whether a column may have this type: those that we write are read as numbers, seeds and steps
-    as whole ones.
-    """
-    if name in KEYS:
-        return pa.types.is_integer(kind)
+    """Whether a column may have this type; one that we do not write may have any."""
+    is_integer = bool(pa.types.is_integer(kind))
+    if name in KEY_COLUMNS:
+        return is_integer
     if name == "status":
-        return (
-            pa.types.is_string(kind)
-            or pa.types.is_large_string(kind)
-            or pa.types.is_dictionary(kind)
-        )
-    numeric = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind)
-    return numeric or name not in (*FINAL_COLUMNS, *CURVE_COLUMNS)
+        is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+        return bool(is_text or pa.types.is_dictionary(kind))
+    # A column without any value is of the type null.
+    is_numeric = is_integer or pa.types.is_floating(kind) or pa.types.is_null(kind)
+    return bool(is_numeric) or name not in (*FINAL_COLUMNS, *CURVE_COLUMNS)
 
 
-def _first_line(error: Exception) -> str:
-    """An error of pyarrow in some words."""
+def first_line(error: Exception) -> str:
+    """Say an error of pyarrow in some words; its own text may be a page."""
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
-
-
-KEYS = ("seed", "step")

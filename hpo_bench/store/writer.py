@@ -1,4 +1,4 @@
-"""One run being written: finished blocks beside each other, then the run in one step."""
+"""Writing one run: its finished blocks beside each other, then the whole run in one step."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from hpo_bench.store import documents, index
 from hpo_bench.store.documents import FORMAT
 from hpo_bench.store.files import atomic, write_json, write_table
 from hpo_bench.store.runs import (
-    OF,
+    CONFIGURATION_KEY,
     TABLES,
     TRANSIENT,
     UNREADABLE,
     Run,
-    _first_line,
+    first_line,
     read_run,
     runs_folder,
 )
@@ -66,10 +66,10 @@ class _Stored:
 
 
 class Writer:
-    """Collects the blocks of one run and commits them as one. Use as a context: it holds the run's
-    lock.
+    """Collects the blocks of one run and commits them as one.
 
-    What was stored before is kept until the commit replaces it, with ``force`` too.
+    It is a context, in which it holds the run's lock. What was stored before is kept until the
+    commit replaces it, with ``force`` too.
 
     Args:
         force: compute again what is stored.
@@ -99,6 +99,7 @@ class Writer:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = locks.take(self.path / ".lock", self._waiting)
+            # Who asked for a new computation and waited for another process's has got one.
             self.force = self.force and not self.waited
             if self.force:
                 _remove(self.blocks)
@@ -127,7 +128,7 @@ class Writer:
 
     @property
     def blocks(self) -> Path:
-        """Folder of what is finished, and in the making, of a run that is not complete."""
+        """The folder of what is finished, and in the making, of a run that is not complete."""
         return self.path / "blocks"
 
     def complete(self) -> Run | None:
@@ -136,7 +137,7 @@ class Writer:
         return run if run is not None and run.status == "complete" else None
 
     def finished_seeds(self) -> set[int]:
-        """Seeds of the blocks already on disk. Damaged blocks are dropped, to be computed again.
+        """The seeds of the blocks already on disk; damaged ones are dropped, to be computed again.
 
         Raises:
             StoreError: a block is of a later format, or cannot be read although nothing says that
@@ -145,13 +146,12 @@ class Writer:
         return {seed for block in self._finished_blocks() for seed in block.seeds}
 
     def _finished_blocks(self) -> list[_Stored]:
-        found = []
+        blocks = []
         for folder in sorted(self.path.glob("blocks/block-*")):
             try:
-                found.append(_read_block(folder))
-            except (
-                FileNotFoundError
-            ):  # of a block that was killed before its commit mark, or a table of it is gone
+                blocks.append(_read_block(folder))
+            except FileNotFoundError:
+                # It was killed before its commit mark, or a table of it is gone.
                 continue
             except documents.Newer as error:
                 raise StoreError(f"{folder / 'block.json'} is {error}") from None
@@ -159,7 +159,7 @@ class Writer:
                 if isinstance(error, OSError) and error.errno in TRANSIENT:
                     raise StoreError(f"cannot read {folder}: {error.strerror or error}") from None
                 _remove(folder)
-        return found
+        return blocks
 
     def write_block(self, block: Block) -> None:
         """Store a finished block; ``block.json`` is its commit mark."""
@@ -168,17 +168,12 @@ class Writer:
             for name, table in block.tables.items():
                 write_table(folder / f"{name}.parquet", table)
             if block.weights:
-                with (
-                    atomic(folder / "final_weights.npz") as temporary,
-                    temporary.open("wb") as file,
-                ):
-                    np.savez(file, **block.weights)  # type: ignore[arg-type]
-            seconds, seeds = dict(block.seconds), list(block.seeds)
+                _write_weights(folder / "final_weights.npz", block.weights)
             content = {
                 "format": FORMAT,
                 "run_id": self.path.name,
-                "seeds": seeds,
-                "seconds": seconds,
+                "seeds": list(block.seeds),
+                "seconds": dict(block.seconds),
             }
             if block.taken_from:
                 content["taken_from"] = dict(block.taken_from)
@@ -188,27 +183,28 @@ class Writer:
         """Join the blocks in the order of ``seeds``, write ``run.json`` last, drop the blocks.
 
         Killed in the middle, the run is one whose blocks are all finished, and is committed by the
-        next that has it."""
+        next that has it.
+
+        Raises:
+            RunError: a seed is missing, or the disk refuses.
+        """
         order = list(seeds)
         with signals.deferred(), _disk_errors(self.path):
             blocks = _each_once(self._finished_blocks(), order, self.blocks)
-            seconds = {
-                kind: sum(block.seconds.get(kind, 0.0) for block, _ in blocks)
-                for kind in ("train", "evaluate", "total")
-            }
-            (self.path / "run.json").unlink(
-                missing_ok=True
-            )  # of a failed run, or of one that is computed again
+            # Of a failed run, or of one that is computed again: its tables are about to change.
+            (self.path / "run.json").unlink(missing_ok=True)
             self._commit_tables(blocks, order, str(document.get("config_hash", "")))
-            taken = [dict(block.taken_from) for block, _ in blocks if block.taken_from]
             content = {
                 "format": FORMAT,
                 "status": "complete",
                 **document,
-                "seconds": seconds,
+                "seconds": _total_seconds(block for block, _ in blocks),
                 "seeds": order,
             }
-            self._write_document({**content, "taken_from": taken} if taken else content)
+            origins = [dict(block.taken_from) for block, _ in blocks if block.taken_from]
+            if origins:
+                content["taken_from"] = origins
+            self._write_document(content)
             self.drop_blocks()
         run = read_run(self.path)
         assert run is not None
@@ -225,34 +221,31 @@ class Writer:
         for name in TABLES:
             if not (first / f"{name}.parquet").exists():
                 continue
-            parts = [_rows_of(block, own, name) for block, own in blocks]
-            joined = _in_seed_order(pa.concat_tables(parts), position)
-            write_table(
-                self.path / f"{name}.parquet", joined.replace_schema_metadata({OF: config_hash})
-            )
+            parts = [_rows_of(block, seeds, name) for block, seeds in blocks]
+            table = _in_seed_order(pa.concat_tables(parts), position)
+            table = table.replace_schema_metadata({CONFIGURATION_KEY: config_hash})
+            write_table(self.path / f"{name}.parquet", table)
         if (first / "final_weights.npz").exists():
             self._commit_weights(blocks, position)
 
     def _commit_weights(
         self, blocks: Sequence[tuple[_Stored, Sequence[int]]], position: Mapping[int, int]
     ) -> None:
-        archives = [np.load(block.folder / "final_weights.npz") for block, _ in blocks]
-        rows = [[block.seeds.index(seed) for seed in own] for block, own in blocks]
-        back = np.argsort([position[seed] for _, own in blocks for seed in own])
-        with atomic(self.path / "final_weights.npz") as temporary, temporary.open("wb") as file:
-            joined = {
-                name: np.concatenate(
-                    [archive[name][own] for archive, own in zip(archives, rows, strict=True)]
-                )[back]
-                for name in archives[0].files
-            }
-            np.savez(file, **joined)  # type: ignore[arg-type]
+        parts: dict[str, list[np.ndarray]] = {}
+        positions: list[int] = []
+        for block, seeds in blocks:
+            rows = [block.seeds.index(seed) for seed in seeds]
+            positions += [position[seed] for seed in seeds]
+            with np.load(block.folder / "final_weights.npz") as archive:
+                for name in archive.files:
+                    parts.setdefault(name, []).append(archive[name][rows])
+        order = np.argsort(positions)
+        weights = {name: np.concatenate(arrays)[order] for name, arrays in parts.items()}
+        _write_weights(self.path / "final_weights.npz", weights)
 
     def drop_blocks(self) -> None:
-        """Remove what the commit made needless.
-
-        Where that fails, the next that has the run does it.
-        """
+        """Remove what the commit made needless."""
+        # Where that fails, the next that has the run does it.
         with contextlib.suppress(OSError):
             _remove(self.blocks)
 
@@ -261,6 +254,7 @@ class Writer:
 
         A complete run that was to be computed again stays what it is.
         """
+        # Where not even this can be written, the error that is being reported matters more.
         with contextlib.suppress(OSError, StoreError):
             before = read_run(self.path) if self.force else None
             if before is None or before.status != "complete":
@@ -273,7 +267,7 @@ class Writer:
 
 
 def tidy(results_dir: str | Path, run_ids: Iterable[str]) -> None:
-    """Finish what a process left undone that was killed after the commit of one of these runs."""
+    """Remove the blocks that a process left which was killed after committing one of these runs."""
     for run_id in run_ids:
         folder = runs_folder(results_dir) / run_id
         if (folder / ".lock").exists() or (folder / "blocks").exists():
@@ -283,15 +277,15 @@ def tidy(results_dir: str | Path, run_ids: Iterable[str]) -> None:
 
 
 def _read_block(folder: Path) -> _Stored:
-    """A finished block, its tables read to the end.
+    """Read what a finished block says of itself, and its tables to the end.
 
     Raises:
         FileNotFoundError: it is not finished, not there any more, or of another run.
         OSError, ValueError, pyarrow.ArrowException: it cannot be read.
     """
     content = documents.read(folder / "block.json")
-    own = folder.parent.parent.name
-    if content.get("run_id", own) != own:
+    run_id = folder.parent.parent.name
+    if content.get("run_id", run_id) != run_id:
         raise FileNotFoundError(f"{folder} is of {content['run_id']}")
     seeds, seconds = content.get("seeds"), content.get("seconds", {})
     if not isinstance(seeds, list) or not seeds or not all(type(seed) is int for seed in seeds):
@@ -306,8 +300,10 @@ def _read_block(folder: Path) -> _Stored:
     for name in TABLES:
         file = folder / f"{name}.parquet"
         if file.exists() or name in ("final", "curves"):
-            held = set(pq.ParquetFile(file).read(["seed"], use_threads=False)["seed"].to_pylist())
-            if not held.issuperset(seeds) and name == "final":
+            present = set(
+                pq.ParquetFile(file).read(["seed"], use_threads=False)["seed"].to_pylist()
+            )
+            if not present.issuperset(seeds) and name == "final":
                 raise ValueError(f"{file} does not hold the seeds of block.json")
     return _Stored(folder, tuple(seeds), seconds, taken_from)
 
@@ -323,21 +319,23 @@ def _each_once(
     Raises:
         RunError: not all seeds are there.
     """
-    wanted, chosen = set(order), []
+    rest = set(order)
+    chosen_blocks = []
     for block in blocks:
-        own = tuple(seed for seed in block.seeds if seed in wanted)
-        wanted.difference_update(own)
-        if own:
-            chosen.append((block, own))
-    if wanted:
+        seeds = tuple(seed for seed in block.seeds if seed in rest)
+        rest.difference_update(seeds)
+        if seeds:
+            chosen_blocks.append((block, seeds))
+    if rest:
         raise RunError(
-            f"{folder} does not hold seed {min(wanted)} any more; run the same command again to compute what is missing"
+            f"{folder} does not hold seed {min(rest)} any more; "
+            "run the same command again to compute what is missing"
         )
-    return chosen
+    return chosen_blocks
 
 
 def _rows_of(block: _Stored, seeds: Sequence[int], name: str) -> pa.Table:
-    """A table of a block, of some of its seeds."""
+    """Read a table of a block, the rows of some of its seeds."""
     with pq.ParquetFile(block.folder / f"{name}.parquet") as file:
         table = file.read()
     if len(seeds) == len(block.seeds):
@@ -346,7 +344,7 @@ def _rows_of(block: _Stored, seeds: Sequence[int], name: str) -> pa.Table:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a folder with all that it holds; what is not there is removed."""
+    """Remove a folder with all that it holds, or the file that is called like it."""
     try:
         shutil.rmtree(folder)
     except FileNotFoundError:
@@ -357,15 +355,33 @@ def _remove(folder: Path) -> None:
 
 def _in_seed_order(table: pa.Table, position: Mapping[int, int]) -> pa.Table:
     ranks = np.array([position[seed] for seed in table["seed"].to_pylist()])
-    return table if (np.diff(ranks) >= 0).all() else table.take(np.argsort(ranks, kind="stable"))
+    if (np.diff(ranks) >= 0).all():
+        return table
+    # Stable, so that a repetition's rows stay in the order of their steps.
+    return table.take(np.argsort(ranks, kind="stable"))
+
+
+def _write_weights(path: Path, weights: Mapping[str, np.ndarray]) -> None:
+    with atomic(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **weights)  # type: ignore[arg-type]
+
+
+def _total_seconds(blocks: Iterable[_Stored]) -> dict[str, float]:
+    """The wall time of all blocks together, by kind."""
+    totals = {"train": 0.0, "evaluate": 0.0, "total": 0.0}
+    for block in blocks:
+        for kind in totals:
+            totals[kind] += block.seconds.get(kind, 0.0)
+    return totals
 
 
 @contextlib.contextmanager
 def _disk_errors(path: Path) -> Iterator[None]:
+    """Turn an error of the disk into one that says what is kept and what to do."""
     try:
         yield
     except (OSError, pa.ArrowException) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or _first_line(error)
+        reason = (error.strerror if isinstance(error, OSError) else None) or first_line(error)
         raise RunError(
             f"cannot write results to {path}: {reason}; what was finished before is kept, "
             "run the same command again to go on"
