@@ -1,8 +1,8 @@
-"""Arguments of components against the types that their classes declare, before anything is made of
-them.
+"""Arguments of components are checked against the types that their classes declare.
 
 A yaml may give a component any value, and one of the wrong type would be met in the middle of a
-training, or not at all. Ranges are the components' own business (``__post_init__``, ``build``)."""
+training, or not at all. Ranges are the components' own business (``__post_init__``, ``build``).
+"""
 
 from __future__ import annotations
 
@@ -49,43 +49,42 @@ def _declared(target: str) -> dict[str, Any]:
     """Annotations of a dataclass's arguments by name; empty for anything else."""
     module, _, name = target.rpartition(".")
     try:
-        found = getattr(importlib.import_module(module), name)
-        if not is_dataclass(found):
+        component = getattr(importlib.import_module(module), name)
+        if not is_dataclass(component):
             return {}
-        hints = typing.get_type_hints(found)
-    except (
-        Exception
-    ):  # whatever importing somebody's code raises: making the component will tell of it
+        hints = typing.get_type_hints(component)
+    except Exception:  # importing somebody's code may raise anything: making it will tell of it
         return {}
-    return {field.name: hints[field.name] for field in fields(found) if field.init}
+    return {field.name: hints[field.name] for field in fields(component) if field.init}
 
 
-def fits(value: Any, wanted: Any) -> bool:
+def fits(value: Any, kind: Any) -> bool:
     """Whether a value from a yaml is of an annotated type."""
-    origin, inner = get_origin(wanted), get_args(wanted)
+    origin, inner = get_origin(kind), get_args(kind)
     if isinstance(value, Mapping) and "_target_" in value:
-        return wanted not in WORDS  # a component
+        return kind not in WORDS  # a component
     if origin in (Union, types.UnionType):
         return any(fits(value, option) for option in inner)
     if origin is Literal:
         return value in inner
-    if wanted in (int, float):
-        usual = (int,) if wanted is int else (int, float)
-        return (
-            isinstance(value, usual)
-            and not isinstance(value, bool)
-            and abs(value) < _beyond(wanted)
-        )
-    if wanted in WORDS:
-        return isinstance(value, str if wanted is Path else wanted)
+    if kind in (int, float):
+        return _number_fits(value, kind)
+    if kind in WORDS:
+        return isinstance(value, str if kind is Path else kind)
     if origin in (tuple, *LISTS):
         return isinstance(value, list | tuple) and _parts_fit(value, origin, inner)
-    return isinstance(value, Mapping) if origin in (dict, Mapping) else True
+    if origin in (dict, Mapping):
+        return isinstance(value, Mapping)
+    return True  # an annotation that means nothing here
 
 
-def _beyond(wanted: type) -> float:
-    """What a number has to be below in size; NaN is below nothing."""
-    return 2.0**62 if wanted is int else sys.float_info.max
+def _number_fits(value: object, kind: type) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    if kind is int:
+        # Torch counts in 64 bits, one of them for the sign; one more is left for sums.
+        return isinstance(value, int) and abs(value) < 2**62
+    return abs(value) < sys.float_info.max  # NaN is below nothing
 
 
 def _parts_fit(values: Sequence[Any], origin: Any, inner: tuple[Any, ...]) -> bool:
@@ -94,14 +93,14 @@ def _parts_fit(values: Sequence[Any], origin: Any, inner: tuple[Any, ...]) -> bo
     return len(values) == len(inner) and all(map(fits, values, inner))
 
 
-def _wanted(value: Any, wanted: Any) -> str:
-    if get_origin(wanted) is Literal:
-        return nearest(str(value), [str(option) for option in get_args(wanted)])
-    return f"must be {_words(wanted)}"
+def _wanted(value: Any, kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return nearest(str(value), [str(option) for option in get_args(kind)])
+    return f"must be {_words(kind)}"
 
 
-def _words(wanted: Any) -> str:
-    origin, inner = get_origin(wanted), get_args(wanted)
+def _words(kind: Any) -> str:
+    origin, inner = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
         return " or ".join(_words(option) for option in inner)
     if origin is Literal:
@@ -110,4 +109,4 @@ def _words(wanted: Any) -> str:
         return f"a list of {len(inner)} {PLURALS.get(inner[0], 'values')}"
     if origin in (tuple, *LISTS):
         return f"a list of {PLURALS.get(inner[0], 'values')}, such as [2,3]"
-    return WORDS.get(wanted, "a section" if origin in (dict, Mapping) else "another value")
+    return WORDS.get(kind, "a section" if origin in (dict, Mapping) else "another value")

@@ -1,6 +1,4 @@
-"""Which datasets there are: the yamls of ``configs/dataset``, read without composing a whole
-configuration.
-"""
+"""The datasets that there are: the yamls of ``configs/dataset``, read one by one."""
 
 from __future__ import annotations
 
@@ -19,7 +17,7 @@ class ListedSource(Source, Protocol):
 
     @property
     def files(self) -> tuple[RemoteFile, ...]:
-        """What has to be downloaded; empty for datasets that need no network."""
+        """The files that have to be downloaded; empty for datasets that need no network."""
         ...
 
     def summary(self, validation_share: float) -> DatasetSummary:
@@ -48,7 +46,8 @@ class Dataset:
 
 def dataset_names(configs: Path | None = None) -> list[str]:
     """Ids of all datasets, sorted."""
-    return sorted(path.stem for path in ((configs or configs_folder()) / "dataset").glob("*.yaml"))
+    folder = (configs or configs_folder()) / "dataset"
+    return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
 def read_dataset(name: str, configs: Path | None = None) -> Dataset:
@@ -57,6 +56,7 @@ def read_dataset(name: str, configs: Path | None = None) -> Dataset:
     Raises:
         UserError: there is no such dataset.
     """
+    # Hydra takes long to import: names alone are asked for more often.
     from hydra.utils import instantiate
 
     content: Any = _read_yaml(name, configs or configs_folder())

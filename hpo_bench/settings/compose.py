@@ -1,6 +1,4 @@
-"""From overrides to one configuration: the only module beside the ``run`` command that imports
-hydra.
-"""
+"""From overrides in Hydra's grammar to one configuration."""
 
 from __future__ import annotations
 
@@ -18,7 +16,7 @@ from hpo_bench.settings.yamls import check_yamls
 
 
 def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> DictConfig:
-    """The configuration that ``hpo-bench run`` would use for these overrides.
+    """Compose the configuration that ``hpo-bench run`` would use for these overrides.
 
     Args:
         overrides: in Hydra's grammar, without sweeps.
@@ -27,26 +25,27 @@ def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> Di
     Raises:
         UserError: an override that fits nothing.
     """
-    given = [with_home(override) for override in overrides]
+    at_home = [with_home(override) for override in overrides]
     check_yamls(config_dir)
     try:
-        return composed(given, config_dir)
+        return composed(at_home, config_dir)
     except EXPLAINED as error:
-        raise explain(error, config_dir, given) from None
+        raise explain(error, config_dir, at_home) from None
 
 
 def values_of(override: str) -> list[Any]:
-    """The values that an override asks for, several of a sweep (``a,b``, ``range(1,4)``), as
-    ``run`` reads them.
+    """The values that an override asks for, as ``run`` reads them.
+
+    A sweep (``a,b``, ``range(1,4)``) asks for several.
 
     Raises:
         UserError: it is not ``key=value`` in Hydra's grammar, or a sweep without single values.
     """
     try:
-        (parsed,) = OverridesParser.create().parse_overrides([with_home(override)])
-        if parsed.is_sweep_override():
-            return [_unmarked(value) for value in parsed.sweep_iterator()]
-        return [_unmarked(parsed.value())]
+        (request,) = OverridesParser.create().parse_overrides([with_home(override)])
+        if request.is_sweep_override():
+            return [_unmarked(value) for value in request.sweep_iterator()]
+        return [_unmarked(request.value())]
     except EXPLAINED as error:
         raise explain(error) from None
 

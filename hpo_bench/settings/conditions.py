@@ -1,22 +1,19 @@
-"""Conditions of ``--where`` and ``--setting``: a key and a value, as a run's configuration holds
-them.
-"""
+"""Conditions of ``--where`` and ``--setting``, and a check that searches share."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hpo_bench.core import checks
 from hpo_bench.errors import UserError
 
-if TYPE_CHECKING:
-    pass
-
 
 def condition(text: str) -> tuple[str, Any]:
-    """``KEY=VALUE`` of ``--where``, VALUE as JSON (``10``, ``null``, ``[0, 1]``) or plain text.
+    """Read ``KEY=VALUE`` of ``--where`` as a key and a value as a run's configuration holds them.
+
+    VALUE is JSON (``10``, ``null``, ``[0, 1]``), what ``hpo-bench run`` would read, or plain text.
 
     Raises:
         UserError: there is no key or no value.
@@ -31,9 +28,8 @@ def condition(text: str) -> tuple[str, Any]:
 
 
 def _as_in_run(text: str, value: str) -> Any:
-    """The value that ``hpo-bench run`` reads from ``KEY=VALUE``, such as ``.5`` or
-    ``[lr,momentum]``, or plain text.
-    """
+    """The value that ``hpo-bench run`` reads, such as ``.5`` or ``[lr,momentum]``; or the text."""
+    # Most conditions are JSON and need no Hydra, which takes long to import.
     from hpo_bench.settings.compose import values_of
 
     try:
@@ -44,6 +40,10 @@ def _as_in_run(text: str, value: str) -> Any:
 
 
 def check_whole(values: Mapping[str, int], low: int = 1) -> None:
-    """Check arguments of a search as keys ``method.search.NAME``."""
+    """Make sure that arguments of a search are whole numbers of at least ``low``.
+
+    Raises:
+        UserError: one is not; names it as ``method.search.NAME``.
+    """
     for name, value in values.items():
         checks.whole(f"method.search.{name}", value, low)

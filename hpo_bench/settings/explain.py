@@ -1,4 +1,4 @@
-"""One line for what Hydra refuses: the key, and what it might have been."""
+"""Explaining in one line what Hydra refuses: the key, and what it might have been."""
 
 from __future__ import annotations
 
@@ -23,34 +23,22 @@ from hpo_bench.settings.yamls import configs_folder, groups, read_yaml
 from hpo_bench.system.quoting import override as pasteable
 from hpo_bench.system.quoting import quoted
 
+# Launchers of Hydra and the extra of this package that each comes with.
 LAUNCHER_EXTRAS = {"joblib": "joblib", "submitit_local": "submitit", "submitit_slurm": "submitit"}
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__
-
-
-EXPLAINED = (
-    HydraException,
-    OmegaConfBaseException,
-    yaml.YAMLError,
-    ValueError,
-)  # Hydra raises all of these
+# What Hydra raises where overrides or yamls are wrong.
+EXPLAINED = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError)
 
 
 def explain(
     error: BaseException, config_dir: Path | None = None, overrides: Sequence[str] = ()
 ) -> UserError:
-    """One line that names the override at fault and the nearest valid names.
+    """Say in one line which override is at fault and what the nearest valid names are.
 
     Args:
         error: one of `EXPLAINED`.
         config_dir: a further folder that was searched.
         overrides: all that were given.
     """
-    text = str(error)
     if isinstance(error, UserError):
         return error
     if isinstance(error, OverrideParseException):
@@ -60,14 +48,9 @@ def explain(
         and error.missing_cfg_file
         and error.options is not None
     ):
-        group, _, name = error.missing_cfg_file.rpartition("/")
-        if group == "hydra/launcher" and name in LAUNCHER_EXTRAS:
-            return UserError(
-                f"{group}={name}: is not installed; pip install 'hpo-bench[{LAUNCHER_EXTRAS[name]}]'"
-            )
-        return UserError(
-            f"{group}={name}: no such {group.rpartition('/')[2]}; {nearest(name, error.options)}"
-        )
+        return _no_such_option(error.missing_cfg_file, error.options)
+    # What else Hydra refuses, it says by its text alone.
+    text = str(error)
     if match := re.match(r"Could not override '([^']+)'", text):
         if match[1].startswith("hydra."):
             return _no_such_hydra_key(match[1], config_dir, overrides)
@@ -76,7 +59,33 @@ def explain(
         r"Ambiguous value for argument '([^']+)'|Sweep parameters '(.+)' requires", text
     ):
         return UserError(f"{match[1] or match[2]} names several values: add -m to run each of them")
-    return UserError("; ".join(filter(None, (_one_line(cause) for cause in _causes(error)))))
+    lines = [one_line(cause) for cause in causes(error)]
+    return UserError("; ".join(filter(None, lines)))
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, what caused it, what caused that, and so on."""
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def one_line(error: BaseException) -> str:
+    """An error's text in one line, without what OmegaConf notes for its own developers."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    noise = ("full_key:", "object_type=", "reference_type=")
+    return " ".join(line for line in lines if line and not line.startswith(noise))
+
+
+def _no_such_option(file: str, options: Sequence[str]) -> UserError:
+    """Explain a group's option that is not there, such as ``dataset/boston``."""
+    group, _, name = file.rpartition("/")
+    if group == "hydra/launcher" and name in LAUNCHER_EXTRAS:
+        extra = LAUNCHER_EXTRAS[name]
+        return UserError(f"{group}={name}: is not installed; pip install 'hpo-bench[{extra}]'")
+    return UserError(
+        f"{group}={name}: no such {group.rpartition('/')[2]}; {nearest(name, options)}"
+    )
 
 
 # A function of the grammar, or a mapping, with something wrong in it: not meant as text.
@@ -86,21 +95,23 @@ _UNFINISHED = re.compile(
 
 
 def _ungrammatical(error: OverrideParseException) -> UserError:
-    """What could be meant by an override that Hydra's grammar does not know, as it can be pasted
-    into a shell.
-    """
+    """Explain an override that Hydra's grammar does not know, by what could be meant."""
     key, equals, value = error.override.partition("=")
-    said = f"cannot read {error.override!r} as key=value"
-    meant = pasteable(key, _as_meant(value))
+    refusal = f"cannot read {error.override!r} as key=value"
+    if re.search(r"^,|,,|,$", value):
+        without_gaps = re.sub(",+", ",", value).strip(",") or 0
+        if _parses(f"{key}={without_gaps}"):
+            return UserError(f"{refusal}: a value is missing before or after a comma")
     unfinished = _UNFINISHED.match(value) or (value[:1] in ("[", "{") and not _is_balanced(value))
-    if re.search(r"^,|,,|,$", value) and _parses(
-        f"{key}={re.sub(',+', ',', value).strip(',') or 0}"
-    ):
-        return UserError(f"{said}: a value is missing before or after a comma")
     if equals and key.strip() and not unfinished and _parses(f"{key}={quoted(_as_meant(value))}"):
-        return UserError(f"{said}: a value with such characters needs quotation marks: {meant}")
+        suggestion = pasteable(key, _as_meant(value))
+        return UserError(
+            f"{refusal}: a value with such characters needs quotation marks: {suggestion}"
+        )
     reason = error.message.splitlines()[0]
-    return UserError(said + f": {reason}" * ("override" not in reason))
+    if "override" in reason:  # it says once more that the override cannot be read
+        return UserError(refusal)
+    return UserError(f"{refusal}: {reason}")
 
 
 def _is_balanced(value: str) -> bool:
@@ -126,23 +137,20 @@ def _parses(override: str) -> bool:
 
 
 def _no_such_hydra_key(key: str, config_dir: Path | None, overrides: Sequence[str]) -> UserError:
-    """What there is instead of a key of Hydra's own, with the launcher and sweeper that were
-    chosen.
-    """
-    chosen = [
-        override for override in overrides if override.startswith("hydra/") and "," not in override
-    ]
-    found = composed(chosen, config_dir, whole=True)
-    section, _, wanted = key.rpartition(".")
-    node = _section_of_hydra(found, section)
+    """Explain a key of Hydra's own that is not there, by what its section has instead."""
+    # The launcher and the sweeper that were chosen have settings of their own.
+    choices = [each for each in overrides if each.startswith("hydra/") and "," not in each]
+    composition = composed(choices, config_dir, whole=True)
+    section, _, name = key.rpartition(".")
+    node = _section_of_hydra(composition, section)
     while node is None:  # the section itself is the mistake
-        section, _, wanted = section.rpartition(".")
-        node = _section_of_hydra(found, section)
+        section, _, name = section.rpartition(".")
+        node = _section_of_hydra(composition, section)
     names = _settings_of(node)
-    if section == "hydra.launcher" and not get_close_matches(wanted, names):
-        return UserError(f"{key}: no such setting; {_of_launchers(wanted, names)}")
-    told = nearest(wanted, names) if names else f"it is empty, +{key}=… adds one"
-    return UserError(f"{key}: no such setting in {section}; {told}")
+    if section == "hydra.launcher" and not get_close_matches(name, names):
+        return UserError(f"{key}: no such setting; {_of_launchers(name, names)}")
+    advice = nearest(name, names) if names else f"it is empty, +{key}=… adds one"
+    return UserError(f"{key}: no such setting in {section}; {advice}")
 
 
 def _section_of_hydra(composed: DictConfig, section: str) -> Mapping[str, Any] | None:
@@ -154,61 +162,61 @@ def _settings_of(section: Mapping[Any, Any]) -> list[str]:
     return [str(name) for name in section if not str(name).startswith("_")]
 
 
-def _of_launchers(wanted: str, names: Sequence[str]) -> str:
-    """Which launchers have a setting by some such name, where the chosen one has none."""
-    found = []
+def _of_launchers(name: str, names: Sequence[str]) -> str:
+    """Say which launchers have a setting by some such name, where the chosen one has none."""
+    candidates = []
     for file in ConfigStore.instance().list("hydra/launcher"):
         there = _settings_of(ConfigStore.instance().load(f"hydra/launcher/{file}").node)
-        close = get_close_matches(wanted, there, n=1)
-        found += [f"{name} of hydra/launcher={file.removesuffix('.yaml')}" for name in close]
-    own = (
-        f"allowed: {', '.join(sorted(names))}" if names else "the launcher that is chosen has none"
-    )
-    return f"did you mean {' or '.join(found)}? {own.capitalize()}" if found else own
-
-
-def _one_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines()]
-    noise = ("full_key:", "object_type=", "reference_type=")
-    return " ".join(line for line in lines if line and not line.startswith(noise))
+        close = get_close_matches(name, there, n=1)
+        candidates += [f"{each} of hydra/launcher={file.removesuffix('.yaml')}" for each in close]
+    allowed = "the launcher that is chosen has none"
+    if names:
+        allowed = f"allowed: {', '.join(sorted(names))}"
+    if candidates:
+        return f"did you mean {' or '.join(candidates)}? {allowed.capitalize()}"
+    return allowed
 
 
 def _near_keys(key: str, config_dir: Path | None) -> str:
-    """What is allowed in the key's section, nearest first; for a bare key also where a section has
-    it.
+    """Say what is allowed in a key's section, nearest first.
+
+    For a key without a section: which sections have it.
     """
-    keys = set(_all_keys(config_dir))
     section, _, leaf = key.rpartition(".")
-    level = {option.rpartition(".")[2] for option in keys if option.rpartition(".")[0] == section}
-    elsewhere = sorted(option for option in keys if option.endswith(f".{leaf}"))
+    leaves_of: dict[str, set[str]] = {}
+    elsewhere = []
+    for option in sorted(set(_all_keys(config_dir))):
+        above, _, last = option.rpartition(".")
+        leaves_of.setdefault(above, set()).add(last)
+        if option.endswith(f".{leaf}"):
+            elsewhere.append(option)
     if not section and elsewhere:
         return f"did you mean {' or '.join(elsewhere)}?"
-    return (
-        nearest(leaf, level)
-        if level
-        else f"there is no section {section}; {nearest(section, _sections(keys))}"
-    )
-
-
-def _sections(keys: Iterable[str]) -> set[str]:
-    return {key.rpartition(".")[0] for key in keys if "." in key}
+    if section in leaves_of:
+        return nearest(leaf, leaves_of[section])
+    sections = set(filter(None, leaves_of))
+    return f"there is no section {section}; {nearest(section, sections)}"
 
 
 def _all_keys(config_dir: Path | None) -> Iterator[str]:
     """Groups and dotted keys of all yamls; one that cannot be read is passed over."""
     yield from groups()
     for folder in filter(None, (configs_folder(), config_dir)):
-        files = (file for group in groups() for file in (folder / group).glob("*.yaml"))
-        for file in (*folder.glob("config.yaml"), *files):
+        files = [*folder.glob("config.yaml")]
+        for group in groups():
+            files += (folder / group).glob("*.yaml")
+        for file in files:
             with contextlib.suppress(UserError):
                 content = read_yaml(file)
-                own = {
-                    key: value for key, value in content.items() if key not in ("defaults", "hydra")
-                }
-                yield from _with_sections(key for key, _ in identity.flat(own))
+                for part in ("defaults", "hydra"):  # Hydra's own
+                    content.pop(part, None)
+                yield from _with_sections(key for key, _ in identity.flat(content))
 
 
 def _with_sections(keys: Iterable[str]) -> set[str]:
     """Dotted keys and the sections that they lie in."""
-    words = [key.split(".") for key in keys]
-    return {".".join(parts[:length]) for parts in words for length in range(1, len(parts) + 1)}
+    everything: set[str] = set()
+    for key in keys:
+        words = key.split(".")
+        everything.update(".".join(words[:length]) for length in range(1, len(words) + 1))
+    return everything

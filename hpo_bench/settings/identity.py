@@ -1,8 +1,8 @@
-"""What each setting is for, and when two runs are the same: one table, and values instead of
-spellings.
+"""One table says what each setting does to a run, and so when two runs are the same.
 
-Run ids, comparisons, ``compare`` and the trackers read here what a setting does to a run. No torch,
-pandas or hydra."""
+Run ids, comparisons, ``compare`` and the trackers read it. Values count, not spellings. Imports no
+torch, pandas or hydra: a list of runs needs none of them.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +13,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
 from typing import Any
 
-NUMBERS = (
-    3  # raised by every change that moves a result (CHANGELOG, "Numbers"): part of each run's hash
-)
-ROUNDED = (
-    2,
-)  # earlier ones whose results differ from today's in rounding alone; a change of the maths empties it
+# Part of each run's hash: raised by every change that moves a result (CHANGELOG, "Numbers").
+NUMBERS = 3
+# Earlier ones whose results differ from today's in rounding alone; a change of the maths empties it.
+ROUNDED = (2,)
 
 
 class Role(Enum):
@@ -108,16 +106,15 @@ ALWAYS_SAID: Mapping[str, tuple[str, ...]] = {
 
 
 def role(key: str) -> Role:
-    """What a dotted key does: as its section does; a key that the table does not know decides
-    numbers.
-    """
+    """What a dotted key does to a run: what its section does, unless the table names the key."""
     while key not in ROLES and "." in key:
         key = key.rpartition(".")[0]
+    # An unknown key is taken to decide numbers: two runs too many are better than a wrong one.
     return ROLES.get(key, Role.NUMBERS)
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys and values of a nested configuration."""
+    """The dotted keys and the values of a nested configuration."""
     for key, value in config.items():
         if isinstance(value, Mapping):
             yield from flat(value, f"{prefix}{key}.")
@@ -129,11 +126,12 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 
 def canonical(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A resolved configuration in the one spelling that stands for all spellings of its values.
+    """Write a resolved configuration in the one spelling that stands for all of its values.
 
     Whole numbers are ints (``1.0`` is ``1``), tuples are lists, names of hyperparameters stand in
     one order, a method says what its yaml may leave out, and ``data_for_weights`` is ``method``
-    where the method says the same."""
+    where the method says the same.
+    """
     content: dict[str, Any] = _plain(config)
     if isinstance(content.get("tuned"), list):
         content["tuned"] = _ordered(content["tuned"])
@@ -160,13 +158,15 @@ def _plain(value: Any) -> Any:
 
 def _ordered(names: list[Any]) -> list[Any]:
     """Names of hyperparameters in the order of `TUNED`, others behind them by the alphabet."""
-    return sorted(
-        names, key=lambda name: (TUNED.index(name) if name in TUNED else len(TUNED), str(name))
-    )
+
+    def place(name: Any) -> tuple[int, str]:
+        return (TUNED.index(name) if name in TUNED else len(TUNED)), str(name)
+
+    return sorted(names, key=place)
 
 
 def component(node: Any, find: Callable[[str], Any]) -> Any:
-    """A canonical component without the arguments that say what is the default anyway.
+    """Leave out of a canonical component the arguments that say what is the default anyway.
 
     Args:
         node: a mapping with ``_target_`` and arguments, which may be components; anything else is
@@ -178,27 +178,27 @@ def component(node: Any, find: Callable[[str], Any]) -> Any:
     content = {key: component(value, find) for key, value in node.items()}
     target = content.get("_target_")
     defaults = _defaults(find(target)) if isinstance(target, str) else {}
-    said = ALWAYS_SAID.get(str(target), ())
+    always = ALWAYS_SAID.get(str(target), ())
     for name, default in defaults.items():
-        if name in said:
+        if name in always:
             content.setdefault(name, default)
         elif name in content and _equal(content[name], default):
             del content[name]
     return content
 
 
-def _defaults(made: Any) -> dict[str, Any]:
-    """Arguments of a callable that have a default, and what it is."""
+def _defaults(factory: Any) -> dict[str, Any]:
+    """The arguments of a callable that have a default, and what it is."""
     try:
-        parameters = inspect.signature(made).parameters
+        parameters = inspect.signature(factory).parameters
     except (TypeError, ValueError):
         return {}
     plain = (bool, int, float, str, list, tuple, type(None))
-    return {
-        name: _plain(one.default)
-        for name, one in parameters.items()
-        if isinstance(one.default, plain)
-    }
+    defaults = {}
+    for name, parameter in parameters.items():
+        if isinstance(parameter.default, plain):
+            defaults[name] = _plain(parameter.default)
+    return defaults
 
 
 def _equal(value: Any, default: Any) -> bool:
@@ -212,24 +212,24 @@ def _equal(value: Any, default: Any) -> bool:
 
 
 def decisive(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What is hashed into a run's id, apart from its data and its seeds: what decides numbers, and
-    what is kept.
+    """The settings that are hashed into a run's id: what decides numbers, and what is kept.
+
+    Its data and its seeds are hashed beside them.
     """
     left_out = (Role.PLACE, Role.SEEDS, Role.SHOWN, Role.DATA)
     content = {key: value for key, value in canonical(config).items() if role(key) not in left_out}
-    content["method"] = {
-        key: value for key, value in content["method"].items() if role(f"method.{key}") is Role.OWN
-    }
+    method = content["method"]
+    content["method"] = {key: method[key] for key in method if role(f"method.{key}") is Role.OWN}
     return content
 
 
 def shared(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings that methods have in common when they are compared, by dotted key."""
+    """The settings that methods have in common when they are compared, by dotted key."""
     return {key: value for key, value in flat(canonical(config)) if role(key) is Role.NUMBERS}
 
 
 def numbers(config: Mapping[str, Any]) -> dict[str, Any]:
-    """All settings that decide numbers, by dotted key."""
+    """The settings that decide numbers, by dotted key."""
     return {key: value for key, value in flat(canonical(config)) if role(key) in DECISIVE}
 
 
@@ -237,27 +237,22 @@ def numbers(config: Mapping[str, Any]) -> dict[str, Any]:
 
 # Sources whose settings name their files by checksum, or that come with a package: the
 # configuration identifies them.
-PUBLIC = tuple(
+PUBLIC_LOADERS = tuple(
     f"hpo_bench.datasets.{name}."
     for name in ("uci", "fashion_mnist", "cifar10", "penn_treebank", "bundled")
 )
 UNKNOWN = "unknown-"  # begins the key of data that were stored without a digest
-ELSEWHERE = (
-    "urls",
-    "packaged",
-    "size",
-    "_convert_",
-)  # of a file: where it is found, not what is in it
+# What a file's settings say about where it is, and not about what is in it.
+KEYS_OF_PLACE = ("urls", "packaged", "size", "_convert_")
 
 
 def is_public(source: Mapping[str, Any]) -> bool:
     """Whether a dataset's source says by itself which data it loads."""
-    return str(source.get("_target_", PUBLIC[0])).startswith(PUBLIC)
+    return str(source.get("_target_", PUBLIC_LOADERS[0])).startswith(PUBLIC_LOADERS)
 
 
 def data_key(config: Mapping[str, Any], data: Mapping[str, Any], config_hash: str) -> str:
-    """A digest of the rows that a run was trained and tested on: equal for equal data, wherever
-    they were read from.
+    """Digest what says which rows a run was trained and tested on, wherever they were read from.
 
     What share of the rows was held out for validation is not part of it.
 
@@ -275,39 +270,39 @@ def data_key(config: Mapping[str, Any], data: Mapping[str, Any], config_hash: st
 
 
 def _facts(source: Mapping[str, Any]) -> dict[str, Any]:
-    """What a public source's settings say about its rows.
-
-    A file is its checksum, unpacked where that is known.
-    """
+    """What a public source's settings say about its rows."""
     facts: dict[str, Any] = {}
     for key, value in source.items():
         if isinstance(value, Mapping) and "sha256" in value:
+            # A file may be packed in several ways: what is in it counts, where that is known.
             facts[key] = value.get("unpacked_sha256") or value["sha256"]
-        elif key not in ELSEWHERE:
+        elif key not in KEYS_OF_PLACE:
             facts[key] = _plain(value)
     return facts
 
 
 def digest(content: Any) -> str:
-    """SHA-256 (hex) of plain values, whatever the order of their keys."""
+    """The SHA-256 (hex) of plain values, whatever the order of their keys."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def variants(keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
-    """What to tell data of one name apart by: the beginning of their key, or nothing for a name
-    that has one key.
+    """Give data that go by one name a mark to tell them apart by.
 
     Args:
         keys: pairs of a dataset's id and a `data_key`.
+
+    Returns:
+        For each pair the beginning of its key, or nothing where the name has one key only.
     """
     by_name: dict[str, set[str]] = {}
     for name, key in keys:
         by_name.setdefault(name, set()).add(key)
-    found = {}
-    for name, own in by_name.items():
-        for key in own:
-            found[name, key] = "" if len(own) == 1 else _beginning(key)
-    return found
+    marks = {}
+    for name, keys_of_name in by_name.items():
+        for key in keys_of_name:
+            marks[name, key] = "" if len(keys_of_name) == 1 else _beginning(key)
+    return marks
 
 
 def _beginning(key: str) -> str:

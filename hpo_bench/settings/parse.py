@@ -1,4 +1,4 @@
-"""From a composed configuration to `hpo_bench.settings.run.Settings`, each value checked once."""
+"""Parsing a composed configuration into `Settings`, each value checked once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from hpo_bench.core import checks
 from hpo_bench.errors import UserError
 from hpo_bench.settings import arguments, identity
-from hpo_bench.settings.explain import _causes, _one_line
+from hpo_bench.settings.explain import causes, one_line
 from hpo_bench.settings.run import (
     HYPERPARAMETERS,
     TRACKERS,
@@ -25,9 +25,10 @@ from hpo_bench.settings.run import (
 )
 from hpo_bench.system.quoting import literal
 
-HYPER = ("lr", "betas", "clip_log10_lr")
-INIT = tuple(StartRanges.__dataclass_fields__)
-SETTINGS = (
+# The keys that there may be: at the top and in the sections.
+HYPER_KEYS = ("lr", "betas", "clip_log10_lr")
+INIT_KEYS = tuple(StartRanges.__dataclass_fields__)
+SETTINGS_KEYS = (
     "seed",
     "repetitions",
     "update_interval",
@@ -56,7 +57,7 @@ SETTINGS = (
     "method",
 )
 METHOD_FLAGS = ("full_validation", "lr_schedule", "reset_weights")
-METHOD = (
+METHOD_KEYS = (
     "name",
     "label",
     "colour",
@@ -70,9 +71,11 @@ METHOD = (
     "search",
     *METHOD_FLAGS,
 )
-RECORDED = 100_000_000  # rows of a repetition's curves, which are listed before the training begins
+# Most rows of a repetition's curves: they are listed before the training begins.
+MOST_ROWS = 100_000_000
 LINE_STYLES = ("-", "--", "-.", ":")
-PARTS = {  # what each kind of component has
+# What each kind of component has.
+PARTS = {
     "method.estimator": ("every_update", "second_batch", "tunes", "window"),
     "method.optimiser": ("init", "update"),
     "method.rule": ("init", "advance", "evaluated", "in_force"),
@@ -94,8 +97,8 @@ def parse(cfg: DictConfig, *, force: bool = False) -> Settings:
         UserError: a key, a value or a component that is not allowed; one line.
     """
     config = _plain(cfg)
-    checks.section("", config, SETTINGS, needed=SETTINGS)
-    hyper = checks.section("hyper", config["hyper"], HYPER, needed=HYPER)
+    checks.section("", config, SETTINGS_KEYS, needed=SETTINGS_KEYS)
+    hyper = checks.section("hyper", config["hyper"], HYPER_KEYS, needed=HYPER_KEYS)
     checks.number_within("hyper.lr", hyper["lr"], 0, math.inf, closed=(True, False))
     checks.betas("hyper.betas", hyper["betas"])
     dataset = checks.section("dataset", config["dataset"], needed=("name", "source"))
@@ -106,7 +109,7 @@ def parse(cfg: DictConfig, *, force: bool = False) -> Settings:
         **_choices(config),
         dataset=checks.name("dataset.name", dataset["name"]),
         clip_log10_lr=_or_none(checks.interval, "hyper.clip_log10_lr", hyper["clip_log10_lr"]),
-        start=_start(checks.section("init", config["init"], INIT, needed=INIT)),
+        start=_start(checks.section("init", config["init"], INIT_KEYS, needed=INIT_KEYS)),
         method=_method({**config, "tuned": identity.canonical(config)["tuned"]}),
         source=_component("dataset.source", dataset["source"], above=dataset),
         model=_component("model", _deferred(config["model"])),
@@ -118,10 +121,7 @@ def parse(cfg: DictConfig, *, force: bool = False) -> Settings:
 
 
 def _by_values(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration in the spelling that its hash and its comparisons go by.
-
-    Its components are importable.
-    """
+    """The configuration in the spelling that its hash and its comparisons go by."""
     content = identity.canonical(config)
     content["model"] = identity.component(content["model"], _object)
     for key in ("estimator", "optimiser", "rule", "search"):
@@ -147,7 +147,7 @@ def _plain(cfg: DictConfig) -> dict[str, Any]:
     except MissingMandatoryValue as error:
         raise UserError(f"{error.full_key}: must be given, as {error.full_key}=…") from None
     except OmegaConfBaseException as error:
-        raise UserError(f"{error.full_key}: {_one_line(error)}") from None
+        raise UserError(f"{error.full_key}: {one_line(error)}") from None
     for key, value in identity.flat(config):
         checks.storable(key, value)
     return config
@@ -163,23 +163,24 @@ def _numbers(config: Mapping[str, Any]) -> dict[str, Any]:
     )
     counts = {key: checks.whole(key, config[key], 1) for key in names}
     updates = counts["update_interval"] * counts["hyperparameter_updates"]
-    if updates // counts["record_every"] > RECORDED:
+    if updates // counts["record_every"] > MOST_ROWS:
         raise UserError(
             f"record_every={counts['record_every']}: {updates} weight updates (update_interval × "
-            f"hyperparameter_updates) would leave more than {RECORDED} rows a repetition; make it larger, or the "
-            "training shorter"
+            f"hyperparameter_updates) would leave more than {MOST_ROWS} rows a repetition; "
+            "make it larger, or the training shorter"
         )
+    share = config["validation_share"]
+    bound = config["gradient_clip_norm"]
     return {
         "seed": checks.whole("seed", config["seed"], 0),
         **counts,
-        **{key: checks.whole_or(key, config[key], "auto") for key in ("chunk", "workers")},
+        "chunk": checks.whole_or("chunk", config["chunk"], "auto"),
+        "workers": checks.whole_or("workers", config["workers"], "auto"),
         "batch_size": checks.whole_or("batch_size", config["batch_size"], None),
         "validation_share": checks.number_within(
-            "validation_share", config["validation_share"], 0, 1, closed=(False, False)
+            "validation_share", share, 0, 1, closed=(False, False)
         ),
-        "gradient_clip_norm": _or_none(
-            checks.positive, "gradient_clip_norm", config["gradient_clip_norm"]
-        ),
+        "gradient_clip_norm": _or_none(checks.positive, "gradient_clip_norm", bound),
     }
 
 
@@ -189,7 +190,8 @@ def _choices(config: Mapping[str, Any]) -> dict[str, Any]:
         "precision": checks.choice("precision", config["precision"], ("float32", "float64")),
         "device": checks.device("device", config["device"]),
         "results_dir": checks.path("results_dir", config["results_dir"]),
-        **{key: checks.flag(key, config[key]) for key in ("save_weights", "save_hypergradients")},
+        "save_weights": checks.flag("save_weights", config["save_weights"]),
+        "save_hypergradients": checks.flag("save_hypergradients", config["save_hypergradients"]),
     }
 
 
@@ -218,9 +220,9 @@ def _start(section: Mapping[str, Any]) -> StartRanges:
 
 
 def _method(config: Mapping[str, Any]) -> Method:
-    section = checks.section(
-        "method", config["method"], METHOD, needed=("name", "label", "estimator", "optimiser")
-    )
+    needed = ("name", "label", "estimator", "optimiser")
+    content = checks.section("method", config["method"], METHOD_KEYS, needed=needed)
+    section = {**identity.METHOD_DEFAULTS, **content}
     name = checks.name("method.name", section["name"])
     checks.label("method.label", section["label"])
     checks.colour("method.colour", section.get("colour", "#000000"))
@@ -230,36 +232,38 @@ def _method(config: Mapping[str, Any]) -> Method:
         raise UserError(
             f"method={name}: give both method.estimator and method.optimiser, or neither (null)"
         )
-    if section.get("rule") is not None and section["estimator"] is not None:
+    if section["rule"] is not None and section["estimator"] is not None:
         raise UserError(
-            f"method={name}: hypergradients are known for SGD with momentum alone; leave out method.rule"
+            f"method={name}: hypergradients are known for SGD with momentum alone; "
+            "leave out method.rule"
         )
-    asked = checks.choice(
-        "data_for_weights", config["data_for_weights"], ("method", *DATA_FOR_WEIGHTS)
-    )
-    own = checks.choice(
-        "method.data_for_weights", section.get("data_for_weights", "train"), DATA_FOR_WEIGHTS
-    )
+    rows = _data_for_weights(config["data_for_weights"], section["data_for_weights"])
     return Method(
         name=name,
         tuned=_tuned(name, config["tuned"], section["estimator"]),
         estimator=_or_none(_component, "method.estimator", section["estimator"]),
         optimiser=_or_none(_component, "method.optimiser", section["optimiser"]),
-        rule=_or_none(_component, "method.rule", section.get("rule")),
-        search=_or_none(_component, "method.search", section.get("search")),
-        per_weight=checks.words(
-            "method.per_weight", section.get("per_weight", []), HYPERPARAMETERS
-        ),
-        data_for_weights=cast("DataForWeights", own if asked == "method" else asked),
-        **{key: checks.flag(f"method.{key}", section.get(key, False)) for key in METHOD_FLAGS},
+        rule=_or_none(_component, "method.rule", section["rule"]),
+        search=_or_none(_component, "method.search", section["search"]),
+        per_weight=checks.words("method.per_weight", section["per_weight"], HYPERPARAMETERS),
+        data_for_weights=rows,
+        **{key: checks.flag(f"method.{key}", section[key]) for key in METHOD_FLAGS},
     )
+
+
+def _data_for_weights(override: Any, of_method: Any) -> DataForWeights:
+    """The rows that train the weights: as the method says, unless the setting says otherwise."""
+    choice = checks.choice("data_for_weights", override, ("method", *DATA_FOR_WEIGHTS))
+    usual = checks.choice("method.data_for_weights", of_method, DATA_FOR_WEIGHTS)
+    return cast("DataForWeights", usual if choice == "method" else choice)
 
 
 def _tuned(method: str, value: Any, estimator: Any) -> tuple[str, ...]:
     tuned = checks.words("tuned", value, HYPERPARAMETERS)
     if estimator is None and tuned:
         raise UserError(
-            f"tuned=[{','.join(tuned)}]: method={method} tunes nothing; leave it out or choose another method"
+            f"tuned=[{','.join(tuned)}]: method={method} tunes nothing; "
+            "leave it out or choose another method"
         )
     if estimator is not None and not tuned:
         raise UserError(
@@ -280,28 +284,27 @@ def _component(key: str, node: Any, above: Iterable[str] = ()) -> Any:
     passed_on = {name: value for name, value in node.items() if name in above}
     arguments.check(key.rpartition(".")[0], {**passed_on, "_target_": node["_target_"]})
     try:
-        made = hydra.utils.instantiate(
-            _literal(_literal(node)), _convert_="all"
-        )  # Hydra resolves it twice
+        # Hydra resolves what it is given, and does so twice.
+        component = hydra.utils.instantiate(_literal(_literal(node)), _convert_="all")
     except InstantiationException as error:
-        causes = list(_causes(error))
-        for cause in causes:
+        chain = list(causes(error))
+        for cause in chain:
             if isinstance(cause, UserError):
                 raise _in_section(key, node, cause) from None
-        raise UserError(f"{key}._target_={node['_target_']}: {_one_line(causes[-1])}") from None
-    lacking = [name for name in PARTS.get(key, ()) if not hasattr(made, name)]
-    if lacking:
-        kind = (
-            f"{'an' if key.endswith(('estimator', 'optimiser')) else 'a'} {key.rpartition('.')[2]}"
-        )
-        raise UserError(f"{key}._target_={node['_target_']}: is not {kind}, it has no {lacking[0]}")
-    return made
+        raise UserError(f"{key}._target_={node['_target_']}: {one_line(chain[-1])}") from None
+    for part in PARTS.get(key, ()):
+        if not hasattr(component, part):
+            kind = key.rpartition(".")[2]
+            article = "an" if kind in ("estimator", "optimiser") else "a"
+            raise UserError(
+                f"{key}._target_={node['_target_']}: is not {article} {kind}, it has no {part}"
+            )
+    return component
 
 
 def _literal(node: Any) -> Any:
-    """Resolved settings that stay what they are when they are resolved again: a file may be called
-    ``${x}``.
-    """
+    """Write resolved settings such that they stay what they are when they are resolved again."""
+    # A file may be called ``${x}``.
     if isinstance(node, Mapping):
         return {key: _literal(value) for key, value in node.items()}
     if isinstance(node, list):
@@ -310,20 +313,18 @@ def _literal(node: Any) -> Any:
 
 
 def _in_section(key: str, node: Mapping[str, Any], error: UserError) -> UserError:
-    """A component's own complaint about one of its arguments, which does not know the section that
-    it is in.
-    """
+    """Add the section to a component's complaint about an argument, which does not know it."""
     name = str(error).partition("=")[0]
     return UserError(f"{key}.{error}") if name in node else error
 
 
 def _deferred(node: Mapping[str, Any]) -> dict[str, Any]:
-    """The components inside a component as functions that make them: each repetition has a module
-    of its own.
+    """Turn the components inside a component into functions that make them.
+
+    Each repetition has a module of its own.
     """
-    nested = {
-        key: value
-        for key, value in node.items()
-        if isinstance(value, Mapping) and "_target_" in value
-    }
-    return {**node, **{key: {**value, "_partial_": True} for key, value in nested.items()}}
+    arguments_of = dict(node)
+    for key, value in node.items():
+        if isinstance(value, Mapping) and "_target_" in value:
+            arguments_of[key] = {**value, "_partial_": True}
+    return arguments_of

@@ -1,5 +1,6 @@
-"""What one run is, parsed and checked once at the edge: frozen values, no hydra, no torch (docs:
-reference.md).
+"""What one run is: frozen values, which were parsed and checked once at the edge.
+
+`docs/reference.md` tells of each setting. Imports no hydra and no torch.
 """
 
 from __future__ import annotations
@@ -11,11 +12,8 @@ from typing import Any, Literal
 from hpo_bench.core.table import Source
 
 HYPERPARAMETERS = ("lr", "weight_decay", "momentum")
-TRACKERS = {
-    "tensorboard": "tensorboardX",
-    "mlflow": "mlflow",
-    "wandb": "wandb",
-}  # and what has to be installed
+# Trackers, and the module that has to be installed for each.
+TRACKERS = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"}
 DataForWeights = Literal["train", "train_and_validation"]
 
 
@@ -74,10 +72,11 @@ class StartRanges:
 
 @dataclass(frozen=True)
 class Settings:
-    """One run: ``repetitions`` trainings of one method on one dataset, seeds ``seed`` to ``seed +
-    repetitions - 1``.
+    """One run: trainings of one method on one dataset that differ in their seeds alone.
 
     Args:
+        seed: of the first repetition; the others follow, ``seed + 1`` and so on.
+        repetitions: R, how many trainings there are.
         update_interval: T, weight updates per hyperparameter update.
         look_back: i, look-back distance of the estimator.
         hyperparameter_updates: K; a training has T·K weight updates whatever the method.
@@ -126,7 +125,7 @@ class Settings:
 
     @property
     def seeds(self) -> range:
-        """Seeds of the repetitions."""
+        """The seeds of the repetitions."""
         return range(self.seed, self.seed + self.repetitions)
 
     @property

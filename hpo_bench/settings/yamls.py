@@ -18,7 +18,8 @@ def check_yamls(config_dir: Path | None) -> None:
     """
     if config_dir is None:
         return
-    for pattern in ("*.yaml", *(f"{group}/*.yaml" for group in groups()), "hydra/*/*.yaml"):
+    of_groups = [f"{group}/*.yaml" for group in groups()]
+    for pattern in ("*.yaml", *of_groups, "hydra/*/*.yaml"):
         for file in sorted(config_dir.glob(pattern)):
             read_text(file)
             with file.open("rb") as content:
@@ -30,10 +31,10 @@ def check_yamls(config_dir: Path | None) -> None:
 
 
 def groups() -> list[str]:
-    """Names of the groups that can be chosen: those of the defaults list."""
+    """The names of the groups that can be chosen: those of the defaults list."""
     defaults = read_yaml(configs_folder() / "config.yaml")["defaults"]
     names = [name for entry in defaults if isinstance(entry, dict) for name in entry]
-    return [name for name in names if " " not in name]
+    return [name for name in names if " " not in name]  # not "override …", nor "optional …"
 
 
 def configs_folder() -> Path:
@@ -50,8 +51,7 @@ def configs_folder() -> Path:
 
 
 def read_yaml(file: Path) -> Any:
-    """The content of a yaml as Hydra reads it: ``1e-3`` is a number, interpolations stay as they
-    are.
+    """Read a yaml as Hydra does: ``1e-3`` is a number, interpolations stay as they are.
 
     Raises:
         UserError: it cannot be read, is not UTF-8 or is no yaml; the file is named.
@@ -67,7 +67,7 @@ def read_yaml(file: Path) -> Any:
 
 
 def read_text(file: Path) -> str:
-    """The text of a file in UTF-8, without the byte-order mark that it may begin with.
+    """Read a file in UTF-8, without the byte-order mark that it may begin with.
 
     Raises:
         UserError: it cannot be read or is not UTF-8; the file is named.
@@ -81,5 +81,6 @@ def read_text(file: Path) -> str:
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise UserError(
-            f"{file} is not UTF-8 text (line {line} has the byte 0x{content[error.start]:02x}); save it as UTF-8"
+            f"{file} is not UTF-8 text (line {line} has the byte 0x{content[error.start]:02x}); "
+            "save it as UTF-8"
         ) from None

@@ -47,10 +47,9 @@ def choose(results_dir: Path, names: Sequence[str]) -> list[Run]:
 def _named(results_dir: Path, name: str) -> Run:
     folder = runs_folder(results_dir)
     names = index.folders(folder)
-    if name in names:
+    fitting = [each for each in names if name and each.startswith(name)]
+    if name in names:  # a run's whole name may be the beginning of another's
         fitting = [name]
-    else:
-        fitting = [each for each in names if name and each.startswith(name)]
     if len(fitting) > 1:
         raise UserError(
             f"{name}: fits {len(fitting)} runs; say more of the name: {', '.join(fitting[:3])}, …"

@@ -23,7 +23,7 @@ from hpo_bench.settings.catalogue import dataset_names
 from hpo_bench.settings.compose import compose, values_of
 from hpo_bench.settings.identity import flat
 from hpo_bench.settings.isolated import with_home
-from hpo_bench.settings.parse import HYPER, INIT, METHOD, SETTINGS, parse
+from hpo_bench.settings.parse import HYPER_KEYS, INIT_KEYS, METHOD_KEYS, SETTINGS_KEYS, parse
 from hpo_bench.settings.yamls import configs_folder, read_yaml
 from hpo_bench.system.quoting import quoted
 
@@ -253,11 +253,11 @@ def test_methods_can_be_told_apart_in_figures() -> None:
 
 def test_the_known_keys_are_those_of_the_yamls() -> None:
     config = resolved()
-    assert set(config) == set(SETTINGS)
-    assert set(config["hyper"]) == set(HYPER)
-    assert set(config["init"]) == set(INIT)
+    assert set(config) == set(SETTINGS_KEYS)
+    assert set(config["hyper"]) == set(HYPER_KEYS)
+    assert set(config["init"]) == set(INIT_KEYS)
     for name in METHODS:
-        assert set(resolved(f"method={name}")["method"]) == set(METHOD)
+        assert set(resolved(f"method={name}")["method"]) == set(METHOD_KEYS)
 
 
 # --- parse ---
