@@ -15,7 +15,7 @@ from typing import Any
 
 # Part of each run's hash: raised by every change that moves a result (CHANGELOG, "Numbers").
 NUMBERS = 3
-# Earlier ones whose results differ from today's in rounding alone; a change of the maths empties it.
+# Earlier ones with results that differ in rounding alone; a change of the maths empties it.
 ROUNDED = (2,)
 
 

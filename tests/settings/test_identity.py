@@ -66,6 +66,12 @@ def test_the_table_names_nothing_that_is_not_there() -> None:
     assert {key for key in identity.ROLES if key not in keys} <= {"method", "dataset", "model"}
 
 
+def test_what_a_method_need_not_say_is_the_same_in_the_yamls_and_for_what_is_stored() -> None:
+    content = yaml.safe_load((configs_folder() / "config.yaml").read_text(encoding="utf-8"))
+    without = {"estimator": None, "optimiser": None}
+    assert content["method"] == without | identity.METHOD_DEFAULTS
+
+
 def test_what_the_yamls_say_although_it_is_the_default_is_listed() -> None:
     said: dict[str, list[set[str]]] = {}
 
