@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hpo_bench.errors import UserError, nearest
+from hpo_bench.settings import identity
 from hpo_bench.settings.run import HYPERPARAMETERS
 
 if TYPE_CHECKING:
@@ -70,17 +71,18 @@ def _datasets() -> Rows:
 def _methods() -> Rows:
     methods = sorted(_yamls("method"), key=lambda item: item[1]["method"]["order"])
     for name, content in methods:
-        method = content["method"]
-        parts = [
-            method[part]["_target_"].rpartition(".")[2]
-            for part in ("search", "estimator")
-            if method.get(part)
-        ]
-        estimator = " over ".join(parts) or "none"
-        tuned = (
-            ", ".join(HYPERPARAMETERS if method.get("search") else content["tuned"]) or "nothing"
+        method = {**identity.METHOD_DEFAULTS, **content["method"]}
+        components = [method[part] for part in ("search", "estimator") if method.get(part)]
+        classes = [component["_target_"].rpartition(".")[2] for component in components]
+        # A search draws all of them anew for each trial.
+        tuned = HYPERPARAMETERS if method["search"] else content.get("tuned", [])
+        yield (
+            name,
+            method["label"],
+            ", ".join(tuned) or "nothing",
+            " over ".join(classes) or "none",
+            method["data_for_weights"].replace("_", " "),
         )
-        yield name, method["label"], tuned, estimator, method["data_for_weights"].replace("_", " ")
 
 
 def _experiments() -> Rows:

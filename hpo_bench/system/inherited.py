@@ -1,9 +1,9 @@
-"""What a process inherits from the one that started it: streams, environment variables, a home
-folder.
+"""What a process inherits: streams, environment variables, a home folder.
 
 None of it can be relied on. A stream may be closed, full, replaced, or unable to carry a letter; a
 variable may be set to nothing; there may be no home folder. Nothing of that is a reason to lose a
-run: what cannot be said is not said, and what is not there has a stand-in."""
+run: what cannot be said is not said, and what is not there has a stand-in.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ PLAIN_SIGNS = {
     "“": '"',
     "”": '"',
 }
-SUBSTITUTE = "hpo_bench.substitute"
+SUBSTITUTE = "hpo_bench.substitute"  # the name of `_substitute` among Python's error handlers
 
 
 def _substitute(error: UnicodeError) -> tuple[str, int]:
@@ -60,27 +60,25 @@ codecs.register_error(SUBSTITUTE, _substitute)
 
 
 def carried(text: str, encoding: str | None) -> str:
-    """The text as a stream of that encoding can carry it: characters that it lacks are
-    substituted.
-    """
-    known = encoding or "utf-8"
+    """The text as a stream of that encoding can carry it, with signs that it lacks substituted."""
+    name = encoding or "utf-8"
     try:
-        text.encode(known)
+        text.encode(name)
     except UnicodeEncodeError:
-        return text.encode(known, SUBSTITUTE).decode(known)
+        return text.encode(name, SUBSTITUTE).decode(name)
     except LookupError:  # a stream that names an encoding of its own
         return text
     return text
 
 
 class Careful:
-    """A text stream that never fails in front of another one, which may.
+    """A text stream that never fails, in front of another one, which may.
 
     Args:
-        stream: what is written to.
+        stream: the other one.
 
     Attributes:
-        lost: why something could not be written, or None.
+        lost: the first error that kept something from being written, or None.
     """
 
     def __init__(self, stream: Any) -> None:
@@ -89,22 +87,22 @@ class Careful:
 
     @property
     def encoding(self) -> str:
-        """The stream's, UTF-8 where it does not say."""
+        """The other stream's encoding; UTF-8 where it does not say."""
         try:
-            found = self.stream.encoding
+            name = self.stream.encoding
         except Exception:  # a replaced stream need not have one
             return "utf-8"
-        return found if isinstance(found, str) else "utf-8"
+        return name if isinstance(name, str) else "utf-8"
 
     def write(self, text: str) -> int:
-        """Write what can be written."""
+        """Write a text, or what of it can be written; returns its length, as any stream does."""
         if not isinstance(text, str):
             raise TypeError(f"a text stream writes text, not {type(text).__name__}")
         self._guarded("write", carried(text, self.encoding))
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
-        """Write several texts."""
+        """Write several texts, one after the other."""
         for line in lines:
             self.write(line)
 
@@ -112,11 +110,12 @@ class Careful:
         """Hand on what was written, where the stream keeps any of it back."""
         lost = self.lost
         self._guarded("flush")
+        # A stream that cannot be flushed keeps nothing back.
         if isinstance(self.lost, AttributeError):
             self.lost = lost
 
     def isatty(self) -> bool:
-        """Whether somebody looks at it."""
+        """Whether the other stream is a terminal, at which somebody may look."""
         return is_terminal(self.stream)
 
     def _guarded(self, name: str, *arguments: str) -> None:
@@ -150,14 +149,10 @@ def tell(text: str) -> None:
 
 @contextlib.contextmanager
 def careful_streams() -> Iterator[tuple[Careful, Careful]]:
-    """Put `Careful` streams in the place of standard output and standard error while the context
-    lasts.
-
-    A descriptor 0 to 2 that is closed is opened on nothing, for good: the next file that is opened
-    would take its number, and be written to by whatever prints."""
+    """Put `Careful` streams in the place of standard output and error while the context lasts."""
     _occupy_standard_descriptors()
     with contextlib.ExitStack() as stack:
-        held = sys.stdout, sys.stderr
+        originals = sys.stdout, sys.stderr
         careful = _in_front_of(sys.stdout, stack), _in_front_of(sys.stderr, stack)
         sys.stdout, sys.stderr = careful
         try:
@@ -166,7 +161,7 @@ def careful_streams() -> Iterator[tuple[Careful, Careful]]:
             for stream in careful:
                 stream.flush()
                 _give_up(stream)
-            sys.stdout, sys.stderr = held
+            sys.stdout, sys.stderr = originals
 
 
 def _in_front_of(stream: Any, stack: contextlib.ExitStack) -> Careful:
@@ -178,6 +173,8 @@ def _in_front_of(stream: Any, stack: contextlib.ExitStack) -> Careful:
 
 
 def _occupy_standard_descriptors() -> None:
+    """Open descriptors 0 to 2 that are closed on nothing, for good."""
+    # The next file that is opened would take such a number, and be written to by whatever prints.
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
@@ -190,9 +187,8 @@ def _occupy_standard_descriptors() -> None:
 
 
 def _give_up(careful: Careful) -> None:
-    """Turn a descriptor that takes nothing more to nowhere, so that Python does not try again when
-    it ends.
-    """
+    """Turn a descriptor that takes nothing more to nowhere."""
+    # Python would write once more when it ends, and complain.
     if not isinstance(careful.lost, OSError):
         return
     with contextlib.suppress(OSError, ValueError, AttributeError):
@@ -211,8 +207,8 @@ def is_closed_pipe(error: Exception) -> bool:
 
 # --- environment variables ---
 
-OF_TRACKERS = ("MLFLOW_", "WANDB_", "RAY_")
-OF_FOLDERS = (
+TRACKER_PREFIXES = ("MLFLOW_", "WANDB_", "RAY_")  # of variables that trackers and Ray read
+FOLDER_VARIABLES = (
     "HOME",
     "TMPDIR",
     "XDG_CACHE_HOME",
@@ -229,18 +225,18 @@ def variable(name: str) -> str | None:
 
 
 def drop_empty_variables() -> None:
-    """Unset what is set to nothing, for programs that take that for a value:
-
-    MLflow, wandb and Ray do.
-    """
+    """Unset variables that are set to nothing, which MLflow, wandb and Ray take for a value."""
     for name in list(os.environ):
-        if (name.startswith(OF_TRACKERS) or name in OF_FOLDERS) and variable(name) is None:
+        if (name.startswith(TRACKER_PREFIXES) or name in FOLDER_VARIABLES) and variable(
+            name
+        ) is None:
             del os.environ[name]
 
 
 def settle_for_trackers() -> None:
-    """Give trackers an environment that they can start in: no empty variables, and some home
-    folder.
+    """Give trackers an environment that they can start in.
+
+    It has no empty variables, and some home folder.
     """
     drop_empty_variables()
     if home() is None:
@@ -259,12 +255,12 @@ def expanded(path: str | Path) -> Path:
         UserError: there is no such home folder.
     """
     try:
-        found = Path(path).expanduser()
-    except RuntimeError:
-        found = Path(path)
-    if str(path).startswith("~") and not found.is_absolute():
+        folder = Path(path).expanduser()
+    except RuntimeError:  # there is none, which Python says in one of two ways
+        folder = Path(path)
+    if str(path).startswith("~") and not folder.is_absolute():
         raise UserError(f"{path}: there is no home folder for the ~; give the whole path")
-    return found
+    return folder
 
 
 def home() -> Path | None:
@@ -276,14 +272,17 @@ def home() -> Path | None:
 
 
 def user_cache() -> Path:
-    """The folder for what may be made again: by XDG_CACHE_HOME, in the home folder, or else a
-    temporary one.
+    """The folder for what may be made again.
+
+    It is where XDG_CACHE_HOME says, else in the home folder, else a temporary one.
     """
     base = variable("XDG_CACHE_HOME")
     if base is not None and Path(base).is_absolute():
         return Path(base) / "hpo-bench"
-    own = home()
-    return own / ".cache" / "hpo-bench" if own is not None else temporary_cache()
+    home_folder = home()
+    if home_folder is None:
+        return temporary_cache()
+    return home_folder / ".cache" / "hpo-bench"
 
 
 def temporary_cache() -> Path:
@@ -302,6 +301,6 @@ def working_directory_is_gone() -> bool:
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept: ``$HPO_BENCH_DATA``, else `user_cache`."""
-    chosen = variable("HPO_BENCH_DATA")
-    return expanded(chosen) if chosen is not None else user_cache()
+    """The folder where downloads are kept: ``$HPO_BENCH_DATA``, else `user_cache`."""
+    choice = variable("HPO_BENCH_DATA")
+    return expanded(choice) if choice is not None else user_cache()

@@ -1,10 +1,10 @@
-"""Locks on files: held by one process at a time, and gone with it, so that a killed one leaves none
-behind.
+"""Locks on files, each held by one process at a time.
 
-Not every system has them (`fcntl` is missing on Windows), and not every file system (some Lustre
-and NFS mounts). The
-work then goes on without, after a warning: what is written is atomic with or without a lock, so
-that two processes at most do the same work twice."""
+A lock is gone with its process, so that a killed one leaves none behind. Not every system has locks
+(`fcntl` is missing on Windows), and not every file system (some Lustre and NFS mounts). The work
+then goes on without, after a warning: what is written is atomic with or without a lock, so that two
+processes at most do the same work twice.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ except ImportError:  # not on Windows
 PATIENCE = 0.2  # seconds between looks at a lock that another process holds
 TELL_EVERY = 5.0  # seconds between lines about it
 
-_own = threading.local()
+_of_thread = threading.local()
 
 
 class Busy(Exception):
@@ -37,8 +37,9 @@ class Busy(Exception):
 
 
 class Lock:
-    """A lock that is held, or stands for one where there are no locks. Use as a context, or
-    `release` it.
+    """A lock that is held, or that stands for one where there are no locks.
+
+    It is a context, or is given back by `release`.
 
     Args:
         path: of its file, which is removed with it.
@@ -49,13 +50,12 @@ class Lock:
     def __init__(self, path: Path, file: IO[str], exclusive: bool, waited: bool = False) -> None:
         self.path, self.exclusive, self.waited = path, exclusive, waited
         self._file = file
-        self._key, self._threads = path.absolute(), _held()
+        self._key, self._threads = path.absolute(), _locked_files()
         self._threads.add(self._key)
 
     def release(self) -> None:
-        """Remove the file, then let go: in this order nobody can take a lock on a file that is
-        gone.
-        """
+        """Remove the file and let go."""
+        # In this order: otherwise another could lock the file just before it is removed.
         self._threads.discard(self._key)
         with contextlib.suppress(OSError):
             self.path.unlink(missing_ok=True)
@@ -81,33 +81,31 @@ def take(path: Path, waiting: Callable[[str], None] | None = None) -> Lock:
 
     Args:
         waiting: where another process holds it, wait until that lets go or ends, and tell this
-            function about it every `TELL_EVERY` seconds. Without it, and where this very thread
-            holds it, `Busy` is raised.
+            function about it every `TELL_EVERY` seconds.
 
     Raises:
-        Busy: see above.
+        Busy: another process holds it and ``waiting`` is not given, or this very thread holds it.
         OSError: the file cannot be made.
     """
-    said = -TELL_EVERY
+    last_line = -TELL_EVERY
     waited = False
     while True:
         try:
             lock = _attempt(path)
         except Busy as busy:
-            if waiting is None or path.absolute() in _held():
+            if waiting is None or path.absolute() in _locked_files():
                 raise
             waited = True
-            if time.monotonic() - said >= TELL_EVERY:
-                said = time.monotonic()
+            if time.monotonic() - last_line >= TELL_EVERY:
+                last_line = time.monotonic()
                 waiting(str(busy))
             time.sleep(PATIENCE)
             continue
         except FileNotFoundError:
             if not waited:
                 raise
-            path.parent.mkdir(
-                parents=True, exist_ok=True
-            )  # the other left nothing, not even the folder
+            # The other process left nothing, not even the folder.
+            path.parent.mkdir(parents=True, exist_ok=True)
             continue
         if lock is not None:
             lock.waited = waited
@@ -122,9 +120,10 @@ def clear(path: Path) -> None:
 
 
 def try_lock(descriptor: int) -> bool | None:
-    """Lock an open file without waiting:
+    """Lock an open file without waiting.
 
-    True, or False where another holds it, or None where there are no locks.
+    Returns:
+        Whether it is ours; None where there are no locks.
     """
     if fcntl is None:
         return None
@@ -138,7 +137,7 @@ def try_lock(descriptor: int) -> bool | None:
 
 
 def unsupported(folder: Path) -> str | None:
-    """Why files in an existing ``folder`` cannot be locked; None if they can.
+    """Say why files in an existing ``folder`` cannot be locked; None if they can.
 
     Raises:
         OSError: nothing can be written there.
@@ -156,7 +155,7 @@ def unsupported(folder: Path) -> str | None:
 
 
 def _attempt(path: Path) -> Lock | None:
-    """The lock, or None if its file was removed between opening and locking."""
+    """Take the lock once; None if its file was removed between opening and locking."""
     file = path.open("a+", encoding="utf-8")
     try:
         exclusive = _exclusive(path, file)
@@ -174,12 +173,12 @@ def _attempt(path: Path) -> Lock | None:
     return Lock(path, file, exclusive)
 
 
-def _held() -> set[Path]:
-    """Files of the locks that this thread holds."""
-    if not hasattr(_own, "held"):
-        _own.held = set()
-    held: set[Path] = _own.held
-    return held
+def _locked_files() -> set[Path]:
+    """The files of the locks that this thread holds."""
+    if not hasattr(_of_thread, "files"):
+        _of_thread.files = set()
+    files: set[Path] = _of_thread.files
+    return files
 
 
 def _holder() -> str:
@@ -190,7 +189,7 @@ def _holder() -> str:
 def _exclusive(path: Path, file: IO[str]) -> bool:
     """Lock the open file; False where that is impossible."""
     if fcntl is None:
-        _without(path.parent, "this system has no fcntl")
+        _warn("this system has no fcntl")
         return False
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -198,15 +197,17 @@ def _exclusive(path: Path, file: IO[str]) -> bool:
         file.seek(0)
         raise Busy(file.read(200).strip() or "another process") from None
     except OSError as error:
-        _without(path.parent, error.strerror or str(error))
+        _warn(error.strerror or str(error))
         return False
     return True
 
 
-def _without(folder: Path, reason: str) -> None:
-    """Warn once a process for each reason, not for each of a store's folders."""
+def _warn(reason: str) -> None:
+    """Warn once a process for each reason."""
+    # The text names no folder: a store has thousands, and each would be warned of.
     notices.warn(
-        f"files cannot be locked here ({reason}); going on without: do not start the same command twice at once"
+        f"files cannot be locked here ({reason}); "
+        "going on without: do not start the same command twice at once"
     )
 
 

@@ -1,6 +1,4 @@
-"""What a user should know although the work goes on: one line on standard error, each once in a
-process.
-"""
+"""What a user should know although the work goes on: lines on standard error, each said once."""
 
 from __future__ import annotations
 
@@ -14,28 +12,28 @@ from hpo_bench.errors import StoreError
 from hpo_bench.system.inherited import tell
 
 T = TypeVar("T")
-_told: set[str] = set()
+_lines: set[str] = set()  # warnings of this process
 
 
 class LeftOut:
-    """What a command leaves out of what it makes, because it cannot be read."""
+    """The runs that a command leaves out of what it makes, because they cannot be read."""
 
     def __init__(self) -> None:
         self.folders: set[Path] = set()
 
     def add(self, folder: Path, error: StoreError) -> None:
-        """Name a run's folder, once."""
+        """Leave a run out, and say so once."""
         if folder not in self.folders:
             self.folders.add(folder)
             say(f"left out: {error}")
 
 
 class FoundLate(BaseException):
-    """A run turned out to be damaged when its tables were read, after it was chosen: choose again,
-    without it.
+    """A run that was chosen proved damaged when its tables were read: choose again, without it.
 
     What is half made of the runs that were chosen first would lack it in places. No ``except
-    Exception`` stops it."""
+    Exception`` stops it.
+    """
 
 
 _left_out: ContextVar[LeftOut | None] = ContextVar("left_out", default=None)
@@ -43,27 +41,25 @@ _left_out: ContextVar[LeftOut | None] = ContextVar("left_out", default=None)
 
 @contextlib.contextmanager
 def leaving_out() -> Iterator[LeftOut]:
-    """Context: a damaged run is named and left out of what is made, where it would be an error
-    otherwise.
-    """
-    found = LeftOut()
-    token = _left_out.set(found)
+    """Name damaged runs and leave them out of what is made; they would be errors otherwise."""
+    runs = LeftOut()
+    token = _left_out.set(runs)
     try:
-        yield found
+        yield runs
     finally:
         _left_out.reset(token)
 
 
 def leave_out(folder: Path, error: StoreError) -> None:
-    """Leave a run out.
+    """Leave a damaged run out of what is made.
 
     Raises:
         StoreError: ``error``, where nothing may be left out.
     """
-    found = _left_out.get()
-    if found is None:
+    runs = _left_out.get()
+    if runs is None:
         raise error
-    found.add(folder, error)
+    runs.add(folder, error)
 
 
 def leave_out_late(errors: Mapping[Path, StoreError]) -> None:
@@ -77,9 +73,9 @@ def leave_out_late(errors: Mapping[Path, StoreError]) -> None:
         StoreError: the first of ``errors``, where nothing may be left out, or one that was left out
             was chosen again.
     """
-    known = [error for folder, error in errors.items() if is_left_out(folder)]
-    if known:
-        raise known[0]
+    again = [error for folder, error in errors.items() if is_left_out(folder)]
+    if again:
+        raise again[0]
     for folder, error in errors.items():
         leave_out(folder, error)
     if errors:
@@ -87,9 +83,7 @@ def leave_out_late(errors: Mapping[Path, StoreError]) -> None:
 
 
 def started_again(make: Callable[[], T]) -> T:
-    """Call a function, and once more whenever it finds a damaged run after it had chosen its
-    runs.
-    """
+    """Call a function, and call it again whenever a run that it had chosen proves damaged."""
     while True:
         with contextlib.suppress(FoundLate):
             return make()
@@ -97,7 +91,7 @@ def started_again(make: Callable[[], T]) -> T:
 
 @contextlib.contextmanager
 def leaving_out_nothing() -> Iterator[None]:
-    """Context: a damaged run is an error, as where runs are named."""
+    """Make a damaged run an error again, as it is where runs are named."""
     token = _left_out.set(None)
     try:
         yield
@@ -106,9 +100,9 @@ def leaving_out_nothing() -> Iterator[None]:
 
 
 def is_left_out(folder: Path) -> bool:
-    """Whether a run was found to be damaged before."""
-    found = _left_out.get()
-    return found is not None and folder in found.folders
+    """Whether a run was left out before."""
+    runs = _left_out.get()
+    return runs is not None and folder in runs.folders
 
 
 def may_leave_out() -> bool:
@@ -117,16 +111,16 @@ def may_leave_out() -> bool:
 
 
 def say(text: str) -> None:
-    """Print a line on standard error. Whatever becomes of it, nothing is raised."""
+    """Print a line on standard error; whatever becomes of it, nothing is raised."""
     tell(text)
 
 
 def warn(text: str) -> None:
-    """Print ``warning:
+    """Print ``warning: TEXT`` on standard error, unless this process has printed it before.
 
-    TEXT``, unless this process has printed it before. Whatever becomes of it, nothing is raised.
+    Whatever becomes of it, nothing is raised.
     """
-    if text in _told:
+    if text in _lines:
         return
-    _told.add(text)
+    _lines.add(text)
     say(f"warning: {text}")

@@ -1,6 +1,4 @@
-"""Values as Hydra's override grammar and a shell read them, so that what a message shows can be
-pasted.
-"""
+"""Writing values as Hydra's grammar and a shell read them, so that messages can be pasted."""
 
 from __future__ import annotations
 
@@ -13,13 +11,14 @@ from typing import Any
 
 _WORD = r"(?:[A-Za-z_][A-Za-z0-9_./+-]*|[./][A-Za-z0-9_./+-]*[A-Za-z_/][A-Za-z0-9_./+-]*)"
 _PLAIN = re.compile(rf"{_WORD}(?: {_WORD})*")
-_RESERVED = {"null", "true", "false", "inf", "nan"}
-_NOT_OF_A_LINE = ("Cc", "Cs", "Zl", "Zp")  # categories of Unicode
+_RESERVED = {"null", "true", "false", "inf", "nan"}  # words that the grammar reads as values
+# Categories of Unicode: control characters, halves of characters, ends of lines and paragraphs.
+_NOT_OF_A_LINE = ("Cc", "Cs", "Zl", "Zp")
 _INTERPOLATION = re.compile(r"(\\*)\$\{")
 
 
 def quoted(value: Any) -> str:
-    """A value in Hydra's grammar that reads as that very value.
+    """Write a value such that Hydra's grammar reads it as that very value.
 
     Args:
         value: text, a number, a truth value, None, or lists and mappings of them (whose keys are
@@ -29,8 +28,11 @@ def quoted(value: Any) -> str:
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
-    if isinstance(value, int | float):
-        return repr(float(value) if isinstance(value, float) else int(value))
+    # Classes that inherit from numbers (NumPy's) write themselves in other ways.
+    if isinstance(value, float):
+        return repr(float(value))
+    if isinstance(value, int):
+        return repr(int(value))
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{key}:{quoted(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list | tuple):
@@ -39,31 +41,31 @@ def quoted(value: Any) -> str:
 
 
 def override(key: str, value: Any) -> str:
-    """``key=value`` for a shell, on one line: Hydra reads it as that very value."""
+    """Write ``key=value`` for a shell, on one line, such that Hydra reads that very value."""
     return for_shell(f"{key}={quoted(value)}")
 
 
 def for_shell(word: str) -> str:
-    """One word for a shell, on one line: with line ends and the like as ``$'…'`` has them (bash,
-    zsh, ksh).
-    """
+    """Write one word for a shell, on one line."""
     if word == in_one_line(word):
         return shlex.quote(word)
+    # bash, zsh and ksh read line ends and the like in $'…'.
     signs = word.replace("\\", "\\\\").replace("'", "\\'")
     return f"$'{in_one_line(signs)}'"
 
 
 def in_one_line(text: str) -> str:
-    """The text as it is, but for control characters, line ends and halves of characters.
+    """Escape control characters, line ends and halves of characters in a text.
 
     These become ``\\xNN`` or ``\\uNNNN``: a terminal would act on them, a table or a page be torn
-    by them, and no file in UTF-8 can hold the last."""
-    return "".join(
-        _escaped(sign) if unicodedata.category(sign) in _NOT_OF_A_LINE else sign for sign in text
-    )
+    by them, and no file in UTF-8 can hold the last.
+    """
+    return "".join(map(_escaped, text))
 
 
 def _escaped(sign: str) -> str:
+    if unicodedata.category(sign) not in _NOT_OF_A_LINE:
+        return sign
     return f"\\u{ord(sign):04x}" if ord(sign) > 127 else f"\\x{ord(sign):02x}"
 
 
@@ -77,12 +79,10 @@ def _quoted_text(text: str) -> str:
 
 
 def literal(text: str) -> str:
-    """Text as OmegaConf reads it as that very text, though it holds a ``${``."""
+    """Write a text such that OmegaConf reads it as that very text, though it holds a ``${``."""
     return _INTERPOLATION.sub(lambda match: match[1] * 2 + "\\${", text)
 
 
 def _doubled(match: re.Match[str]) -> str:
-    """Backslashes before a quotation mark, or before the one that closes, stand for half as
-    many.
-    """
+    """Double the backslashes before a quotation mark, which stand for half as many."""
     return match[1] * 2 + (f"\\{match[2]}" if match[2] else "")

@@ -1,6 +1,4 @@
-"""SIGTERM, which batch systems send some time before they kill: handled as Ctrl-C is, and told
-apart from it.
-"""
+"""Handling SIGTERM, which batch systems send some time before they kill, as Ctrl-C is handled."""
 
 from __future__ import annotations
 
@@ -16,20 +14,19 @@ from types import FrameType
 from typing import NoReturn
 
 PATIENCE = 4.0  # seconds for workers: batch systems kill after 30 or less
-EXIT_CODE = 128 + int(signal.SIGTERM)
+EXIT_CODE = 128 + int(signal.SIGTERM)  # as a shell says that a signal ended a process
 
 
 class Terminated(KeyboardInterrupt):
-    """The process was asked to end by SIGTERM.
+    """SIGTERM asked the process to end.
 
     Blocks in training write a checkpoint on its way up.
     """
 
 
 def leave() -> NoReturn:
-    """End the process now: taking the interpreter apart may take longer than a batch system
-    waits.
-    """
+    """End the process now, with what was registered for its end done and its streams flushed."""
+    # Taking the interpreter apart may take longer than a batch system waits.
     with contextlib.suppress(Exception):
         atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
@@ -39,12 +36,11 @@ def leave() -> NoReturn:
 
 
 def _ask_workers() -> None:
-    """Ask the processes that compute for this one (joblib's) to end too, and wait while they write
-    their checkpoints.
+    """Ask the processes that compute for this one (joblib's) to end too, and wait a moment.
 
-    Before anything else: a pool kills its workers where what waits for them is interrupted.
+    They write their checkpoints meanwhile.
     """
-    if "multiprocessing" not in sys.modules:
+    if "multiprocessing" not in sys.modules:  # nobody has started any
         return
     workers = sys.modules["multiprocessing"].active_children()
     for worker in workers:
@@ -56,8 +52,12 @@ def _ask_workers() -> None:
 
 
 class _State:
-    """What the handler knows: how many sections must not be interrupted now, and whether the signal
-    has come.
+    """What the handler knows of the signal.
+
+    Attributes:
+        sections: how many there are now that must not be interrupted.
+        come: whether the signal has come.
+        raised: whether `Terminated` has been raised.
     """
 
     def __init__(self) -> None:
@@ -66,16 +66,16 @@ class _State:
         self.raised = False
 
     def ask(self, number: int, frame: FrameType | None) -> None:
-        """The handler: raise once, and not in the middle of a section; checkpoints take their time
-        afterwards.
-        """
+        """Handle the signal: raise once, and not in the middle of a section."""
+        # Checkpoints take their time afterwards, and are not to be interrupted by a second signal.
         if not self.come:
+            # First of all: a pool kills its workers where what waits for them is interrupted.
             _ask_workers()
         self.come = True
         self.raise_if_due()
 
     def raise_if_due(self) -> None:
-        """Raise what has come and was not raised yet."""
+        """Raise `Terminated` if the signal has come and nothing was raised yet."""
         if self.come and not self.raised and not self.sections:
             self.raised = True
             raise Terminated
@@ -86,10 +86,11 @@ _state = _State()
 
 @contextlib.contextmanager
 def handled() -> Iterator[None]:
-    """Context: SIGTERM raises `Terminated` in the main thread.
+    """Let SIGTERM raise `Terminated` in the main thread while the context lasts.
 
     Nothing is changed in other threads, nor where somebody else handles the signal already
-    (submitit, Ray's workers)."""
+    (submitit, Ray's workers).
+    """
     if (
         threading.current_thread() is not threading.main_thread()
         or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
@@ -107,7 +108,7 @@ def handled() -> Iterator[None]:
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """Context: what is being written is finished before `Terminated` is raised."""
+    """Finish what is being written in the context before `Terminated` is raised."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -92,7 +92,7 @@ def test_without_locks_everything_is_written_and_it_is_said_once(
         monkeypatch.setattr(locks, "fcntl", None)
     else:
         monkeypatch.setattr(locks.fcntl, "flock", refuse)
-    monkeypatch.setattr(notices, "_told", set())
+    monkeypatch.setattr(notices, "_lines", set())
     for _ in range(2):
         with locks.take(tmp_path / ".lock") as lock:
             assert not lock.exclusive
