@@ -82,7 +82,7 @@ def small(name: str, model: dict[str, Any]) -> list[str]:
 
 # Searches decide by numbers which training goes on: a method that has one waits for them, and is
 # left out.
-METHODS = [name for name, method in contents("method") if method["method"]["search"] is None]
+METHODS = [name for name, method in contents("method") if method["method"].get("search") is None]
 MODELS = [(name, small(name, model)) for name, model in contents("model")]
 
 
