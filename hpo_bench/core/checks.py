@@ -118,6 +118,13 @@ def betas(key: str, value: Any) -> tuple[float, float]:
     return first, second
 
 
+def decays(key: str, value: Any) -> tuple[float, ...]:
+    """One or several decays of moving averages, each at least 0 and below 1."""
+    if not isinstance(value, list | tuple) or not value:
+        raise _bad(key, value, "must be a list of one or more numbers, each at least 0 and below 1")
+    return tuple(decay(key, part) for part in value)
+
+
 def device(key: str, value: Any) -> str:
     """auto, cpu, cuda or cuda:N."""
     if not isinstance(value, str) or not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):

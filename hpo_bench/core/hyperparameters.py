@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -57,13 +57,18 @@ SPACES: Mapping[str, Space] = {
 
 @dataclass(frozen=True)
 class Hyperparameters:
-    """Values in force during some weight updates:
+    """Values in force during some weight updates, by name, each (R, 1) or (R, P).
 
-    ``raw`` and ``natural`` by name, each (R, 1) or (R, P).
+    Args:
+        raw: in the coordinates in which they are optimised.
+        natural: as they act; the learning rate is that of ``raw`` multiplied by ``factor``.
+        factor: what a schedule multiplies learning rates by, a tensor without dimensions; 1 without
+            one. Rules that find their own step size multiply that by it.
     """
 
     raw: Mapping[str, Tensor]
     natural: Mapping[str, Tensor]
+    factor: Tensor | float = 1.0
 
     @staticmethod
     def of(raw: Mapping[str, Tensor]) -> Hyperparameters:
@@ -71,6 +76,11 @@ class Hyperparameters:
         return Hyperparameters(
             raw, {name: SPACES[name].natural(value) for name, value in raw.items()}
         )
+
+    def scheduled(self, factor: Tensor) -> Hyperparameters:
+        """The same with the learning rate multiplied by the ``factor`` of a schedule."""
+        natural = {**self.natural, "lr": self.lr * factor}
+        return replace(self, natural=natural, factor=factor)
 
     @property
     def lr(self) -> Tensor:

@@ -20,6 +20,7 @@ from hpo_bench.core.model import Batch, Model
 from hpo_bench.core.optimisers import Optimiser
 from hpo_bench.core.recorder import Record, Recorder
 from hpo_bench.core.rule import MomentumSGD, Rule
+from hpo_bench.core.schedules import Factors
 from hpo_bench.core.update import Linearisation, State
 
 MOMENTUM_SGD = MomentumSGD()
@@ -59,7 +60,8 @@ class Plan:
     """How hyperparameters move during the training (`hpo_bench.settings.run.Method`, with T, K and
     the clamp).
 
-    Estimator and optimiser are both there or both None; an estimator needs `MomentumSGD`.
+    Estimator and optimiser are both there or both None; an estimator needs `MomentumSGD`. The
+    learning rate is multiplied by ``factors`` where a schedule gives some.
     """
 
     estimator: Estimator | None
@@ -70,6 +72,7 @@ class Plan:
     clip_log10_lr: tuple[float, float] | None
     reset_weights: bool = False
     rule: Rule = MOMENTUM_SGD
+    factors: Factors | None = None
 
     @property
     def interval(self) -> int:
@@ -98,6 +101,10 @@ class Plan:
         ``number``.
         """
         return self.reset_weights and number + 1 < self.weight_updates
+
+    def scheduled(self, hyper: Hyperparameters, number: int) -> Hyperparameters:
+        """What is in force at weight update ``number``, where ``hyper`` is so without a schedule."""
+        return hyper if self.factors is None else hyper.scheduled(self.factors.at(number))
 
     @property
     def accumulator(self) -> Accumulator | None:
@@ -210,7 +217,8 @@ def train(
         if now.number % plan.update_interval == 0:
             on_interval(now)
     if last == plan.weight_updates:
-        observe(training, now.number, now.state, Hyperparameters.of(now.raw), differentiable=False)
+        hyper = plan.scheduled(Hyperparameters.of(now.raw), now.number)
+        observe(training, now.number, now.state, hyper, differentiable=False)
     return now
 
 
@@ -245,10 +253,11 @@ def advance(training: Training, now: Snapshot, end: int, hyper: Hyperparameters)
 
     for number in range(now.number, end):
         differentiable = plan.differentiates(number)
+        present = plan.scheduled(hyper, number)
         state, linearisation, second = observe(
-            training, number, state, hyper, differentiable=differentiable
+            training, number, state, present, differentiable=differentiable
         )
-        state, step = plan.rule.advance(state, linearisation, hyper, problem.gradient_clip_norm)
+        state, step = plan.rule.advance(state, linearisation, present, problem.gradient_clip_norm)
         if accumulator is not None and differentiable:
             assert step is not None
             window = accumulator.accumulate(window, step)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import torch
 from torch import Tensor
 
+from hpo_bench.core.hyperparameters import Hyperparameters
 from hpo_bench.core.update import Clip, Linearisation
 
 
@@ -17,3 +21,19 @@ def clipped_gradient(linearisation: Linearisation, clip_norm: float | None) -> T
 def column(weights: Tensor, value: float) -> Tensor:
     """A number for each row of (R, P): (R, 1)."""
     return weights.new_full((len(weights), 1), value)
+
+
+def row_dot(first: Tensor, second: Tensor) -> Tensor:
+    """The inner product of two vectors (R, P), row by row: (R, 1)."""
+    return (first * second).sum(-1, keepdim=True)
+
+
+def row_norm(vector: Tensor) -> Tensor:
+    """The Euclidean norm of a vector (R, P), row by row: (R, 1)."""
+    return torch.linalg.vector_norm(vector, dim=-1, keepdim=True)
+
+
+def showing(hyperparameters: Hyperparameters, lr: Tensor, momentum: float) -> Hyperparameters:
+    """What the curves show of a rule with a learning rate (R, 1) and a momentum of its own."""
+    own = {"lr": lr, "momentum": torch.full_like(lr, momentum)}
+    return replace(hyperparameters, natural={**hyperparameters.natural, **own})

@@ -14,7 +14,7 @@ from torch import Tensor
 from hpo_bench.core import checks
 from hpo_bench.core.hyperparameters import Hyperparameters
 from hpo_bench.core.update import Linearisation, State
-from hpo_bench.rules.base import clipped_gradient, column
+from hpo_bench.rules.base import clipped_gradient, column, showing
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,11 @@ class Prodigy:
     """With d the step size so far, β₃ = √β₂, decoupled weight decay and the defaults of the library
     ``prodigyopt``:
 
-        r ← β₃r + d²/d₀·⟨g, w₀ - w⟩;   s ← β₃s + d²/d₀·g
-        m ← β₁m + (1-β₁)d·g;           v ← β₂v + (1-β₂)d²g²
-        w ← w - d·wd·w - d·m / (√v + d'ε),   d' = max(d, r / ‖s‖₁)
+        r ← β₃r + f·d²/d₀·⟨g, w₀ - w⟩;   s ← β₃s + f·d²/d₀·g
+        m ← β₁m + (1-β₁)d·g;   v ← β₂v + (1-β₂)d²g²
+        w ← w - f·d·wd·w - f·d·m / (√v + d'ε),   d' = max(d, r / ‖s‖₁)
+
+    where f is the factor of the schedule, 1 without one.
 
     A row whose gradients were all zero so far stays where it is. Of the hyperparameters only the
     weight decay is used: it regularises, which no estimate of a step size replaces. Costs one
@@ -80,24 +82,21 @@ class Prodigy:
     ) -> tuple[State, None]:
         """One update of all rows."""
         before: DistanceEstimate = state.buffer
-        weights, gradient, d = (
-            state.weights,
-            clipped_gradient(linearisation, clip_norm),
-            before.step_size,
-        )
-        after, moved = self._estimate(before, gradient, weights)
+        weights, gradient = state.weights, clipped_gradient(linearisation, clip_norm)
+        lr = before.step_size * hyperparameters.factor
+        after, moved = self._estimate(before, gradient, weights, lr)
         root = after.second.sqrt() + after.step_size * self.eps
-        new = weights * (1 - d * hyperparameters.weight_decay) - d * (after.first / root)
+        new = weights * (1 - lr * hyperparameters.weight_decay) - lr * (after.first / root)
         return State(torch.where(moved, new, weights), after, state.carried), None
 
     def _estimate(
-        self, before: DistanceEstimate, gradient: Tensor, weights: Tensor
+        self, before: DistanceEstimate, gradient: Tensor, weights: Tensor, lr: Tensor
     ) -> tuple[DistanceEstimate, Tensor]:
         """Moments and step size with one gradient more, and which rows have had one that is not
         zero, (R, 1).
         """
         (beta1, beta2), beta3, d = self.betas, math.sqrt(self.betas[1]), before.step_size
-        weight = d / self.first_step_size * d
+        weight = d / self.first_step_size * lr
         travelled = (gradient * (before.initial - weights)).sum(-1, keepdim=True)
         numerator = beta3 * before.numerator + weight * travelled
         total = beta3 * before.sum + weight * gradient
@@ -118,7 +117,6 @@ class Prodigy:
         return state.weights
 
     def in_force(self, state: State, hyperparameters: Hyperparameters) -> Hyperparameters:
-        """Learning rate: the step size d; momentum: β₁."""
-        d = state.buffer.step_size
-        shown = {**hyperparameters.natural, "lr": d, "momentum": torch.full_like(d, self.betas[0])}
-        return replace(hyperparameters, natural=shown)
+        """The learning rate is the step size d times the schedule's factor; the momentum is β₁."""
+        lr = state.buffer.step_size * hyperparameters.factor
+        return showing(hyperparameters, lr, self.betas[0])

@@ -27,6 +27,7 @@ from hpo_bench.core.hyperparameters import Hyperparameters
 from hpo_bench.core.loop import Advance, Eager, Snapshot, Training, advance
 from hpo_bench.core.model import Batch
 from hpo_bench.core.recorder import Recorder
+from hpo_bench.core.schedules import Factors
 from hpo_bench.core.update import State
 from hpo_bench.running import memory, stretches
 
@@ -195,12 +196,35 @@ class FixedBatches:
 
 
 @dataclass(frozen=True)
+class FixedFactors:
+    """Factors of a schedule for one interval at a fixed address, written anew for each replay.
+
+    Args:
+        whole: those of the training.
+        own: those of the interval.
+    """
+
+    whole: Factors
+    own: Factors
+
+    @staticmethod
+    def of(whole: Factors, first: int, count: int) -> FixedFactors:
+        """For intervals of ``count`` weight updates, the captured one beginning with ``first``."""
+        return FixedFactors(whole, Factors(torch.empty_like(whole.values[:count]), first))
+
+    def point_at(self, first: int, count: int) -> None:
+        """Write what the interval that begins with weight update ``first`` needs."""
+        begin = first - self.whole.first
+        self.own.values.copy_(self.whole.values[begin : begin + count])
+
+
+@dataclass(frozen=True)
 class CapturedProgram:
     """A captured interval."""
 
     graph: Graph
     written: Written
-    streams: tuple[FixedBatches, ...]
+    inputs: tuple[FixedBatches | FixedFactors, ...]
 
 
 class Graphs:
@@ -275,15 +299,18 @@ class Graphs:
             _fixed(training.problem.training, now.number),
             _fixed(training.problem.second, now.number),
         )
-        streams = tuple(stream for stream in (first, second) if stream is not None)
-        for stream in streams:
-            stream.point_at(now.number, count)
+        whole = training.plan.factors
+        scheduled = None if whole is None else FixedFactors.of(whole, now.number, count)
+        inputs = tuple(part for part in (first, second, scheduled) if part is not None)
+        for part in inputs:
+            part.point_at(now.number, count)
         assert first is not None
         problem = replace(training.problem, training=first, second=second)
+        plan = replace(training.plan, factors=None if scheduled is None else scheduled.own)
 
         def program() -> Written:
             tape, before = Tape(recorder), replace(carried, number=now.number)
-            fixed = replace(training, problem=problem, recorder=tape)
+            fixed = replace(training, problem=problem, plan=plan, recorder=tape)
             after = advance(fixed, before, end, Hyperparameters.of(before.raw))
             written = tape.written()
             _overwrite(carried, after)
@@ -293,15 +320,15 @@ class Graphs:
         written = graph.capture(
             program, [leaf for leaf in tree.leaves(carried) if isinstance(leaf, Tensor)]
         )
-        return CapturedProgram(graph, written, streams)
+        return CapturedProgram(graph, written, inputs)
 
     def _replayed(self, program: CapturedProgram, now: Snapshot, end: int) -> Snapshot:
         recorder, carried, written = self.training.recorder, self._carried, program.written
         assert isinstance(recorder, Recorder)
         assert carried is not None
         _overwrite(carried, now)
-        for stream in program.streams:
-            stream.point_at(now.number, end - now.number)
+        for part in program.inputs:
+            part.point_at(now.number, end - now.number)
         program.graph.replay()
 
         recorder.take(now.number, written.finite, written.columns)

@@ -1,8 +1,9 @@
 """Weight updates that a model makes in one call: without Python, and its hundred small operations,
 between them.
 
-Taken up where nothing happens between the updates: plain SGD with momentum, and no hypergradient
-that looks at any but the last of them. The other updates of an interval are made one by one.
+Taken up where nothing happens between the updates: plain SGD with momentum, no schedule of the
+learning rate, and no hypergradient that looks at any but the last of them. The other updates of an
+interval are made one by one.
 
 The numbers are those of `hpo_bench.core.loop.Eager`, bit by bit.
 """
@@ -29,7 +30,7 @@ def of(training: Training, eager: Eager) -> Advance:
         return eager
     streams = [problem.training] if problem.second is None else [problem.training, problem.second]
     known = model.fuses_batches or all(map(_has_one_batch, streams))
-    if not known or problem.gradient_clip_norm is not None:
+    if not known or problem.gradient_clip_norm is not None or plan.factors is not None:
         return eager
     if not isinstance(training.recorder, Recorder):
         return eager

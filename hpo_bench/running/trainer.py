@@ -23,6 +23,7 @@ from hpo_bench.core.loop import (
 )
 from hpo_bench.core.model import Model, Settles
 from hpo_bench.core.recorder import QUANTILES, Recorder, recorded_steps
+from hpo_bench.core.schedules import Factors, factors
 from hpo_bench.core.table import Table
 from hpo_bench.datasets.preparation import check_table
 from hpo_bench.errors import Stopped, UserError
@@ -98,6 +99,7 @@ class Trainer:
             settings.clip_log10_lr,
             method.reset_weights,
             method.rule or MOMENTUM_SGD,
+            _factors(settings, torch.empty(0, dtype=dtype, device=device)),
         )
         trainer = Trainer(settings, table, model, plan, rows, dtype, device, why)
         trainer.check_batches()
@@ -348,6 +350,12 @@ def _saving(
             checkpoint.save(snapshot, recorder)
 
     return on_interval
+
+
+def _factors(settings: Settings, like: torch.Tensor) -> Factors | None:
+    """What the learning rate is multiplied by at each weight update; None without a schedule."""
+    schedule = settings.method.schedule
+    return None if schedule is None else factors(schedule, settings.weight_updates, like)
 
 
 def _chosen(settings: Settings, model: Model, training: int) -> tuple[Estimator | None, str | None]:

@@ -82,6 +82,13 @@ METHOD_DEFAULTS: Mapping[str, Any] = {
     "rule": None,
     "search": None,
 }
+# Schedules of the learning rate by name; what is None here is the same as no schedule.
+SCHEDULES: Mapping[str, str | None] = {
+    "constant": None,
+    "linear": "hpo_bench.core.schedules.Linear",
+    "warmup_cosine": "hpo_bench.core.schedules.WarmupCosine",
+}
+CONSTANT = {"_target_": "hpo_bench.core.schedules.Constant"}
 TUNED = ("weight_decay", "lr", "momentum")  # the order in which the methods' yamls name them
 
 # Arguments that the yamls of this package say although they are the defaults: they are part of all
@@ -130,7 +137,8 @@ def canonical(config: Mapping[str, Any]) -> dict[str, Any]:
 
     Whole numbers are ints (``1.0`` is ``1``), tuples are lists, names of hyperparameters stand in
     one order, a method says what its yaml may leave out, and ``data_for_weights`` is ``method``
-    where the method says the same.
+    where the method says the same. A schedule of the learning rate is there where it is not
+    constant: run ids are older than schedules.
     """
     content: dict[str, Any] = _plain(config)
     if isinstance(content.get("tuned"), list):
@@ -141,9 +149,26 @@ def canonical(config: Mapping[str, Any]) -> dict[str, Any]:
             method.setdefault(key, value)
         if isinstance(method["per_weight"], list):
             method["per_weight"] = _ordered(method["per_weight"])
+        schedule = scheduled(method.pop("schedule", None))
+        if schedule is not None:
+            method["schedule"] = schedule
         if content.get("data_for_weights") == method["data_for_weights"]:
             content["data_for_weights"] = "method"
     return content
+
+
+def scheduled(value: Any) -> Any:
+    """The component that a method's ``schedule`` stands for, which may be given by its name.
+
+    Returns:
+        None where it is constant; a value that stands for nothing as it is.
+    """
+    if value == CONSTANT:
+        return None
+    if not isinstance(value, str) or value not in SCHEDULES:
+        return value
+    target = SCHEDULES[value]
+    return None if target is None else {"_target_": target}
 
 
 def _plain(value: Any) -> Any:

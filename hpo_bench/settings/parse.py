@@ -69,6 +69,7 @@ METHOD_KEYS = (
     "data_for_weights",
     "rule",
     "search",
+    "schedule",
     *METHOD_FLAGS,
 )
 # Most rows of a repetition's curves: they are listed before the training begins.
@@ -80,6 +81,7 @@ PARTS = {
     "method.optimiser": ("init", "update"),
     "method.rule": ("init", "advance", "evaluated", "in_force"),
     "method.search": ("check", "block"),
+    "method.schedule": ("factor",),
     "dataset.source": ("load",),
 }
 DATA_FOR_WEIGHTS = ("train", "train_and_validation")
@@ -124,8 +126,9 @@ def _by_values(config: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration in the spelling that its hash and its comparisons go by."""
     content = identity.canonical(config)
     content["model"] = identity.component(content["model"], _object)
-    for key in ("estimator", "optimiser", "rule", "search"):
-        content["method"][key] = identity.component(content["method"][key], _object)
+    for key in ("estimator", "optimiser", "rule", "search", "schedule"):
+        if key in content["method"]:
+            content["method"][key] = identity.component(content["method"][key], _object)
     return content
 
 
@@ -245,6 +248,7 @@ def _method(config: Mapping[str, Any]) -> Method:
         optimiser=_or_none(_component, "method.optimiser", section["optimiser"]),
         rule=_or_none(_component, "method.rule", section["rule"]),
         search=_or_none(_component, "method.search", section["search"]),
+        schedule=_or_none(_component, "method.schedule", _schedule(section.get("schedule"))),
         per_weight=checks.words("method.per_weight", section["per_weight"], HYPERPARAMETERS),
         data_for_weights=rows,
         **{key: checks.flag(f"method.{key}", section[key]) for key in METHOD_FLAGS},
@@ -256,6 +260,13 @@ def _data_for_weights(override: Any, of_method: Any) -> DataForWeights:
     choice = checks.choice("data_for_weights", override, ("method", *DATA_FOR_WEIGHTS))
     usual = checks.choice("method.data_for_weights", of_method, DATA_FOR_WEIGHTS)
     return cast("DataForWeights", usual if choice == "method" else choice)
+
+
+def _schedule(value: Any) -> Any:
+    """The component of a schedule that may be given by its name; None where it is constant."""
+    if value is not None and not isinstance(value, Mapping):
+        checks.choice("method.schedule", value, tuple(identity.SCHEDULES))
+    return identity.scheduled(value)
 
 
 def _tuned(method: str, value: Any, estimator: Any) -> tuple[str, ...]:

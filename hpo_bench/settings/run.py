@@ -36,6 +36,8 @@ class Method:
             update but the last.
         rule: how the weights are updated (`hpo_bench.core.rule.Rule`); None for SGD with momentum,
             the only one that hypergradients are known for.
+        schedule: what the learning rate is multiplied by at each weight update
+            (`hpo_bench.core.schedules`); None where it stays.
         search: trains many times for each repetition (`hpo_bench.search`); None for one training.
     """
 
@@ -50,6 +52,7 @@ class Method:
     reset_weights: bool = False
     rule: Any = None
     search: Any = None
+    schedule: Any = None
 
 
 @dataclass(frozen=True)

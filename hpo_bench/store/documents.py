@@ -266,6 +266,7 @@ OPTIONAL_KEYS: Mapping[str, Rule] = {
     "config.method.rule": OBJECT,
     "config.method.rule._target_": TEXT,
     "config.method.search": OBJECT,
+    "config.method.schedule": OBJECT,
 }
 # Those of the optional keys that may be null.
 NULLABLE_KEYS = {
@@ -285,4 +286,5 @@ NULLABLE_KEYS = {
     "config.dataset.task",
     "config.method.rule",
     "config.method.search",
+    "config.method.schedule",
 }

@@ -223,11 +223,13 @@ def schedule(run: Run, seed: int | None = None) -> pd.DataFrame:
             f"{run.run_id}: a schedule is for torch.optim.SGD; "
             f"this method's weights are updated by {rule['_target_'].rpartition('.')[2]}"
         )
-    interval, every = int(run.config["update_interval"]), int(run.config["record_every"])
+    interval, every = _between_changes(run), int(run.config["record_every"])
     if interval % every:
+        often = "weight update" if interval == 1 else f"{interval} weight updates"
+        instead = "record_every=1" if interval == 1 else f"a record_every that divides {interval}"
         raise UserError(
-            f"{run.run_id}: record_every={every} leaves out changes made after every {interval} "
-            f"weight updates; run again with a record_every that divides {interval}"
+            f"{run.run_id}: record_every={every} leaves out changes made after every {often}; "
+            f"run again with {instead}"
         )
     curves = read_table(run, "curves", ("seed", "step", *HYPERPARAMETERS))
     if seed is not None:
@@ -241,10 +243,17 @@ def schedule(run: Run, seed: int | None = None) -> pd.DataFrame:
         rows = curves[curves["seed"].isin(good)]
     medians = rows.groupby("step")[list(HYPERPARAMETERS)].median().astype(np.float64)
     # No weight update used what the last hyperparameter update made.
-    updates = interval * int(run.config["hyperparameter_updates"])
+    updates = int(run.config["update_interval"]) * int(run.config["hyperparameter_updates"])
     effective = medians[medians.index < updates]
     is_new = (effective != effective.shift()).any(axis=1)
     return effective[is_new].reset_index()
+
+
+def _between_changes(run: Run) -> int:
+    """Weight updates between changes of the hyperparameters."""
+    method = run.config["method"]
+    always = method.get("schedule") or (method.get("estimator") or {}).get("every_update")
+    return 1 if always else int(run.config["update_interval"])
 
 
 def _check_seed(run: Run, seed: int) -> None:

@@ -11,6 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 from hpo_bench.cli import app
+from hpo_bench.core.schedules import WarmupCosine
 from hpo_bench.errors import UserError
 from hpo_bench.models.mlp import Perceptron
 from hpo_bench.running.execute import execute
@@ -155,10 +156,13 @@ def test_event_files_without_the_extra_are_one_line(results, tmp_path, monkeypat
 # --- schedules ---
 
 
-@pytest.mark.parametrize("method", ["ours_wd_lr_m", "random_lr_schedule", "baydin"])
+@pytest.mark.parametrize("method", ["ours_wd_lr_m", "random_lr_schedule", "baydin", "cosine"])
 def test_a_schedule_replayed_with_torch_is_the_training_that_was_stored(tmp_path, method):
     interval = 1 if method == "baydin" else 10
-    chosen = make_method(method, update_interval=interval)
+    if method == "cosine":
+        chosen = make_method("random", schedule=WarmupCosine(warmup=0.1))
+    else:
+        chosen = make_method(method, update_interval=interval)
     settings = make_settings(
         tmp_path, chosen, repetitions=3, update_interval=interval, hyperparameter_updates=20
     )
@@ -218,7 +222,16 @@ def test_a_schedule_that_cannot_be_told_is_refused(tmp_path):
     lost = make_run(tmp_path, "random", ENERGY, [np.nan])
     rule = {"_target_": "hpo_bench.rules.adam.AdamW"}
     other = make_run(tmp_path, "random_adam", ENERGY, [0.5], config={"method.rule": rule})
+    cosine = {"method.schedule": {"_target_": "hpo_bench.core.schedules.WarmupCosine"}}
+    scheduled = make_run(tmp_path, "random_cosine", ENERGY, [0.5], record_every=5, config=cosine)
+    unroll = {"_target_": "hpo_bench.hypergradients.unroll.Unroll", "every_update": True}
+    ultimate = make_run(
+        tmp_path, "ultimate", ENERGY, [0.5], record_every=5, config={"method.estimator": unroll}
+    )
+    always = "record_every=5 leaves out changes made after every weight update"
     for run, text in (
+        (scheduled, always),
+        (ultimate, always),
         (sparse, "record_every=30 leaves out changes"),
         (lost, "all repetitions diverged"),
         (other, "a schedule is for torch.optim.SGD; this method's weights are updated by AdamW"),

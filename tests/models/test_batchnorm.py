@@ -16,6 +16,7 @@ from hpo_bench.hypergradients.neumann import Neumann
 from hpo_bench.hypergradients.unroll import Unroll
 from hpo_bench.models.mlp import MLP, Perceptron
 from hpo_bench.rules.adam import AdamW
+from hpo_bench.rules.dog import DoG
 from hpo_bench.rules.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
 from hpo_bench.running.checkpoint import Checkpoints
 from hpo_bench.running.execute import execute
@@ -251,7 +252,7 @@ def test_an_interrupted_training_goes_on_with_its_statistics(tmp_path):
     assert whole.tables["curves"].select(columns).equals(resumed.tables["curves"].select(columns))
 
 
-@pytest.mark.parametrize("rule", [ScheduleFreeSGD(), ScheduleFreeAdamW()])
+@pytest.mark.parametrize("rule", [ScheduleFreeSGD(), ScheduleFreeAdamW(), DoG()])
 @pytest.mark.parametrize(("batch_size", "rows"), [(None, 48), (12, 48)])
 def test_averaged_weights_are_evaluated_with_statistics_of_their_own(
     rule, batch_size, rows, tmp_path

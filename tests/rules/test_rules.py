@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -12,9 +15,15 @@ from torch import Tensor
 
 from hpo_bench.core.hyperparameters import Hyperparameters
 from hpo_bench.core.rule import Rule
+from hpo_bench.core.schedules import Schedule, WarmupCosine, factors
 from hpo_bench.core.tree import leaves
 from hpo_bench.core.update import State
 from hpo_bench.rules.adam import AdamW
+from hpo_bench.rules.dog import DoG
+from hpo_bench.rules.hypergradient_adam import HypergradientAdam
+from hpo_bench.rules.mechanic import Mechanic
+from hpo_bench.rules.momo import MoMo
+from hpo_bench.rules.nadam import NAdamW
 from hpo_bench.rules.prodigy import Prodigy
 from hpo_bench.rules.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
 from hpo_bench.running.checkpoint import packed, unpacked
@@ -28,11 +37,22 @@ RULES: dict[str, Rule] = {
     "schedule_free_sgd": ScheduleFreeSGD(),
     "schedule_free_adamw": ScheduleFreeAdamW(),
     "prodigy": Prodigy(),
+    "nadamw": NAdamW(),
+    "dog": DoG(),
+    "momo": MoMo(),
+    "mechanic": Mechanic(),
+    "hypergradient_adam": HypergradientAdam(hypergradient_lr=1e-3, eps=1e-30),
 }
-STEPS = 40
-# Prodigy begins 1e-6 from where it started and divides by that distance: six digits of rounding
-# more.
-TOLERANCE = {name: 1e-9 if name == "prodigy" else 1e-11 for name in RULES}
+STEPS = 100
+# These begin some 1e-6 from where they started and divide by that distance: six digits of rounding more.
+FROM_NEARBY = ("prodigy", "dog", "mechanic")
+TOLERANCE = {name: 1e-9 if name in FROM_NEARBY else 1e-11 for name in RULES}
+OWN_RATE = (
+    "prodigy",
+    "dog",
+    "momo",
+    "mechanic",
+)  # their learning rate and momentum are not those drawn
 
 
 def walk(
@@ -42,49 +62,104 @@ def walk(
     raw: dict[str, Tensor],
     steps: int = STEPS,
     clip: float | None = None,
+    schedule: Schedule | None = None,
 ) -> list[State]:
     """The states before each update and after the last."""
     hyper = Hyperparameters.of(raw)
+    table = None if schedule is None else factors(schedule, steps, weights)
     states = [State(weights, rule.init(weights))]
-    for _ in range(steps):
-        after, step = rule.advance(states[-1], training(states[-1].weights), hyper, clip)
+    for number in range(steps):
+        present = hyper if table is None else hyper.scheduled(table.at(number))
+        after, step = rule.advance(states[-1], training(states[-1].weights), present, clip)
         assert step is None
         states.append(after)
     return states
 
 
+@contextmanager
+def float64() -> Iterator[None]:
+    """Libraries that make tensors of their own make them of float64."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
 @dataclass
 class Library:
-    """One row trained by a library: weights where the gradient is taken, and those that count."""
+    """One row trained by a library: weights where the gradient is taken, and those that count.
+
+    Args:
+        averages: the optimiser shows its average in its mode for evaluation.
+        averager: shows an average of its own.
+        takes_loss: the optimiser wants to know the loss.
+    """
 
     optimiser: Any
     parameters: list[torch.nn.Parameter]
     averages: bool = False
+    averager: Any = None
+    takes_loss: bool = False
 
     def run(
-        self, training: Any, weights: Tensor, row: int, clip: float | None
+        self,
+        training: Any,
+        weights: Tensor,
+        row: int,
+        clip: float | None,
+        schedule: Schedule | None = None,
     ) -> tuple[list[Tensor], list[Tensor]]:
+        """The weights after each update, and those that count."""
+        rates = [group["lr"] for group in self.optimiser.param_groups]
         at, counted = [], []
-        for _ in range(STEPS):
+        for number in range(STEPS):
+            if schedule is not None:
+                for group, rate in zip(self.optimiser.param_groups, rates, strict=True):
+                    group["lr"] = rate * schedule.factor(number, STEPS)
             stacked = weights.clone()
-            stacked[row] = torch.cat([part.detach() for part in self.parameters])
-            gradient = training(stacked).gradient[row]
-            for part, own in zip(
-                self.parameters,
-                gradient.split([part.numel() for part in self.parameters]),
-                strict=True,
-            ):
+            stacked[row] = self._flat(self.parameters)
+            found = training(stacked)
+            sizes = [part.numel() for part in self.parameters]
+            for part, own in zip(self.parameters, found.gradient[row].split(sizes), strict=True):
                 part.grad = own.clone()
             if clip is not None:
                 torch.nn.utils.clip_grad_norm_(self.parameters, clip)
-            self.optimiser.step()
-            at.append(torch.cat([part.detach() for part in self.parameters]).clone())
-            if self.averages:
-                self.optimiser.eval()
-            counted.append(torch.cat([part.detach() for part in self.parameters]).clone())
-            if self.averages:
-                self.optimiser.train()
+            self.optimiser.step(**({"loss": found.loss[row]} if self.takes_loss else {}))
+            at.append(self._flat(self.parameters))
+            counted.append(self._counted())
         return at, counted
+
+    def _counted(self) -> Tensor:
+        if self.averager is not None:
+            self.averager.step()
+            return self._flat(list(self.averager.averaged_model))
+        if not self.averages:
+            return self._flat(self.parameters)
+        self.optimiser.eval()
+        average = self._flat(self.parameters)
+        self.optimiser.train()
+        return average
+
+    @staticmethod
+    def _flat(parts: list[torch.nn.Parameter]) -> Tensor:
+        return torch.cat([part.detach() for part in parts]).clone()
+
+
+def needed(module: str, package: str) -> Any:
+    """A library that is installed with the package's extra for development."""
+    pytest.importorskip(module, reason=f"{package} is not installed: pip install -e .[dev]")
+    return import_module(module)
+
+
+def repeating(training: Any, states: list[State]) -> Any:
+    """The losses that were met on the way, one at each call, wherever they are asked for.
+
+    So a difference of rounding is not blown up by the training: some of these rules bounce around the minimum.
+    """
+    found = iter([training(state.weights) for state in states])
+    return lambda weights: next(found)
 
 
 def library(name: str, weights: Tensor, hyper: Hyperparameters, row: int) -> Library:
@@ -97,14 +172,27 @@ def library(name: str, weights: Tensor, hyper: Hyperparameters, row: int) -> Lib
     ]
     if name == "adam":
         return Library(torch.optim.AdamW(parts, lr, (beta, 0.999), weight_decay=decay), parts)
-    if name == "prodigy":
-        prodigyopt = pytest.importorskip(
-            "prodigyopt", reason="prodigyopt is not installed: pip install -e .[dev]"
+    if name == "nadamw":
+        optimiser = torch.optim.NAdam(
+            parts, lr, (beta, 0.999), weight_decay=decay, decoupled_weight_decay=True
         )
-        return Library(prodigyopt.Prodigy(parts, weight_decay=decay), parts)
-    schedulefree = pytest.importorskip(
-        "schedulefree", reason="schedulefree is not installed: pip install -e .[dev]"
-    )
+        return Library(optimiser, parts)
+    if name == "prodigy":
+        return Library(needed("prodigyopt", "prodigyopt").Prodigy(parts, weight_decay=decay), parts)
+    if name == "dog":
+        dog, together = needed("dog", "dog-optimizer"), torch.nn.ParameterList(parts)
+        averager = dog.PolynomialDecayAverager(together)
+        return Library(dog.DoG(parts, weight_decay=decay), parts, averager=averager)
+    if name == "momo":
+        return Library(
+            needed("momo", "momo-opt").Momo(parts, weight_decay=decay), parts, takes_loss=True
+        )
+    if name == "mechanic":
+        mechanized = needed("mechanic_pytorch", "mechanic-pytorch").mechanize(
+            torch.optim.SGD, store_delta=True
+        )
+        return Library(mechanized(parts, lr=1.0, momentum=0.9, weight_decay=decay), parts)
+    schedulefree = needed("schedulefree", "schedulefree")
     if name == "schedule_free_sgd":
         optimiser = schedulefree.SGDScheduleFree(parts, lr, beta, decay)
     else:
@@ -113,21 +201,59 @@ def library(name: str, weights: Tensor, hyper: Hyperparameters, row: int) -> Lib
     return Library(optimiser, parts, averages=True)
 
 
+@pytest.mark.parametrize("schedule", [None, WarmupCosine(warmup=0.1)])
 @pytest.mark.parametrize("clip", [None, 0.3])
-@pytest.mark.parametrize("name", RULES)
-def test_a_row_follows_the_library(name: str, clip: float | None) -> None:
+@pytest.mark.parametrize("name", [name for name in RULES if name != "hypergradient_adam"])
+def test_a_row_follows_the_library(
+    name: str, clip: float | None, schedule: Schedule | None
+) -> None:
     training, _, weights = random_quadratic()
     raw = make_raw()
-    states = walk(RULES[name], training, weights, raw, clip=clip)
+    states = walk(RULES[name], training, weights, raw, clip=clip, schedule=schedule)
     for row in range(len(weights)):
-        at, counted = library(name, weights, Hyperparameters.of(raw), row).run(
-            training, weights, row, clip
-        )
+        with float64():
+            theirs = library(name, weights, Hyperparameters.of(raw), row)
+            at, counted = theirs.run(repeating(training, states), weights, row, clip, schedule)
         close = {"rtol": TOLERANCE[name], "atol": TOLERANCE[name]}
         for step, state in enumerate(states[1:]):
             torch.testing.assert_close(state.weights[row], at[step], **close)
             torch.testing.assert_close(RULES[name].evaluated(state)[row], counted[step], **close)
         assert (at[-1] - weights[row]).abs().max() > 1e-3, "it was to move"
+
+
+@pytest.mark.filterwarnings("ignore:Using backward")
+def test_hypergradient_adam_follows_the_library() -> None:
+    """The library differentiates by autograd; its loss has the weight decay as a penalty."""
+    name = "gradient_descent_the_ultimate_optimizer"
+    gdtuo = needed(f"{name}.gdtuo", name.replace("_", "-"))
+    training, _, weights = random_quadratic()
+    raw = make_raw()
+    hyper, rule = Hyperparameters.of(raw), RULES["hypergradient_adam"]
+    states = walk(rule, training, weights, raw)
+    rates = [rule.in_force(state, hyper).lr for state in states]
+    for row in range(len(weights)):
+        lr, decay, beta = (
+            getattr(hyper, key)[row].item() for key in ("lr", "weight_decay", "momentum")
+        )
+        with float64():
+            descent = gdtuo.SGD(rule.hypergradient_lr)
+            adam = gdtuo.AdamBaydin(lr, beta, log_eps=-30.0, optimizer=descent)
+            held = gdtuo.Optimizable({"w": weights[row].clone()}, adam)
+            for state, rate in zip(states[1:], rates[1:], strict=True):
+                held.begin()
+                stacked = [
+                    weights[other] if other != row else held.parameters["w"]
+                    for other in range(len(weights))
+                ]
+                loss = training(torch.stack(stacked)).loss[row]
+                held.zero_grad()
+                (loss + 0.5 * decay * (held.parameters["w"] ** 2).sum()).backward(create_graph=True)
+                adam.step(held.parameters)
+                torch.testing.assert_close(
+                    state.weights[row], held.parameters["w"].detach(), rtol=1e-8, atol=1e-8
+                )
+                assert rate[row].item() == pytest.approx(adam.parameters["alpha"].item(), rel=1e-8)
+        assert abs(rates[-1][row].item() / lr - 1) > 0.01, "the learning rate was to move"
 
 
 def test_prodigys_step_size_is_the_librarys_and_is_what_the_curves_show() -> None:
@@ -147,14 +273,42 @@ def test_prodigys_step_size_is_the_librarys_and_is_what_the_curves_show() -> Non
     assert torch.equal(shown.weight_decay, hyper.weight_decay)
 
 
-def test_prodigy_ignores_the_drawn_learning_rate_and_momentum() -> None:
+@pytest.mark.parametrize("name", OWN_RATE)
+def test_a_rule_with_its_own_rate_ignores_the_drawn_learning_rate_and_momentum(name: str) -> None:
     training, _, weights = random_quadratic()
     raw = make_raw()
     other = {**raw, "lr": raw["lr"] + 1, "momentum": raw["momentum"] - 1}
-    ours, theirs = (
-        walk(RULES["prodigy"], training, weights, each)[-1].weights for each in (raw, other)
-    )
+    ours, theirs = (walk(RULES[name], training, weights, each)[-1].weights for each in (raw, other))
     assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("name", OWN_RATE)
+def test_what_the_curves_show_is_the_rate_that_the_last_update_had(name: str) -> None:
+    training, _, weights = random_quadratic()
+    raw = {**make_raw(), "weight_decay": torch.full((3, 1), -torch.inf, dtype=torch.float64)}
+    before, after = walk(RULES[name], training, weights, raw, 2)[-2:]
+    shown = RULES[name].in_force(after, Hyperparameters.of(raw))
+    if name == "prodigy":
+        return  # see the test above
+    if name == "mechanic":
+        expected = (after.weights - weights) / after.buffer.way
+    elif name == "momo":
+        expected = (before.weights - after.weights) / after.buffer.gradient
+    else:
+        expected = (before.weights - after.weights) / training(before.weights).gradient
+    torch.testing.assert_close(shown.lr.expand_as(expected), expected, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("name", OWN_RATE)
+def test_a_flat_loss_moves_no_row(name: str) -> None:
+    raw = {**make_raw(), "weight_decay": torch.full((3, 1), -torch.inf, dtype=torch.float64)}
+    flat = Hyperparameters.of(raw)
+    rule, (training, _, weights) = RULES[name], random_quadratic()
+    linearisation = training(weights)
+    linearisation.gradient[1] = 0
+    state, _ = rule.advance(State(weights, rule.init(weights)), linearisation, flat, None)
+    assert torch.equal(state.weights[1], weights[1])
+    assert all(torch.isfinite(leaf).all() for leaf in leaves(state.buffer))
 
 
 def test_prodigy_waits_for_a_gradient_row_by_row() -> None:
@@ -195,7 +349,7 @@ def test_a_row_is_a_single_run_and_does_not_see_a_diverging_one(name: str) -> No
         assert torch.equal(one.weights[0], whole.weights[row])
 
 
-@pytest.mark.parametrize("name", ["adam", "schedule_free_sgd", "schedule_free_adamw"])
+@pytest.mark.parametrize("name", [name for name in RULES if name not in OWN_RATE])
 def test_momentum_may_be_zero(name: str) -> None:
     training, _, weights = random_quadratic()
     raw = {**make_raw(), "momentum": torch.full((3, 1), -torch.inf, dtype=torch.float64)}

@@ -11,6 +11,8 @@ from hpo_bench.hypergradients.forward import Forward
 from hpo_bench.running.execute import execute
 from hpo_bench.running.trainer import Trainer
 from hpo_bench.running.work import Work, work
+from hpo_bench.settings.compose import compose
+from hpo_bench.settings.parse import parse
 from tests.problems import make_method, make_settings, make_table
 
 # interval, gradients, products with T = 10: a Neumann series and reverse mode take i - 1 products
@@ -34,6 +36,11 @@ def trainer(tmp_path, method, **changes) -> Trainer:
 @pytest.mark.parametrize("method", KNOWN)
 def test_every_method_costs_what_it_should(method, tmp_path):
     assert work(trainer(tmp_path, method)) == Work(*KNOWN[method])
+
+
+def test_the_ultimate_optimizer_takes_a_second_gradient_and_no_product(tmp_path):
+    ultimate = parse(compose(["method=ultimate", "dataset=diabetes"])).method
+    assert work(trainer(tmp_path, ultimate)) == Work(1, 2, 0)
 
 
 def test_the_look_back_and_the_mode_are_seen(tmp_path):

@@ -154,6 +154,15 @@ def test_a_setting_of_a_component_is_one_line(override: str) -> None:
         ("schedule_free_adamw", "beta2=-1"),
         ("prodigy", "first_step_size=0"),
         ("prodigy", "eps=0"),
+        ("nadamw", "beta2=1"),
+        ("nadamw", "momentum_decay=-1"),
+        ("dog", "first_distance=0"),
+        ("dog", "gamma=-1"),
+        ("momo", "lr=0"),
+        ("momo", "beta=1"),
+        ("mechanic", "first_scale=0"),
+        ("mechanic", "decay=-1"),
+        ("hypergradient_adam", "hypergradient_lr=-1"),
     ],
 )
 def test_rules_say_their_ranges(method: str, key: str) -> None:

@@ -68,7 +68,7 @@ def test_the_table_names_nothing_that_is_not_there() -> None:
 
 def test_what_a_method_need_not_say_is_the_same_in_the_yamls_and_for_what_is_stored() -> None:
     content = yaml.safe_load((configs_folder() / "config.yaml").read_text(encoding="utf-8"))
-    without = {"estimator": None, "optimiser": None}
+    without = {"estimator": None, "optimiser": None, "schedule": None}
     assert content["method"] == without | identity.METHOD_DEFAULTS
 
 
@@ -92,6 +92,38 @@ def test_what_the_yamls_say_although_it_is_the_default_is_listed() -> None:
 
 
 # --- values, not spellings ---
+
+
+@pytest.mark.parametrize(
+    "schedule", ["null", "constant", "{_target_: hpo_bench.core.schedules.Constant}"]
+)
+@pytest.mark.parametrize("method", ["random", "ours_wd_lr_m", "pbt_random"])
+def test_no_schedule_is_no_part_of_a_run(method: str, schedule: str) -> None:
+    """Runs that are stored had no schedules to name, and keep their ids."""
+    overrides = (f"method={method}", f"method.schedule={schedule}")
+    assert run_id(*overrides) == run_id(f"method={method}")
+    settings = parse.parse(compose.compose(overrides))
+    assert settings.method.schedule is None
+    assert "schedule" not in settings.config["method"]
+
+
+def test_a_schedule_by_name_is_its_component() -> None:
+    cosine = "_target_: hpo_bench.core.schedules.WarmupCosine"
+    named = run_id("method=random", "method.schedule=warmup_cosine")
+    assert named == run_id("method=random", f"method.schedule={{{cosine}}}")
+    assert named == run_id(
+        "method=random", f"method.schedule={{{cosine}, warmup: 0.05, final: 0.0}}"
+    )
+    others = (
+        run_id("method=random"),
+        run_id("method=random", "method.schedule=linear"),
+        run_id("method=random", f"method.schedule={{{cosine}, warmup: 0.1}}"),
+    )
+    assert len({named, *others}) == 4
+    settings = parse.parse(compose.compose(["method.schedule=warmup_cosine"]))
+    stored = settings.config["method"]["schedule"]
+    assert stored == {"_target_": "hpo_bench.core.schedules.WarmupCosine"}
+
 
 EQUAL = (
     ("init.log10_lr=[-6.0,-1.0]", "init.log10_lr=[-6,-1]"),

@@ -49,12 +49,33 @@ PAPER = {
     "schedule_free_sgd": ([], JOINED, 10, 5, 400, False),
     "schedule_free_adamw": ([], JOINED, 10, 5, 400, False),
     "prodigy": ([], JOINED, 10, 5, 400, False),
+    "random_cosine": ([], JOINED, 10, 5, 400, False),
+    "random_adam_cosine": ([], JOINED, 10, 5, 400, False),
+    "nadamw": ([], JOINED, 10, 5, 400, False),
+    "prodigy_cosine": ([], JOINED, 10, 5, 400, False),
+    "dog": ([], JOINED, 10, 5, 400, False),
+    "momo": ([], JOINED, 10, 5, 400, False),
+    "mechanic": ([], JOINED, 10, 5, 400, False),
+    "hypergradient_adam": ([], JOINED, 10, 5, 400, False),
+    "ultimate": (["lr", "momentum"], JOINED, 10, 5, 400, False),
 }
 RULES = {
     "random_adam": "adam.AdamW",
     "schedule_free_sgd": "schedule_free.ScheduleFreeSGD",
     "schedule_free_adamw": "schedule_free.ScheduleFreeAdamW",
     "prodigy": "prodigy.Prodigy",
+    "random_adam_cosine": "adam.AdamW",
+    "nadamw": "nadam.NAdamW",
+    "prodigy_cosine": "prodigy.Prodigy",
+    "dog": "dog.DoG",
+    "momo": "momo.MoMo",
+    "mechanic": "mechanic.Mechanic",
+    "hypergradient_adam": "hypergradient_adam.HypergradientAdam",
+}
+SCHEDULED: dict[str, dict[str, Any]] = {
+    "random_cosine": {},
+    "random_adam_cosine": {},
+    "prodigy_cosine": {"warmup": 0},
 }
 SMALL = [f"uci_{name}" for name in UCI] + ["diabetes", "digits", "csv"]
 
@@ -114,6 +135,9 @@ def test_every_pair_has_the_papers_defaults(method: str) -> None:
         assert config["method"]["per_weight"] == (["lr"] if method == "ours_wd_hdlr_m" else [])
         rule = {"_target_": f"hpo_bench.rules.{RULES[method]}"} if method in RULES else None
         assert config["method"]["rule"] == rule
+        cosine = {"_target_": "hpo_bench.core.schedules.WarmupCosine"}
+        schedule = {**cosine, **SCHEDULED[method]} if method in SCHEDULED else None
+        assert config["method"]["schedule"] == schedule
         assert config["gradient_clip_norm"] is None
         assert config["record_every"] == 1
 
@@ -335,7 +359,9 @@ def test_values_arrive_as_given() -> None:
     assert settings.method.estimator.look_back == 6
     assert settings.clip_log10_lr == (-8, -1)
     assert (settings.start.log10_lr, settings.start.momentum) == ((-3, -3), (0.5, 0.6))
-    assert settings.config == resolved(*overrides)
+    given = resolved(*overrides)
+    assert given["method"].pop("schedule") is None
+    assert settings.config == given
 
 
 def test_words_for_none() -> None:
@@ -404,6 +430,10 @@ WRONG = {
     "+method.lable=x": "did you mean label",
     "~seed": "seed: is missing",
     "~hyper.clip_log10_lr": "hyper.clip_log10_lr: is missing",
+    "method.schedule=warmup_cosin": "did you mean warmup_cosine",
+    "method.schedule=3": "method.schedule=3",
+    "method.schedule={_target_: hpo_bench.rules.adam.AdamW}": "is not a schedule, it has no factor",
+    "method.schedule={_target_: hpo_bench.core.schedules.Linear, warmup: 2}": "method.schedule.warmup=2: must be",
     "method.optimiser=null": "both method.estimator and method.optimiser",
     "dataset.name=null": "dataset.name=null",
 }
