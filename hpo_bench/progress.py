@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from hpo_bench.system.inherited import is_terminal, tell, variable
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 LINE = 160  # letters of a line of a table where nobody looks at it
 NARROW = 80  # on a terminal that does not say how wide it is
+CELLS = 30  # letters of a bar in a notebook
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -148,6 +150,73 @@ class Bar:
             self._task = None
 
 
+class NotebookBar:
+    """A bar below a notebook's cell: one display, replaced as the work goes on. It needs no
+    widgets.
+
+    Args:
+        every: seconds between two states of the bar.
+    """
+
+    def __init__(self, every: float = 0.2) -> None:
+        self.every = every
+        self._guard = threading.Lock()
+        self._handle: Any = None
+        self._label, self._total, self._done, self._fresh = "", 0, 0, 0
+        self._begun = self._shown = 0.0
+
+    def say(self, text: str) -> None:
+        """Print a line below the cell; on standard output, as a notebook paints the other one
+        red.
+        """
+        print(text)
+
+    def begin(self, label: str, total: int, done: int = 0) -> None:
+        """Show the bar."""
+        from IPython.display import display
+
+        self._label, self._total, self._done, self._fresh = label, total, done, 0
+        self._begun = self._shown = time.monotonic()
+        self._handle = display(_Text(self._line()), display_id=True)
+
+    def advance(self, units: int) -> None:
+        """Count, and show the bar again when it is old."""
+        with self._guard:
+            self._done += units
+            self._fresh += units
+            now = time.monotonic()
+            if self._handle is None or now - self._shown < self.every:
+                return
+            self._shown = now
+            self._handle.update(_Text(self._line()))
+
+    def end(self) -> None:
+        """Leave an empty line in the bar's place."""
+        with self._guard:
+            if self._handle is not None:
+                self._handle.update(_Text(""))
+                self._handle = None
+
+    def _line(self) -> str:
+        share = min(self._done / self._total, 1.0) if self._total else 1.0
+        full = round(share * CELLS)
+        text = f"{self._label} {'█' * full}{'░' * (CELLS - full)} {share:4.0%}"
+        if self._fresh <= 0 or self._done >= self._total:
+            return text
+        passed = time.monotonic() - self._begun
+        return f"{text}, about {duration(passed / self._fresh * (self._total - self._done))} left"
+
+
+@dataclass(frozen=True)
+class _Text:
+    """Text as a notebook displays it: the text itself, without quotation marks."""
+
+    text: str
+
+    def __repr__(self) -> str:
+        return self.text
+
+
 class Shown:
     """Context: a task that is shown while it lasts."""
 
@@ -168,8 +237,18 @@ class Shown:
 
 
 def default_reporter() -> Reporter:
-    """A bar where standard error is a terminal, lines elsewhere."""
+    """A bar in a notebook and where standard error is a terminal, lines elsewhere."""
+    if in_notebook():
+        return NotebookBar()
     return Bar() if is_terminal(sys.stderr) else Lines()
+
+
+def in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook, as Jupyter's."""
+    shell = sys.modules.get("IPython")
+    if shell is None:  # nobody else asks for it, and importing it takes a while
+        return False
+    return getattr(shell.get_ipython(), "kernel", None) is not None
 
 
 def duration(seconds: float) -> str:

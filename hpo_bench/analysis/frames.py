@@ -107,14 +107,12 @@ def _final_table(run: Run) -> pa.Table | StoreError:
         table = read_arrow(run, "final")
     except StoreError as error:
         return error
-    numeric = {
-        field.name
-        for field in table.schema
-        if not pa.types.is_nested(field.type) and _is_number(field.type)
-    }
-    return table.select(
-        [name for name in table.column_names if name in numeric or name in FINAL_COLUMNS]
-    )
+    strange = [
+        name
+        for name, kind in zip(table.column_names, table.schema.types, strict=True)
+        if name not in FINAL_COLUMNS and not _is_number(kind)
+    ]
+    return table.drop_columns(strange) if strange else table
 
 
 def _is_number(kind: pa.DataType) -> bool:
@@ -187,38 +185,91 @@ def _once(frame: pd.DataFrame, keys: list[str], ignored: Sequence[str]) -> pd.Da
     return frame.drop_duplicates(identity).reset_index(drop=True)
 
 
-def curves(runs: Runs, columns: Sequence[str], every: int | None = None) -> pd.DataFrame:
+def curves(runs: Runs, columns: Sequence[str] | None, every: int | None = None) -> pd.DataFrame:
     """Curves of runs, a row per repetition and recorded step: ``run_id``, ``configuration``,
     ``dataset``, ``method`` (categories), ``seed``, ``step`` and ``columns``. Seeds that two runs of
     one configuration share are kept once.
 
     Args:
-        columns: of curves.parquet.
+        columns: of curves.parquet; None for all that any of the runs has, NaN where one lacks them.
         every: keep only steps that are multiples of it, and the last step of each repetition.
 
     Raises:
         UserError: a file is damaged (named) or lacks a column, or two runs disagree about a
             repetition.
     """
-    wanted = ["seed", "step", *(column for column in columns if column not in ("seed", "step"))]
+    keys = ("seed", "step")
+    wanted = None
+    if columns is not None:
+        wanted = [*keys, *(column for column in columns if column not in keys)]
     with ThreadPoolExecutor(THREADS) as pool:  # reading Parquet releases the GIL
-        runs, frames = _readable(runs, pool.map(lambda run: _thinned(run, wanted, every), runs))
-    described = {
+        runs, tables = _readable(runs, pool.map(lambda run: _thinned(run, wanted, every), runs))
+    lengths = [table.num_rows for table in tables]
+    data: dict[str, Any] = {
+        name: pd.Categorical(values).take(np.repeat(np.arange(len(runs)), lengths))
+        if values
+        else pd.Categorical([])
+        for name, values in _named(runs).items()
+    }
+    for column in wanted if wanted is not None else _all_columns(tables):
+        parts = [_values(table, column) for table in tables]
+        data[column] = np.concatenate(parts) if parts else np.empty(0)
+    frame = pd.DataFrame(data, copy=False)
+    return _once(frame, list(keys), ("elapsed_s",)) if _overlap(runs) else frame
+
+
+def _named(runs: Runs) -> dict[str, list[str]]:
+    """What tells runs apart, a value for each run."""
+    return {
         "run_id": [run.run_id for run in runs],
         "configuration": [configuration(run) for run in runs],
         "dataset": [run.dataset for run in runs],
         "method": [run.method for run in runs],
     }
-    repeats = np.repeat(np.arange(len(runs)), [table.num_rows for table in frames])
-    data: dict[str, Any] = {
-        name: pd.Categorical(values).take(repeats) if values else pd.Categorical([])
-        for name, values in described.items()
+
+
+def _all_columns(tables: Iterable[pa.Table]) -> list[str]:
+    """Columns of curves that any of some tables has: those that every run has first."""
+    others = {
+        field.name: None for table in tables for field in table.schema if _is_number(field.type)
     }
-    for column in wanted:
-        parts = [table[column].to_numpy() for table in frames]
-        data[column] = np.concatenate(parts) if parts else np.empty(0)
-    frame = pd.DataFrame(data, copy=False)
-    return _once(frame, ["seed", "step"], ("elapsed_s",)) if _overlap(runs) else frame
+    return list(dict.fromkeys((*CURVE_COLUMNS, *others)))
+
+
+def _values(table: pa.Table, column: str) -> NDArray[Any]:
+    """A column as numbers, NaN where the table has none."""
+    if column not in table.column_names or pa.types.is_null(table.schema.field(column).type):
+        return np.full(table.num_rows, np.nan, np.float32)
+    values: NDArray[Any] = table[column].to_numpy()
+    return values
+
+
+def trials(runs: Runs) -> pd.DataFrame | None:
+    """The trainings of searches, a row each: ``run_id``, ``configuration``, ``dataset``,
+    ``method`` and the columns of trials.parquet. None where no run is a search.
+
+    Raises:
+        UserError: a file is damaged (named).
+    """
+    searches = [run for run in runs if run.config["method"].get("search")]
+    if not searches:
+        return None
+    searches, tables = _readable(searches, map(_trials_table, searches))
+    lengths = [table.num_rows for table in tables]
+    names = pd.DataFrame(_named(searches)).iloc[np.repeat(np.arange(len(searches)), lengths)]
+    frame = pa.concat_tables(tables, promote_options="permissive").to_pandas()
+    joined = pd.concat([names.reset_index(drop=True), frame], axis=1)
+    if not _overlap(searches):
+        return joined
+    owners = joined.groupby(["configuration", "seed"])["run_id"].transform("first")
+    return joined[joined["run_id"] == owners].reset_index(drop=True)
+
+
+def _trials_table(run: Run) -> pa.Table | StoreError:
+    try:
+        return read_arrow(run, "trials")
+    except StoreError as error:
+        return error
 
 
 def _overlap(runs: Runs) -> bool:
@@ -226,7 +277,7 @@ def _overlap(runs: Runs) -> bool:
     return any(count > 1 for count in counts.values())
 
 
-def _thinned(run: Run, wanted: list[str], every: int | None) -> pa.Table | StoreError:
+def _thinned(run: Run, wanted: list[str] | None, every: int | None) -> pa.Table | StoreError:
     try:
         table = read_arrow(run, "curves", wanted)
     except StoreError as error:

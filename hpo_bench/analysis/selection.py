@@ -107,6 +107,38 @@ def settings(run: Run) -> dict[str, Any]:
     return dict(flat(canonical(run.config)))
 
 
+def differing_settings(runs: Runs) -> dict[str, dict[str, Any]]:
+    """Settings in which runs of one method on one dataset differ, such as those of a grid.
+
+    Returns:
+        by dotted key, the value of each configuration (`configuration`); lists as tuples.
+    """
+    told_of = (*identity.DECISIVE, identity.Role.KEPT)
+    values: dict[str, dict[str, Any]] = {}
+    differing: dict[str, None] = {}
+    for group in _groups(runs, lambda run: (run.dataset, run.method)).values():
+        firsts = {configuration(run): run for run in group}
+        own = {name: settings(run) for name, run in firsts.items()}
+        for name, found in own.items():
+            for key, value in found.items():
+                values.setdefault(key, {})[name] = _hashable(value)
+        for key in {key for found in own.values() for key in found}:
+            if identity.role(key) in told_of:
+                kinds = {repr(found.get(key)) for found in own.values()}
+                differing |= {key: None} if len(kinds) > 1 else {}
+    # what a method's component says again is told once: method.estimator.look_back is look_back
+    repeated = {
+        key
+        for key in differing
+        if key.startswith("method.") and key.rpartition(".")[2] in differing
+    }
+    return {key: values[key] for key in sorted(set(differing) - repeated)}
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(_hashable(item) for item in value) if isinstance(value, list) else value
+
+
 def configuration(run: Run) -> str:
     """Hash of what decides the numbers of a run's repetitions apart from their seeds: equal for
     shards of one sweep.

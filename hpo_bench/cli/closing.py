@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from rich.table import Table
 
+from hpo_bench.analysis.closing import Closing
 from hpo_bench.progress import console
 from hpo_bench.store.runs import Run, read_table
 
@@ -41,20 +42,7 @@ def closing_numbers(final: pd.DataFrame, scale: float) -> tuple[str, str, str, s
         final: columns ``status`` and ``test_metric``.
         scale: factor for display.
     """
-    ok = (final["status"] == "ok").to_numpy()
-    values = np.where(ok, final["test_metric"].to_numpy(dtype=float), np.inf) * scale
-    kept = values[ok]
-    mean, best = (f"{kept.mean():.4g}", f"{kept.min():.4g}") if ok.any() else ("-", "-")
-    median = _median(values)
-    return (
-        f"{median:.4g}" if np.isfinite(median) else "diverged",
-        mean,
-        best,
-        f"{ok.sum()}/{ok.size}",
-    )
-
-
-def _median(values: np.ndarray) -> float:
-    """The middle value, or +inf where one of the two middle values is."""
-    middle = np.sort(values)[[(values.size - 1) // 2, values.size // 2]]
-    return float(middle.mean())
+    numbers = Closing.of(final, scale)
+    mean, best = (f"{numbers.mean:.4g}", f"{numbers.best:.4g}") if numbers.ok else ("-", "-")
+    median = f"{numbers.median:.4g}" if np.isfinite(numbers.median) else "diverged"
+    return median, mean, best, f"{numbers.ok}/{numbers.n}"

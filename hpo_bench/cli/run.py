@@ -28,7 +28,6 @@ from hpo_bench.system.inherited import careful_streams, expanded, tell
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-DEFAULT = ("method=ours_wd_lr_m", "dataset=diabetes", "repetitions=20")
 TOPICS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 SHORT = {
     "-h": "--help",
@@ -186,6 +185,8 @@ def run(
     if not line.overrides and not any(
         name in line.flags for name in (*MODES[1:], "--help", "--hydra-help", "--version")
     ):
+        from hpo_bench.settings.compose import DEFAULT
+
         tell(f"no arguments: running {' '.join(DEFAULT)}")
         line.overrides.extend(DEFAULT)
     if any(override.startswith("experiment=") for override in line.overrides):
@@ -234,11 +235,12 @@ def call_hydra(line: CommandLine) -> list[Exception]:
 
     import hydra
 
-    from hpo_bench.settings.explain import EXPLAINED, explain
+    from hpo_bench.settings.explain import EXPLAINED, check_names, explain
     from hpo_bench.settings.isolated import VERSION_BASE, hydra_to_ourselves
     from hpo_bench.settings.yamls import check_yamls, configs_folder
 
     check_yamls(line.config_dir)
+    check_names(line.overrides)
     logging.raiseExceptions = (
         False  # what --info prints goes through logging, which complains about | head
     )

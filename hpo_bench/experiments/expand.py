@@ -44,6 +44,13 @@ class Job:
     config_hash: str
     rounded_otherwise: tuple[str, ...] = ()
 
+    @staticmethod
+    def of(part: str, settings: Settings, table: Table) -> Job:
+        """The run of some settings on a table that is loaded."""
+        run_id, config_hash = identify(settings, table)
+        earlier = rounded_otherwise(settings, table)
+        return Job(part, settings, table, run_id, config_hash, earlier)
+
     @property
     def wanted(self) -> Wanted:
         """Its repetitions, wherever they are stored."""
@@ -92,18 +99,16 @@ def expand(
         base = compose.compose(group.overrides, config_dir)
         OmegaConf.update(base, "results_dir", str(results_dir))
         for cell in group.part.cells():
-            settings = _settings(base, cell, force)
+            settings = settings_of(base, cell, force)
             table = _table(settings, tables, missing)
             if table is not None:
-                run_id, config_hash = identify(settings, table)
-                earlier = rounded_otherwise(settings, table)
-                jobs.setdefault(
-                    run_id, Job(group.part.name, settings, table, run_id, config_hash, earlier)
-                )
+                job = Job.of(group.part.name, settings, table)
+                jobs.setdefault(job.run_id, job)
     return Expansion(chosen, tuple(jobs.values()), tuple(missing.values()))
 
 
-def _settings(base: Any, cell: Mapping[str, Any], force: bool) -> Settings:
+def settings_of(base: Any, cell: Mapping[str, Any], force: bool) -> Settings:
+    """The settings of a cell: a composed configuration with the cell's values in it."""
     cfg = base.copy()
     for key, value in cell.items():
         OmegaConf.update(cfg, key, value)
@@ -112,15 +117,27 @@ def _settings(base: Any, cell: Mapping[str, Any], force: bool) -> Settings:
 
 def _table(settings: Settings, tables: dict[str, Table], missing: dict[str, str]) -> Table | None:
     """The dataset, loaded once; one that cannot be had is noted in ``missing``."""
-    key = json.dumps([settings.config["dataset"], settings.validation_share], sort_keys=True)
     if f"dataset={settings.dataset}" in missing:
         return None
+    try:
+        return table_of(settings, tables)
+    except UserError as error:
+        missing[f"dataset={settings.dataset}"] = f"dataset={settings.dataset}: {error}"
+        return None
+
+
+def table_of(settings: Settings, tables: dict[str, Table]) -> Table:
+    """The dataset of some settings, loaded once.
+
+    Args:
+        tables: those that are loaded, to which it is added.
+
+    Raises:
+        UserError: it cannot be had.
+    """
+    key = json.dumps([settings.config["dataset"], settings.validation_share], sort_keys=True)
     if key not in tables:
-        try:
-            tables[key] = settings.source.load(settings.validation_share)
-        except UserError as error:
-            missing[f"dataset={settings.dataset}"] = f"dataset={settings.dataset}: {error}"
-            return None
+        tables[key] = settings.source.load(settings.validation_share)
     return tables[key]
 
 

@@ -10,9 +10,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import QuotedString
 from omegaconf import DictConfig
 
-from hpo_bench.settings.explain import EXPLAINED, explain
+from hpo_bench.settings.explain import EXPLAINED, check_names, explain
 from hpo_bench.settings.isolated import composed, with_home
 from hpo_bench.settings.yamls import check_yamls
+
+# What is run where nothing is asked for: data that come with the package, so that it works at once.
+DEFAULT = ("method=ours_wd_lr_m", "dataset=diabetes", "repetitions=20")
 
 
 def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> DictConfig:
@@ -27,6 +30,7 @@ def compose(overrides: Sequence[str] = (), config_dir: Path | None = None) -> Di
     """
     at_home = [with_home(override) for override in overrides]
     check_yamls(config_dir)
+    check_names(at_home)
     try:
         return composed(at_home, config_dir)
     except EXPLAINED as error:

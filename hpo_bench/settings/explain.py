@@ -88,6 +88,26 @@ def _no_such_option(file: str, options: Sequence[str]) -> UserError:
     )
 
 
+def check_names(overrides: Iterable[str]) -> None:
+    """Make sure that groups are given names: of a list, Hydra would take the last alone.
+
+    Raises:
+        UserError: one is given something else; names it.
+    """
+    kinds = {type(None): "null", list: "a list: several are sweeps, as a,b"}
+    for word in overrides:
+        key, equals, value = word.partition("=")
+        if not equals or key not in groups():
+            continue
+        try:
+            parsed = OverridesParser.create().parse_override(word).value()
+        except HydraException:
+            continue  # told of where it is composed
+        if isinstance(parsed, bool | int | float | list | None):
+            what = kinds.get(type(parsed), "a number or truth value")
+            raise UserError(f"{key}={value}: must be a name, not {what}")
+
+
 # A function of the grammar, or a mapping, with something wrong in it: not meant as text.
 _UNFINISHED = re.compile(
     r"\{.*\}$|(range|choice|interval|glob|sort|shuffle|tag|int|float|str|bool)\(", re.DOTALL

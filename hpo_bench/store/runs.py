@@ -288,7 +288,8 @@ def read_arrow(run: Run, table: str, columns: Sequence[str] | None = None) -> pa
     """
     file = run.path / f"{table}.parquet"
     try:
-        with pq.ParquetFile(file) as content:
+        # Opened here: pyarrow would look for a file system that the path might name.
+        with pa.OSFile(str(file)) as opened, pq.ParquetFile(opened) as content:
             rows = _columns(content, columns)
             seeds = rows if "seed" in rows.column_names else _columns(content, ["seed"])
             owner = (content.schema_arrow.metadata or {}).get(CONFIGURATION_KEY)
@@ -349,11 +350,11 @@ def _check_columns(run: Run, file: Path, rows: pa.Table, columns: Sequence[str] 
     """
     if columns is None:
         columns = {"final": FINAL_COLUMNS, "curves": CURVE_COLUMNS}.get(file.stem, ())
+    names = rows.column_names  # each time it is asked for, pyarrow makes the list anew
     for name in columns:
-        if name not in rows.column_names:
+        if name not in names:
             raise StoreError(f"{file} lacks the column {name}; {again(run.path)}")
-    for name in rows.column_names:
-        kind = rows.schema.field(name).type
+    for name, kind in zip(names, rows.schema.types, strict=True):
         lacks_keys = name in KEY_COLUMNS and rows[name].null_count
         if lacks_keys or not _fits(kind, name):
             raise StoreError(f"{file} is damaged (column {name} holds {kind}); {again(run.path)}")

@@ -156,6 +156,7 @@ class HpoBenchLauncher(Launcher):
 
     def _compose(self, overrides: Sequence[str]) -> DictConfig:
         assert self.hydra_context is not None
+        assert self.config is not None
         return self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
 
     def _run(self, merged: Merged, initial_job_idx: int) -> JobReturn:

@@ -65,7 +65,8 @@ class HpoBenchSweeper(BasicSweeper):
     def setup(self, **given: Any) -> None:
         """Take what Hydra gives."""
         super().setup(**given)
-        self.launcher = Watched(self.launcher)
+        assert self.launcher is not None
+        self.launcher: Any = Watched(self.launcher)
 
     @staticmethod
     def split_arguments(

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from hpo_bench import __version__, figures
 from hpo_bench.errors import UserError, nearest
@@ -137,16 +138,22 @@ def _write(
 
 def images(figure: str, plotted: Plotted, formats: Sequence[str]) -> dict[str, bytes]:
     """The figure in each format, without dates."""
-    module = figures.find(figure)
     with style.style():
-        drawn = module.draw(replace(plotted, context=_as_text(plotted.context)))
-        style.lay_out(drawn)
+        drawn = draw(figure, plotted)
         result = {}
         for name in formats:
             buffer = io.BytesIO()
             drawn.savefig(buffer, format=name, metadata=style.METADATA[name])
             result[name] = buffer.getvalue()
     return result
+
+
+def draw(figure: str, plotted: Plotted) -> Figure:
+    """The figure, laid out."""
+    with style.style():
+        drawn = figures.find(figure).draw(replace(plotted, context=_as_text(plotted.context)))
+        style.lay_out(drawn)
+    return drawn
 
 
 def _as_text(context: Any) -> Any:

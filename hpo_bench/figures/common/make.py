@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from hpo_bench import figures
 from hpo_bench.analysis.selection import Runs
+from hpo_bench.errors import UserError, nearest
 from hpo_bench.figures.common import artefact, needs
-from hpo_bench.figures.common.base import Options
-from hpo_bench.figures.common.needs import Missing, Need, Store
+from hpo_bench.figures.common.base import Options, Plotted
+from hpo_bench.figures.common.needs import Missing, Need, NeededRuns, Store
 from hpo_bench.store.runs import Run, complete_runs, told_apart
 
 
@@ -76,6 +78,63 @@ def make(chosen: Sequence[str], request: Request) -> Iterator[Made]:
     for figure in chosen:
         for dataset in request.datasets or (None,):
             yield _make(figure, request, stored, dataset)
+
+
+def figure_of(
+    figure: str,
+    runs: Sequence[Run],
+    options: Options,
+    *,
+    dataset: str | None = None,
+    methods: Sequence[str] = (),
+) -> Figure:
+    """Draw a figure from some runs alone, and write nothing.
+
+    Args:
+        dataset: instead of the figure's own; that of the runs, where all are on one that is none
+            of the figure's.
+        methods: instead of the figure's own, where any are given.
+
+    Raises:
+        UserError: none of the runs fits; names what is missing.
+    """
+    module = figures.find(figure)
+    request = Request(_store_of(runs), runs, Path(), methods=tuple(methods))
+    _check_held(figure, runs, dataset, methods)
+
+    def chosen(dataset: str | None) -> NeededRuns:
+        wanted = _wanted(module.NEEDS, request, dataset)
+        return needs.select(wanted, lambda folder: Store.of(runs), request.results)
+
+    selection = chosen(dataset)
+    only = {run.dataset for run in runs}
+    if dataset is None and selection.empty and len(only) == 1:
+        selection = chosen(*only)
+    points = None if module.NEEDS and selection.empty else module.points(selection, options)
+    if points is None or (module.NEEDS and not points.runs):
+        missing = "; ".join(map(str, selection.missing))
+        raise UserError(f"{figure}: none of these runs fits; missing {missing}")
+    content = artefact.read_csv(artefact.csv_bytes(points.frame))
+    return artefact.draw(figure, Plotted(content, points.context, artefact.footer(points, options)))
+
+
+def _store_of(runs: Sequence[Run]) -> str:
+    """Where runs lie, for the commands that would make those that are missing."""
+    folders = {str(run.path.parent.parent) for run in runs}
+    return folders.pop() if len(folders) == 1 else "results"
+
+
+def _check_held(
+    figure: str, runs: Sequence[Run], dataset: str | None, methods: Sequence[str]
+) -> None:
+    """Refuse a name that none of the runs has, and an illustration of a dataset."""
+    if dataset is not None and not figures.find(figure).NEEDS:
+        raise UserError(f"dataset={dataset}: {figure} is an illustration and has no dataset")
+    for kind, names in (("dataset", [dataset] if dataset else []), ("method", methods)):
+        held = {getattr(run, kind) for run in runs}
+        for name in names:
+            if name not in held:
+                raise UserError(f"{kind}={name}: none of these runs has it; {nearest(name, held)}")
 
 
 def read_once(read: Callable[[Runs], pd.DataFrame]) -> Callable[[Runs], pd.DataFrame]:

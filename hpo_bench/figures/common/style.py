@@ -4,6 +4,7 @@ lasting global state.
 
 from __future__ import annotations
 
+import io
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ COLUMN_WIDTH = 3.35
 PAGE_WIDTH = 6.9
 FORMATS = ("pdf", "png", "svg")
 GREY = "#4d4d4d"
+SHOWN_DPI = 150  # in a notebook
 
 _LEGEND_LINE, _FOOTER_LINE, _FOOTER_SIZE = 0.155, 0.085, 5.5  # inches, inches, points
 _HANDLE, _LETTER = (
@@ -82,6 +84,21 @@ def style() -> Iterator[None]:
         yield
 
 
+class Sheet(Figure):
+    """A figure that is saved as it was drawn: by `RC`, not by the user's own settings."""
+
+    def savefig(self, *arguments: Any, **options: Any) -> None:
+        """See ``matplotlib.figure.Figure.savefig``."""
+        with style():
+            super().savefig(*arguments, **options)
+
+    def _repr_png_(self) -> bytes:
+        """What a notebook shows."""
+        content = io.BytesIO()
+        self.savefig(content, format="png", dpi=SHOWN_DPI)
+        return content.getvalue()
+
+
 def sheet(
     width: float,
     height: float,
@@ -103,7 +120,7 @@ def sheet(
     below = _LEGEND_LINE * -(-len(legend) // count) + 0.14 if legend else 0.06
     bottom = _FOOTER_LINE * len(small_print) + 0.03
     total = height + below + bottom
-    figure = Figure(figsize=(width, total))
+    figure = Sheet(figsize=(width, total))
     FigureCanvasAgg(figure)
     figure.set_layout_engine(
         ConstrainedLayoutEngine(rect=(0, (below + bottom) / total, 1, height / total))
