@@ -77,7 +77,7 @@ class Hyperparameters:
             raw, {name: SPACES[name].natural(value) for name, value in raw.items()}
         )
 
-    def scheduled(self, factor: Tensor) -> Hyperparameters:
+    def scheduled(self, factor: Tensor | float) -> Hyperparameters:
         """The same with the learning rate multiplied by the ``factor`` of a schedule."""
         natural = {**self.natural, "lr": self.lr * factor}
         return replace(self, natural=natural, factor=factor)

@@ -426,11 +426,13 @@ def _loss(moment: Moment, steps: Sequence[Step], raw: Values) -> Tensor:
     """Second loss after making ``steps`` again with other hyperparameters."""
     problem, hyper = moment.problem, Hyperparameters.of(raw)
     state = State(steps[0].weights, steps[0].buffer)
-    for number in range(moment.updates - len(steps), moment.updates):
+    first = moment.updates - len(steps)
+    for number, step in enumerate(steps, first):
+        present = hyper.scheduled(step.hyperparameters.factor)
         linearisation = problem.model.linearise(
             state.weights, problem.training.batch(number), {}, False
         )
-        state, _ = advance(state, linearisation, hyper, problem.gradient_clip_norm)
+        state, _ = advance(state, linearisation, present, problem.gradient_clip_norm)
     assert problem.second is not None
     return problem.model.loss(state.weights, problem.second.batch(moment.updates - 1), {})[0]
 

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
+from hpo_bench.core import schedules
 from hpo_bench.core.layout import Layout
 from hpo_bench.core.model import Batch
 from hpo_bench.core.update import Linearisation
@@ -150,6 +151,20 @@ def test_exact_is_finite_differences_of_the_training(tmp_path, changes):
         (6, 2),
         (6, 5),
     }
+    np.testing.assert_allclose(own.exact, own.finite_difference, rtol=1e-5, atol=1e-9)
+
+
+def test_under_a_schedule_too(tmp_path):
+    """The updates are made again with the factors that they had."""
+
+    def at(interval, look_back):
+        settings = settings_at(tmp_path, hyper_updates=4)(interval, look_back)
+        schedule = schedules.Linear(warmup=0.5)
+        return replace(settings, method=replace(settings.method, schedule=schedule))
+
+    frame = compared(at, (3,), (1, 3), hyper_update=2)
+    own = frame[frame.hyperparameter != ALL]
+    assert (own.exact != 0).all()
     np.testing.assert_allclose(own.exact, own.finite_difference, rtol=1e-5, atol=1e-9)
 
 
