@@ -16,10 +16,12 @@ import argparse
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 import torch
 
+from hpo_bench.analysis.paper import ONE_PASS, UCI
 from hpo_bench.core.table import Table
 from hpo_bench.errors import UserError
 from hpo_bench.running.trainer import Trainer
@@ -27,18 +29,6 @@ from hpo_bench.settings.compose import compose
 from hpo_bench.settings.parse import parse
 from hpo_bench.settings.run import Settings
 
-UCI = ("boston", "concrete", "energy", "kin8nm", "naval", "power", "wine", "yacht")
-ONE_PASS = (
-    "random",
-    "random_lr_schedule",
-    "random_validation",
-    "lorraine",
-    "baydin",
-    "ours_wd_lr",
-    "ours_wd_lr_m",
-    "ours_wd_hdlr_m",
-    "diff_through_opt",
-)
 LEAST_INTERVALS = 40  # of a share: the first ones are captured, not replayed
 
 
@@ -70,7 +60,8 @@ def goals() -> Iterator[Goal]:
     )
     yield Goal("ResNet-18 on CIFAR-10, 1 x 72 epochs", 120, ((ours, "dataset=cifar10"),))
     runs = tuple(
-        (f"method={m}", f"dataset=uci_{d}", "repetitions=200") for d in UCI for m in ONE_PASS
+        (f"method={method}", f"dataset={dataset}", "repetitions=200")
+        for dataset, method in product(UCI, ONE_PASS)
     )
     yield Goal("all UCI sets, nine methods, 200 x 4000 updates", 300, runs)
     yield Goal("Penn Treebank, 1 x 72 epochs", 600, ((ours, "dataset=penn_treebank"),))

@@ -24,8 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from hpo_bench.analysis.incumbent import is_search
-from hpo_bench.analysis.summary import GROUP_SOURCE
-from hpo_bench.figures.common.paper import SHARES
+from hpo_bench.analysis.paper import GROUP_SOURCE, LARGER_VALIDATION_SHARES
 from hpo_bench.figures.common.points import before_resets, thinning
 from hpo_bench.figures.rivals import RIVALS
 from hpo_bench.store import index
@@ -56,7 +55,7 @@ def kept_steps(steps: np.ndarray, run: Run) -> np.ndarray:
         return steps[before_resets(steps, int(run.config["update_interval"]))]
     alone = run.config["chunk"] == 1  # Figure 14: how long it took
     last = run.method in (GROUP_SOURCE, *RIVALS) or len(run.seeds) == LANDSCAPE
-    if alone or last or run.config["validation_share"] in SHARES:
+    if alone or last or run.config["validation_share"] in LARGER_VALIDATION_SHARES:
         return steps[[0, -1]]
     apart = thinning([run])
     few = (steps % apart == 0) & (steps <= FIRST * apart)

@@ -1,7 +1,6 @@
-"""Make all that is made of the stored runs again: figures, tables, the report, and the numbers on
-the pages.
+"""Make again all that is made of the stored runs: figures, tables, report, numbers on the pages.
 
-python scripts/reproduction.py
+    python scripts/reproduction.py
 
 Pages are prose with blocks between ``<!-- NAME -->`` and ``<!-- end -->``: each is made here, from
 the runs alone."""
@@ -19,24 +18,21 @@ import numpy as np
 import pandas as pd
 
 from hpo_bench.analysis import claims, frames, render, selection, tables
-from hpo_bench.analysis.costs import PLAIN
+from hpo_bench.analysis.paper import LARGER_VALIDATION_SHARES, ONE_PASS, PLAIN, UCI
 from hpo_bench.analysis.rounding import rounded
-from hpo_bench.analysis.selection import Runs
+from hpo_bench.analysis.selection import Runs, by_dataset, by_method, repetitions
 from hpo_bench.analysis.statistics import bootstrap, interval, pairs
-from hpo_bench.analysis.summary import by
 from hpo_bench.bench.runtime import FOLDER, NEVER
 from hpo_bench.figures import fig18
 from hpo_bench.figures import rivals as today
-from hpo_bench.figures.common.paper import ONE_PASS, SHARES, UCI
 from hpo_bench.figures.common.points import label, method_label
 from hpo_bench.store.runs import Run
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
 PAGES = (ROOT / "docs" / "reproduction.md", ROOT / "README.md")
-TABLES: Mapping[
-    str, Sequence[str]
-] = {  # and their methods, where not all that is stored: the paper's has no rivals
+# Tables, and their methods where these are not all that is stored: the paper's has no rivals.
+TABLES: Mapping[str, Sequence[str]] = {
     "uci_main": ONE_PASS,
     "summary": (),
     "divergence": (),
@@ -48,7 +44,7 @@ BLOCK = re.compile(r"(<!-- (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Markdown."""
+    """A table in Markdown."""
     lines = [header, ["---"] * len(header), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
@@ -58,45 +54,37 @@ def median(runs: Runs) -> str:
     frame = frames.finals(runs)
     values = frames.failure_aware(frame) * frame["metric_scale"].to_numpy()
     found = bootstrap.bootstrap(values, "median")
-    low, high = (
-        "∞" if np.isinf(bound) else rounded(bound).text for bound in (found.low, found.high)
-    )
+    low = "∞" if np.isinf(found.low) else rounded(found.low).text
+    high = "∞" if np.isinf(found.high) else rounded(found.high).text
     ok = np.isfinite(values).sum()
     missing = "" if ok == len(values) else f", {ok}/{len(values)}"
     return f"{plain_median(values)} [{low}, {high}]{missing}"
 
 
 def plain_median(values: np.ndarray) -> str:
-    """Of values of which those that are missing are +inf."""
+    """The median of values of which those that are missing are +inf."""
     return rounded(float(interval.survival_median(values))).text
 
 
-def repetitions(runs: Runs) -> int:
-    """Different seeds, whatever shards they came in."""
-    return len({seed for run in runs for seed in run.seeds})
-
-
 def medians(rows: Mapping[str, Runs]) -> str:
-    """A row each of runs (in `load.find`'s order), a column per method."""
+    """A row each of runs (in the order of `selection.find`), a column per method."""
     methods = {run.method: method_label(run) for runs in rows.values() for run in runs}
     body = []
     for name, runs in rows.items():
-        found = by(selection.comparable(runs).runs, "method")
-        body.append(
-            [name, *(median(found[method]) if method in found else "–" for method in methods)]
-        )
+        groups = by_method(selection.comparable(runs).runs)
+        cells = [median(groups[method]) if method in groups else "–" for method in methods]
+        body.append([name, *cells])
     return table(("", *methods.values()), body)
 
 
-def by_dataset(runs: Runs, datasets: Sequence[str] = UCI) -> str:
+def medians_by_dataset(runs: Runs, datasets: Sequence[str] = UCI) -> str:
     """`medians`, a row each of these datasets, in their order."""
-    groups = by(runs, "dataset")
-    named = {
-        name: f"{label(groups[name])}, n = {repetitions(groups[name])}"
-        for name in datasets
-        if name in groups
-    }
-    return medians({text: groups[name] for name, text in named.items()})
+    groups = by_dataset(runs)
+    rows = {}
+    for name in datasets:
+        if name in groups:
+            rows[f"{label(groups[name])}, n = {repetitions(groups[name])}"] = groups[name]
+    return medians(rows)
 
 
 # --- blocks ---
@@ -118,7 +106,7 @@ def main_runs(runs: Runs, methods: Sequence[str] = ONE_PASS) -> list[Run]:
         if run.dataset in UCI
         and selection.weight_updates(run) == claims.WEIGHT_UPDATES
         and run.config["record_every"] == 1
-        and run.config["validation_share"] not in SHARES
+        and run.config["validation_share"] not in LARGER_VALIDATION_SHARES
         and len(run.seeds) > 50
         and run.method in methods
     ]
@@ -126,40 +114,34 @@ def main_runs(runs: Runs, methods: Sequence[str] = ONE_PASS) -> list[Run]:
 
 
 def uci(runs: Runs, results: Path) -> str:
-    """Medians of `uci_main`."""
-    return by_dataset(main_runs(runs))
+    """Medians of the methods of `uci_main`."""
+    return medians_by_dataset(main_runs(runs))
 
 
 def rivals(runs: Runs, results: Path) -> str:
-    """Medians of what one would take today instead, beside those of `uci_main` that its figure
-    shows.
+    """Medians of what one would take today instead.
+
+    Those of `uci_main` that its figure shows stand beside them.
     """
     kept = main_runs(runs, today.METHODS)
     run_on = {run.dataset for run in kept if run.method in today.RIVALS}
-    return by_dataset([run for run in kept if run.dataset in run_on])
+    return medians_by_dataset([run for run in kept if run.dataset in run_on])
 
 
 def headline(runs: Runs, results: Path) -> str:
     """UCI Energy: medians beside those of the authors' code, and how many did not diverge."""
-    energy = by([run for run in main_runs(runs) if run.dataset == claims.DATASET], "method")
-    values = {name: frames.failure_aware(frames.finals(energy[name])) for name in claims.EXPECTED}
-    return table(
-        ("repetitions", *(method_label(energy[name][0]) for name in values)),
-        [
-            [
-                f"**here**, {repetitions(main_runs(runs))}",
-                *(plain_median(found) for found in values.values()),
-            ],
-            [
-                f"the authors' code, {claims.REFERENCE_REPETITIONS}",
-                *(f"{claims.EXPECTED[name]:g}" for name in values),
-            ],
-            [
-                "did not diverge",
-                *(f"{np.isfinite(found).sum()}/{len(found)}" for found in values.values()),
-            ],
-        ],
-    )
+    energy = by_method(by_dataset(main_runs(runs))[claims.DATASET])
+    header = ["repetitions"]
+    here = [f"**here**, {repetitions(main_runs(runs))}"]
+    authors = [f"the authors' code, {claims.REFERENCE_REPETITIONS}"]
+    not_diverged = ["did not diverge"]
+    for name, expected in claims.EXPECTED.items():
+        values = frames.failure_aware(frames.finals(energy[name]))
+        header.append(method_label(energy[name][0]))
+        here.append(plain_median(values))
+        authors.append(f"{expected:g}")
+        not_diverged.append(f"{np.isfinite(values).sum()}/{len(values)}")
+    return table(header, [here, authors, not_diverged])
 
 
 def sensitivity(runs: Runs, results: Path) -> str:
@@ -169,22 +151,23 @@ def sensitivity(runs: Runs, results: Path) -> str:
     plain = float(frame.loc[frame["method"] == "random", "median"].iloc[0])
     rows = []
     for method, cells in frame[frame["method"] != "random"].groupby("method", sort=False):
-        odd, even = (cells[cells["look_back"] % 2 == rest] for rest in (1, 0))
-        diverged = [f"{(part['n'] - part['n_ok']).sum()}/{part['n'].sum()}" for part in (odd, even)]
-        cells = cells.set_index(["update_interval", "look_back"])["median"]
-        best, worst = cells.idxmin(), cells.idxmax()
-        highest = (
-            f"{cells.max():.3g}" if np.isfinite(cells.max()) else "∞ (more than half diverged)"
-        )
-        beyond = cells[
-            (cells.index.get_level_values(0) >= 5) & (cells.index.get_level_values(1) >= 3)
-        ]
+        diverged = []
+        for rest in (1, 0):
+            part = cells[cells["look_back"] % 2 == rest]
+            diverged.append(f"{(part['n'] - part['n_ok']).sum()}/{part['n'].sum()}")
+        values = cells.set_index(["update_interval", "look_back"])["median"]
+        best, worst = values.idxmin(), values.idxmax()
+        highest = "∞ (more than half diverged)"
+        if np.isfinite(values.max()):
+            highest = f"{values.max():.3g}"
+        intervals, look_back = (values.index.get_level_values(level) for level in (0, 1))
+        beyond = values[(intervals >= 5) & (look_back >= 3)]
         rows.append(
             [
                 labels[str(method)],
-                f"{(cells < plain).sum()} of {len(cells)}",
-                f"{cells[10, 5]:.3g}",
-                f"{cells.min():.3g} at T = {best[0]}, i = {best[1]}",
+                f"{(values < plain).sum()} of {len(values)}",
+                f"{values[10, 5]:.3g}",
+                f"{values.min():.3g} at T = {best[0]}, i = {best[1]}",
                 f"{highest} at T = {worst[0]}, i = {worst[1]}",
                 f"{beyond.min():.3g} to {beyond.max():.3g}",
                 *diverged,
@@ -224,7 +207,7 @@ def short(runs: Runs, results: Path) -> str:
         if run.method == "long_diff_through_opt"
         or selection.weight_updates(run) == lengths.get(run.dataset)
     ]
-    return by_dataset(kept, tuple(lengths))
+    return medians_by_dataset(kept, tuple(lengths))
 
 
 def full(runs: Runs, results: Path) -> str:
@@ -241,7 +224,7 @@ def fashion(runs: Runs, results: Path) -> str:
     wanted = (*ONE_PASS, "medium_diff_through_opt")
     kept = [
         run
-        for run in by(runs, "dataset")["fashion_mnist"]
+        for run in by_dataset(runs)["fashion_mnist"]
         if run.method in wanted and selection.weight_updates(run) == FASHION_UPDATES
     ]
     return medians({f"{FASHION_UPDATES} updates, {repetitions(kept)} repetitions": kept})
@@ -249,65 +232,52 @@ def fashion(runs: Runs, results: Path) -> str:
 
 def shares(runs: Runs, results: Path) -> str:
     """Final values with larger validation parts."""
-    found = {
-        share: [
-            run
-            for run in runs
-            if run.dataset == "uci_energy" and run.config["validation_share"] == share
-        ]
-        for share in SHARES
-    }
-    return medians(
-        {
-            f"{100 * share:g} %, n = {repetitions(group)}": group
-            for share, group in found.items()
-            if group
-        }
-    )
+    energy = [run for run in runs if run.dataset == claims.DATASET]
+    by_share = selection.grouped(energy, lambda run: run.config["validation_share"])
+    rows = {}
+    for share in LARGER_VALIDATION_SHARES:
+        if share in by_share:
+            rows[f"{100 * share:g} %, n = {repetitions(by_share[share])}"] = by_share[share]
+    return medians(rows)
 
 
 def multi_pass(runs: Runs, results: Path) -> str:
-    """`hpo-bench table multi_pass` for one set, without run times (they are those of this
-    machine).
+    """``hpo-bench table multi_pass`` for one set.
+
+    Run times, which are those of this machine, are left out.
     """
     made = tables.build("multi_pass", results, datasets=[claims.DATASET])
     parts = []
     for axis in ("Weight updates", "Gradient-equivalents"):
-        body, bold = (
-            frame.xs(axis, level="Budget in").droplevel("Dataset")
-            for frame in (made.body, made.bold)
-        )
-        shown = render.markdown(
-            replace(made, title=f"Budget in {axis.lower()}", body=body, bold=bold, notes=())
-        )
+        body = made.body.xs(axis, level="Budget in").droplevel("Dataset")
+        bold = made.bold.xs(axis, level="Budget in").droplevel("Dataset")
+        title = f"Budget in {axis.lower()}"
+        shown = render.markdown(replace(made, title=title, body=body, bold=bold, notes=()))
         parts.append(shown.rpartition("\n\n- ")[0].removeprefix("###").strip())
     return "\n\n".join([*parts, f"({made.label})\n"])
 
 
 def cost(runs: Runs, results: Path) -> str:
-    """Time of a training alone on the machine, over that of Random with the same seed; from the
-    runs of Figure 14.
+    """Time of a training alone on the machine, over that of Random with the same seed.
+
+    The runs are those of Figure 14.
     """
     alone = selection.find(results / FOLDER)
     methods = {run.method: method_label(run) for run in alone if run.method != PLAIN}
     rows = []
-    for dataset in by(alone, "dataset").values():
+    for dataset in by_dataset(alone).values():
         for kind, bare in (("with test evaluation", False), ("without", True)):
-            group = by(
-                [run for run in dataset if (run.config["record_every"] == NEVER) == bare], "method"
-            )
-            times = {
-                method: found.loc[found["status"] == "ok"].set_index("seed")["seconds"]
-                for method, found in ((method, frames.finals(own)) for method, own in group.items())
-            }
+            group = [run for run in dataset if (run.config["record_every"] == NEVER) == bare]
+            seconds = {}
+            for method, runs_of_method in by_method(group).items():
+                frame = frames.finals(runs_of_method)
+                ok = frame.loc[frame["status"] == "ok"]
+                seconds[method] = ok.set_index("seed")["seconds"]
             name = f"{label(dataset)}, {selection.weight_updates(dataset[0])} updates, {kind}"
-            seconds = f"{times[PLAIN].median():.2g} s"
-            rows.append(
-                [name, seconds, *(_times(times[method], times[PLAIN]) for method in methods)]
-            )
-    return table(
-        ("one training alone", method_label(by(alone, "method")[PLAIN][0]), *methods.values()), rows
-    )
+            ratios = [_times(seconds[method], seconds[PLAIN]) for method in methods]
+            rows.append([name, f"{seconds[PLAIN].median():.2g} s", *ratios])
+    plain = method_label(by_method(alone)[PLAIN][0])
+    return table(("one training alone", plain, *methods.values()), rows)
 
 
 def _times(seconds: pd.Series, plain: pd.Series) -> str:
@@ -320,14 +290,13 @@ def effort(runs: Runs, results: Path) -> str:
     """What was computed, by which code, on what."""
     seconds = sum(run.seconds["total"] for run in runs)
     updates = sum(selection.weight_updates(run) * len(run.seeds) for run in runs)
-    repetitions = sum(len(run.seeds) for run in runs)
-    commits = ", ".join(sorted({str(run.code["git_commit"])[:7] for run in runs}))
-    machines = "; ".join(
-        sorted({f"{run.environment['cpu']}, torch {run.environment['torch']}" for run in runs})
-    )
+    count = sum(len(run.seeds) for run in runs)
+    commits = sorted({str(run.code["git_commit"])[:7] for run in runs})
+    machines = {f"{run.environment['cpu']}, torch {run.environment['torch']}" for run in runs}
     return (
-        f"{len(runs)} runs, {repetitions:,} repetitions, {updates / 1e6:,.0f} million weight updates (searches not "
-        f"counted), {seconds / 3600:.1f} hours of one core. {machines}. Code: {commits}.\n"
+        f"{len(runs)} runs, {count:,} repetitions, {updates / 1e6:,.0f} million weight updates "
+        f"(searches not counted), {seconds / 3600:.1f} hours of one core. "
+        f"{'; '.join(sorted(machines))}. Code: {', '.join(commits)}.\n"
     )
 
 
@@ -351,9 +320,12 @@ BLOCKS: Mapping[str, Callable[[Runs, Path], str]] = {
 def written(text: str, results: Path) -> str:
     """The page with every block made again."""
     runs = selection.find(results)
-    return BLOCK.sub(
-        lambda block: f"{block[1]}\n{BLOCKS[block[2]](runs, results)}\n{block[3]}", text
-    )
+
+    def made(block: re.Match[str]) -> str:
+        begin, name, end = block.groups()
+        return f"{begin}\n{BLOCKS[name](runs, results)}\n{end}"
+
+    return BLOCK.sub(made, text)
 
 
 def hpo_bench(*arguments: str) -> None:
@@ -362,7 +334,7 @@ def hpo_bench(*arguments: str) -> None:
 
 
 def main() -> None:
-    """See above."""
+    """Make everything again, in the order in which it rests on each other."""
     hpo_bench("plot")
     hpo_bench("plot", "fig09", "--dataset", claims.DATASET)  # the README's
     for name, methods in TABLES.items():

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
-from hpo_bench.analysis import selection
-from hpo_bench.analysis.costs import PLAIN, Cost, costs
+from hpo_bench.analysis.costs import Cost, costs
 from hpo_bench.analysis.frames import failure_aware, finals
+from hpo_bench.analysis.paper import PLAIN
 from hpo_bench.analysis.rounding import rounded
-from hpo_bench.analysis.selection import Runs
-from hpo_bench.analysis.statistics import bootstrap, pairs
+from hpo_bench.analysis.selection import Runs, by_dataset, by_method, comparable, weight_updates
+from hpo_bench.analysis.statistics.bootstrap import medians_of
 from hpo_bench.analysis.statistics.interval import Interval, survival_median
-from hpo_bench.analysis.summary import by
+from hpo_bench.analysis.statistics.pairs import bootstrap_two, paired_comparison
 
+Frames = Mapping[str, pd.DataFrame]  # final values by method
 Verdict = Literal["supported", "contradicted", "undecided", "not enough runs"]
 
 DATASET = "uci_energy"
@@ -89,7 +90,7 @@ ELSEWHERE = (  # on each of the other UCI sets the first has the lower median
     ("ours_wd_lr_m", "lorraine", "… beats weight decay alone (Lorraine)"),
     ("ours_wd_lr_m", "baydin", "… beats Baydin"),
 )
-ONE_PASS = "ours_wd_lr_m"
+WITH_HYPERGRADIENTS = "ours_wd_lr_m"  # the method whose costs are judged
 COST_AT_MOST = 3.0
 FEWEST_SEEDS, FEWEST_BLOCKS = 10, 3
 
@@ -122,124 +123,127 @@ def claims(runs: Runs, seed: int = 0) -> list[Claim]:
             orderings only of the paper's length.
         seed: of the bootstraps.
     """
-    long = [
+    of_full_length = [
         run
         for run in runs
-        if run.dataset.startswith("uci_") and selection.weight_updates(run) == WEIGHT_UPDATES
+        if run.dataset.startswith("uci_") and weight_updates(run) == WEIGHT_UPDATES
     ]
-    frames: dict[str, dict[str, pd.DataFrame]] = {DATASET: {}}
-    for dataset, group in by(selection.comparable(long).runs, "dataset").items():
-        frames[dataset] = {method: finals(part) for method, part in by(group, "method").items()}
+    frames: dict[str, Frames] = {DATASET: {}}
+    for dataset, group in by_dataset(comparable(of_full_length).runs).items():
+        frames[dataset] = {method: finals(part) for method, part in by_method(group).items()}
     energy = frames.pop(DATASET)
-    return [
-        *(
-            _ordering(energy, better, worse, text, _expected(better, worse), seed)
-            for better, worse, text in ORDERINGS
-        ),
-        *(_similar(energy, a, b, text, seed) for a, b, text in SIMILAR),
-        *(_robust(energy, a, b, text, seed) for a, b, text in ROBUST),
-        *(_reference(energy[method], method, seed) for method in EXPECTED if method in energy),
-        *(
-            _ordering(
-                found,
-                better,
-                worse,
-                f"{found[better]['dataset_label'].iloc[0]}: {text}",
-                "lower median",
-                seed,
+
+    judged: list[Claim] = []
+    for better, worse, text in ORDERINGS:
+        expected = f"median {EXPECTED[better]} < {EXPECTED[worse]}"
+        judged.append(_ordering(energy, better, worse, text, expected, seed))
+    for method, other, text in SIMILAR:
+        judged.append(_similar(energy, method, other, text, seed))
+    for method, other, text in ROBUST:
+        judged.append(_robust(energy, method, other, text, seed))
+    for method in EXPECTED:
+        if method in energy:
+            judged.append(_reference(energy[method], method, seed))
+    for elsewhere in frames.values():
+        judged += _orderings_elsewhere(elsewhere, seed)
+    return [*judged, *_costs(comparable(runs).runs, seed)]
+
+
+def _orderings_elsewhere(frames: Frames, seed: int) -> list[Claim]:
+    """The claims of `ELSEWHERE` on a data set that has runs of both methods."""
+    judged = []
+    for better, worse, text in ELSEWHERE:
+        if better in frames and worse in frames:
+            label = frames[better]["dataset_label"].iloc[0]
+            judged.append(
+                _ordering(frames, better, worse, f"{label}: {text}", "lower median", seed)
             )
-            for found in frames.values()
-            for better, worse, text in ELSEWHERE
-            if better in found and worse in found
-        ),
-        *_costs(selection.comparable(runs).runs, seed),
-    ]
+    return judged
 
 
-def _expected(better: str, worse: str) -> str:
-    return f"median {EXPECTED[better]} < {EXPECTED[worse]}"
+def _shared(frames: Frames, methods: Sequence[str]) -> pd.DataFrame:
+    """Final metric of methods by shared seed, failures +inf.
 
-
-def _shared(frames: dict[str, pd.DataFrame], methods: Sequence[str]) -> pd.DataFrame:
-    """Final metric of methods by shared seed, failures +inf; a method without runs leaves it
-    empty.
+    It is empty where a method has no runs.
     """
-    columns = [
-        pd.Series(failure_aware(frames[method]), index=frames[method]["seed"], name=method)
-        if method in frames
-        else pd.Series([], dtype=float, name=method)
-        for method in methods
-    ]
+    columns: list[pd.Series[Any]] = []
+    for method in methods:
+        if method in frames:
+            frame = frames[method]
+            values = failure_aware(frame)
+            columns.append(pd.Series(values, index=frame["seed"].to_numpy(), name=method))
+        else:
+            columns.append(pd.Series([], dtype=float, name=method))
     return pd.concat(columns, axis=1, join="inner")
 
 
 def _ordering(
-    frames: dict[str, pd.DataFrame], better: str, worse: str, text: str, expected: str, seed: int
+    frames: Frames, better: str, worse: str, text: str, expected: str, seed: int
 ) -> Claim:
+    """Whether one method has the lower median."""
     shared = _shared(frames, (better, worse))
     if shared.empty:
         return _without_runs(text, expected, frames, (better, worse))
-    result = pairs.paired_comparison(shared[better], shared[worse], seed=seed)
+    result = paired_comparison(shared[better], shared[worse], seed=seed)
     probability = result.probability
+    relation = "<" if result.difference.estimate < 0 else "≥"
     measured = (
-        f"{_medians(shared, '<' if result.difference.estimate < 0 else '≥')}; better on the same seed in "
-        f"{100 * probability.estimate:.0f} % [{100 * probability.low:.0f}, {100 * probability.high:.0f}]"
+        f"{_medians(shared, relation)}; better on the same seed in "
+        f"{100 * probability.estimate:.0f} % "
+        f"[{100 * probability.low:.0f}, {100 * probability.high:.0f}]"
     )
     verdict = _verdict(result.difference, result.n >= FEWEST_SEEDS, below=0.0)
     return Claim(text, expected, measured, result.difference, result.n, verdict)
 
 
-def _similar(frames: dict[str, pd.DataFrame], a: str, b: str, text: str, seed: int) -> Claim:
+def _similar(frames: Frames, a: str, b: str, text: str, seed: int) -> Claim:
+    """Whether two medians lie within a factor of `SIMILAR_WITHIN`."""
     shared = _shared(frames, (a, b))
     expected = f"median {EXPECTED[a]} ≈ {EXPECTED[b]} (within a factor of {SIMILAR_WITHIN:g})"
     if shared.empty:
         return _without_runs(text, expected, frames, (a, b))
-    ratio = pairs.bootstrap_two(shared[a], shared[b], "ratio", seed=seed)
+    ratio = bootstrap_two(shared[a], shared[b], "ratio", seed=seed)
     measured = f"{_medians(shared, 'against')}; ratio {_bounds(ratio)}"
     enough = len(shared) >= FEWEST_SEEDS
     verdict = _verdict(ratio, enough, below=SIMILAR_WITHIN, above=1 / SIMILAR_WITHIN)
     return Claim(text, expected, measured, ratio, len(shared), verdict)
 
 
-def _robust(frames: dict[str, pd.DataFrame], a: str, b: str, text: str, seed: int) -> Claim:
+def _robust(frames: Frames, a: str, b: str, text: str, seed: int) -> Claim:
+    """Whether one method's results spread less over initialisations."""
     shared = _shared(frames, (a, b))
     expected = "narrower spread"
     if shared.empty:
         return _without_runs(text, expected, frames, (a, b))
-    ratio = pairs.bootstrap_two(shared[a], shared[b], "spread", seed=seed)
+    ratio = bootstrap_two(shared[a], shared[b], "spread", seed=seed)
     measured = f"interquartile range {_bounds(ratio)} × that of {b}"
-    return Claim(
-        text,
-        expected,
-        measured,
-        ratio,
-        len(shared),
-        _verdict(ratio, len(shared) >= FEWEST_SEEDS, below=1.0),
-    )
+    verdict = _verdict(ratio, len(shared) >= FEWEST_SEEDS, below=1.0)
+    return Claim(text, expected, measured, ratio, len(shared), verdict)
 
 
 def _reference(frame: pd.DataFrame, method: str, seed: int) -> Claim:
     """Whether the median of the authors' runs could be one of as many of ours."""
-    found = bootstrap.medians_of(failure_aware(frame), REFERENCE_REPETITIONS, seed=seed)
-    within = found.low <= EXPECTED[method] <= found.high
-    verdict: Verdict = "supported" if within else "contradicted"
+    median = medians_of(failure_aware(frame), REFERENCE_REPETITIONS, seed=seed)
+    verdict: Verdict = "contradicted"
+    if median.n < FEWEST_SEEDS:
+        verdict = "not enough runs"
+    elif median.low <= EXPECTED[method] <= median.high:
+        verdict = "supported"
     return Claim(
         f"{frame['label'].iloc[0]}: the median is that of the authors' code",
         f"{EXPECTED[method]} ({REFERENCE_REPETITIONS} repetitions)",
-        f"median {rounded(found.estimate).text}; of {REFERENCE_REPETITIONS} repetitions it would lie in "
-        f"[{found.low:.2g}, {found.high:.2g}]",
-        found,
-        found.n,
-        verdict if found.n >= FEWEST_SEEDS else "not enough runs",
+        f"median {rounded(median.estimate).text}; of {REFERENCE_REPETITIONS} repetitions it would "
+        f"lie in [{median.low:.2g}, {median.high:.2g}]",
+        median,
+        median.n,
+        verdict,
     )
 
 
 def _verdict(
     interval: Interval, enough: bool, below: float, above: float = float("-inf")
 ) -> Verdict:
-    """Supported where the whole interval lies between ``above`` and ``below``, contradicted where
-    none of it does.
-    """
+    """Supported where all of the interval lies between the bounds, contradicted where none does."""
     if not enough:
         return "not enough runs"
     if above < interval.low and interval.high < below:
@@ -247,9 +251,7 @@ def _verdict(
     return "contradicted" if interval.low > below or interval.high < above else "undecided"
 
 
-def _without_runs(
-    text: str, expected: str, frames: dict[str, pd.DataFrame], methods: Sequence[str]
-) -> Claim:
+def _without_runs(text: str, expected: str, frames: Frames, methods: Sequence[str]) -> Claim:
     absent = [method for method in methods if method not in frames]
     what = f"no runs of {', '.join(absent)}" if absent else "no shared seeds"
     measured = f"{what} on {DATASET} with {WEIGHT_UPDATES} weight updates"
@@ -270,25 +272,24 @@ def _bounds(interval: Interval) -> str:
 
 
 def _costs(runs: Runs, seed: int) -> list[Claim]:
-    """One claim per dataset that has runs of both plain and one-pass training; one without runs
-    where none has.
+    """One claim per dataset that has runs of both plain and one-pass training.
+
+    Where none has, one claim says so.
     """
     text = "One pass costs at most 2–3 × plain training"
-    wanted = [run for run in runs if run.method in (PLAIN, ONE_PASS)]
-    found = [
-        _cost(f"{text}: {cost.dataset_label}", cost)
-        for cost in costs(wanted, seed)
-        if cost.method == ONE_PASS
-    ]
-    measured = f"no runs of {PLAIN} and {ONE_PASS} on one dataset, machine and block size"
-    none = Claim(text, "2–3 ×", measured, None, 0, "not enough runs")
-    return [claim for claim in found if claim is not None] or [none]
+    both = [run for run in runs if run.method in (PLAIN, WITH_HYPERGRADIENTS)]
+    judged = []
+    for cost in costs(both, seed):
+        if cost.method == WITH_HYPERGRADIENTS and cost.times_plain is not None:
+            judged.append(_cost(f"{text}: {cost.dataset_label}", cost, cost.times_plain))
+    if judged:
+        return judged
+    methods = f"{PLAIN} and {WITH_HYPERGRADIENTS}"
+    measured = f"no runs of {methods} on one dataset, machine and block size"
+    return [Claim(text, "2–3 ×", measured, None, 0, "not enough runs")]
 
 
-def _cost(text: str, cost: Cost) -> Claim | None:
-    ratio = cost.times_plain
-    if ratio is None:
-        return None
+def _cost(text: str, cost: Cost, ratio: Interval) -> Claim:
     measured = f"{_bounds(ratio)} × ({cost.machine}, blocks of {cost.rows_in_block})"
     verdict = _verdict(ratio, ratio.n >= FEWEST_BLOCKS, below=COST_AT_MOST)
     return Claim(text, "2–3 ×", measured, ratio, ratio.n, verdict)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,13 @@ class Closing:
         """
         ok = (final["status"] == "ok").to_numpy()
         values = np.where(ok, final["test_metric"].to_numpy(dtype=float), np.inf) * scale
-        kept = values[ok]
-        mean, best = (float(kept.mean()), float(kept.min())) if ok.any() else (np.nan, np.nan)
+        finite = values[ok]
+        mean = float(finite.mean()) if ok.any() else np.nan
+        best = float(finite.min()) if ok.any() else np.nan
         return Closing(_median(values), mean, best, int(ok.sum()), int(ok.size))
 
 
-def _median(values: np.ndarray) -> float:
+def _median(values: NDArray[np.float64]) -> float:
     """The middle value, or +inf where one of the two middle values is."""
     middle = np.sort(values)[[(values.size - 1) // 2, values.size // 2]]
     return float(middle.mean())

@@ -1,6 +1,4 @@
-"""Two stored runs side by side: what differs in what was asked, and who wins on the same seeds (no
-torch).
-"""
+"""Two stored runs side by side: what differs in what was asked, and who wins on the same seeds."""
 
 from __future__ import annotations
 
@@ -13,20 +11,20 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hpo_bench.analysis import selection
 from hpo_bench.analysis.frames import failure_aware, finals
 from hpo_bench.analysis.rounding import NOTHING, rounded
-from hpo_bench.analysis.selection import MACHINE
-from hpo_bench.analysis.statistics import bootstrap, pairs
+from hpo_bench.analysis.selection import MACHINE, weight_updates
+from hpo_bench.analysis.statistics.bootstrap import bootstrap
 from hpo_bench.analysis.statistics.interval import RESAMPLES, Interval, survival_median
-from hpo_bench.analysis.statistics.pairs import Comparison
+from hpo_bench.analysis.statistics.pairs import Comparison, bootstrap_two, paired_comparison
 from hpo_bench.analysis.summary import Measure, measures
 from hpo_bench.errors import UserError
 from hpo_bench.settings.identity import UNKNOWN, numbers
 from hpo_bench.store.runs import Run, told_apart
 
-ENVIRONMENT = ("torch", "device", "cpu")
-WIDEST = 60  # of a setting's value as shown
+CODE = ("version", "numbers", "git_commit", "dirty")  # what is told of the code of a run
+ENVIRONMENT = ("torch", "device", "cpu")  # and of where it ran
+WIDEST_VALUE = 60  # characters of a setting's value as shown
 
 
 @dataclass(frozen=True)
@@ -115,24 +113,29 @@ def compare(a: Run, b: Run, seed: int = 0) -> Compared:
         raise UserError(f"{a.run_id}: named twice; name two runs to compare")
     _check_data(a, b)
     shown = measures([a])
-    frames = [finals([run]).set_index("seed") for run in (a, b)]
-    same = numbers(a.config).get("validation_share") == numbers(b.config).get("validation_share")
-    seeds = (
-        frames[0].index.intersection(frames[1].index).sort_values() if same else frames[0].index[:0]
-    )
-    left, right = (frame.loc[seeds] if len(seeds) else frame for frame in frames)
-    sides = _side(a, frames[0]), _side(b, frames[1])
+    all_of_a, all_of_b = finals([a]).set_index("seed"), finals([b]).set_index("seed")
+
+    # A seed means the same initialisation and the same batches only where the rows are the same.
+    share_a, share_b = (numbers(run.config).get("validation_share") for run in (a, b))
+    same_rows = share_a == share_b
+    seeds = all_of_a.index.intersection(all_of_b.index).sort_values()
+    paired = same_rows and len(seeds) > 0
+    left, right = (all_of_a.loc[seeds], all_of_b.loc[seeds]) if paired else (all_of_a, all_of_b)
+    shared = len(seeds) if paired else 0
+
+    side_a, side_b = _side(a, all_of_a), _side(b, all_of_b)
     return Compared(
-        *sides,
-        tuple(differences(a, b)),
-        len(seeds),
-        _diverged(left, right) if len(seeds) else (0, 0, 0),
-        tuple(_result(left, right, measure, len(seeds) > 0, seed) for measure in shown),
-        pairs.bootstrap_two(
-            _per_update(frames[0]), _per_update(frames[1]), "ratio", paired=False, seed=seed
+        a=side_a,
+        b=side_b,
+        differences=tuple(differences(a, b)),
+        shared=shared,
+        diverged=_diverged(left, right) if paired else (0, 0, 0),
+        results=tuple(_result(left, right, measure, paired, seed) for measure in shown),
+        time=bootstrap_two(
+            _per_update(all_of_a), _per_update(all_of_b), "ratio", paired=False, seed=seed
         ),
-        tuple(_notes(*sides, same, len(seeds))),
-        seed,
+        notes=tuple(_notes(side_a, side_b, same_rows, shared)),
+        seed=seed,
     )
 
 
@@ -144,19 +147,16 @@ def _check_data(a: Run, b: Run) -> None:
     """
     if a.dataset_name == b.dataset_name and a.data_key == b.data_key:
         return
-    metrics = [run.config["dataset"].get("metric") for run in (a, b)]
-    if metrics[0] != metrics[1]:
+    metric_a, metric_b = a.config["dataset"].get("metric"), b.config["dataset"].get("metric")
+    if metric_a != metric_b:
         raise UserError(
-            f"{a.run_id} has the metric {metrics[0]} ({a.dataset}), {b.run_id} {metrics[1]} ({b.dataset}): "
-            "runs of different metrics cannot be compared"
+            f"{a.run_id} has the metric {metric_a} ({a.dataset}), "
+            f"{b.run_id} {metric_b} ({b.dataset}): runs of different metrics cannot be compared"
         )
     a, b = told_apart([a, b])
-    unknown = any(run.variant.startswith(UNKNOWN) for run in (a, b))
-    why = (
-        " (a run that an earlier version stored does not say what was in its table)"
-        if unknown
-        else ""
-    )
+    why = ""
+    if a.variant.startswith(UNKNOWN) or b.variant.startswith(UNKNOWN):
+        why = " (a run that an earlier version stored does not say what was in its table)"
     raise UserError(
         f"{a.run_id} is of {a.dataset_label}, {b.run_id} of {b.dataset_label}: "
         f"runs on different data cannot be compared{why}"
@@ -168,23 +168,29 @@ def _check_data(a: Run, b: Run) -> None:
 
 def differences(a: Run, b: Run) -> list[Difference]:
     """Settings that decide numbers and differ, then code and machine."""
-    found = []
-    for mine, theirs in ((numbers(a.config), numbers(b.config)), (_made_by(a), _made_by(b))):
-        keys = dict.fromkeys([*mine, *theirs])
-        found += [
-            Difference(key, mine.get(key), theirs.get(key))
-            for key in keys
-            if mine.get(key) != theirs.get(key)
-        ]
-    return [each for each in found if not each.key.startswith("dataset.")]
+    settings = _differing(numbers(a.config), numbers(b.config))
+    return [*settings, *_differing(_made_by(a), _made_by(b))]
+
+
+def _differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Difference]:
+    """What differs between two flat mappings, in their order; the data are compared elsewhere."""
+    return [
+        Difference(key, a.get(key), b.get(key))
+        for key in dict.fromkeys([*a, *b])
+        if a.get(key) != b.get(key) and not key.startswith("dataset.")
+    ]
 
 
 def _made_by(run: Run) -> dict[str, Any]:
-    code = {
-        f"code.{key}": run.code.get(key) for key in ("version", "numbers", "git_commit", "dirty")
-    }
-    code |= {f"code of {target}": str(digest)[:12] for target, digest in run.own_code.items()}
-    return {**code, **{f"environment.{key}": run.environment.get(key) for key in ENVIRONMENT}}
+    """The code of a run, that of its own components, and where it ran, by dotted key."""
+    made_by: dict[str, Any] = {}
+    for key in CODE:
+        made_by[f"code.{key}"] = run.code.get(key)
+    for component, digest in run.own_code.items():
+        made_by[f"code of {component}"] = str(digest)[:12]
+    for key in ENVIRONMENT:
+        made_by[f"environment.{key}"] = run.environment.get(key)
+    return made_by
 
 
 # --- numbers ---
@@ -194,94 +200,99 @@ def _side(run: Run, frame: pd.DataFrame) -> Side:
     first = frame.iloc[0]
     machine = "/".join(str(first[key]) for key in MACHINE)
     return Side(
-        run.run_id,
-        run.method,
-        run.dataset,
-        str(first["label"]),
-        len(frame),
-        int(frame.index.min()),
-        int(frame.index.max()),
-        int((frame["status"] != "ok").sum()),
-        selection.weight_updates(run),
-        float(np.median(_per_update(frame))),
-        f"{machine}, blocks of {int(frame['rows_in_block'].median())}",
+        run_id=run.run_id,
+        method=run.method,
+        dataset=run.dataset,
+        label=str(first["label"]),
+        n=len(frame),
+        first_seed=int(frame.index.min()),
+        last_seed=int(frame.index.max()),
+        diverged=int(_failed(frame).sum()),
+        weight_updates=weight_updates(run),
+        seconds_per_update=float(np.median(_per_update(frame))),
+        conditions=f"{machine}, blocks of {int(frame['rows_in_block'].median())}",
     )
 
 
 def _per_update(frame: pd.DataFrame) -> NDArray[np.float64]:
-    """Seconds of one repetition per weight update, one number a block: its repetitions share a wall
-    time.
+    """Seconds of one repetition per weight update, (blocks,).
+
+    There is one number a block, as its repetitions share a wall time.
     """
     blocks = frame.drop_duplicates("seconds")
     return (blocks["seconds"] / blocks["weight_updates"]).to_numpy(float)
 
 
+def _failed(frame: pd.DataFrame) -> NDArray[np.bool_]:
+    return (frame["status"] != "ok").to_numpy(dtype=bool)
+
+
 def _diverged(a: pd.DataFrame, b: pd.DataFrame) -> tuple[int, int, int]:
-    mine, theirs = ((frame["status"] != "ok").to_numpy() for frame in (a, b))
-    return int((mine & theirs).sum()), int((mine & ~theirs).sum()), int((~mine & theirs).sum())
+    """How many seeds diverged in both, in A alone, in B alone."""
+    in_a, in_b = _failed(a), _failed(b)
+    return int((in_a & in_b).sum()), int((in_a & ~in_b).sum()), int((~in_a & in_b).sum())
 
 
 def _result(a: pd.DataFrame, b: pd.DataFrame, measure: Measure, paired: bool, seed: int) -> Result:
-    mine, theirs = (failure_aware(frame, measure.column) * measure.scale for frame in (a, b))
-    comparison = pairs.paired_comparison(mine, theirs, seed=seed) if paired else None
-    difference = (
-        comparison.difference
-        if comparison
-        else pairs.bootstrap_two(mine, theirs, paired=False, seed=seed)
-    )
-    return Result(measure.label, _median(mine, seed), _median(theirs, seed), difference, comparison)
+    of_a = failure_aware(a, measure.column) * measure.scale
+    of_b = failure_aware(b, measure.column) * measure.scale
+    comparison = None
+    if paired:
+        comparison = paired_comparison(of_a, of_b, seed=seed)
+        difference = comparison.difference
+    else:
+        difference = bootstrap_two(of_a, of_b, paired=False, seed=seed)
+    return Result(measure.label, _median(of_a, seed), _median(of_b, seed), difference, comparison)
 
 
 def _median(values: NDArray[np.float64], seed: int) -> Interval:
-    """Median of the runs, so that two of them differ by the difference that is shown, with its
-    bootstrap interval.
+    """Median of the runs with its bootstrap interval.
+
+    The estimate is not that of `bootstrap`, so that two medians differ by what is shown.
     """
-    return replace(
-        bootstrap.bootstrap(values, "median", seed=seed), estimate=float(survival_median(values))
-    )
+    interval = bootstrap(values, "median", seed=seed)
+    return replace(interval, estimate=float(survival_median(values)))
 
 
-def _notes(a: Side, b: Side, same: bool, shared: int) -> list[str]:
-    found = []
-    if not same:
-        found.append(
-            "different validation parts: nothing is paired, all repetitions are compared as two samples"
-        )
+def _notes(a: Side, b: Side, same_rows: bool, shared: int) -> list[str]:
+    notes = []
+    unpaired = "nothing is paired, all repetitions are compared as two samples"
+    if not same_rows:
+        notes.append(f"different validation parts: {unpaired}")
     elif not shared:
-        found.append(
-            "no shared seeds: nothing is paired, all repetitions are compared as two samples"
-        )
+        notes.append(f"no shared seeds: {unpaired}")
     elif shared < max(a.n, b.n):
-        found.append(
-            f"the {a.n - shared} repetitions of A and {b.n - shared} of B without a partner are left out"
+        notes.append(
+            f"the {a.n - shared} repetitions of A and {b.n - shared} of B without a partner "
+            "are left out"
         )
     if a.weight_updates != b.weight_updates:
-        found.append(
+        notes.append(
             f"trainings differ in length: {a.weight_updates} and {b.weight_updates} weight updates"
         )
     if a.conditions != b.conditions:
-        found.append(f"times are of different conditions: A {a.conditions}; B {b.conditions}")
-    return found
+        notes.append(f"times are of different conditions: A {a.conditions}; B {b.conditions}")
+    return notes
 
 
 # --- as text ---
 
 
-def text(found: Compared) -> str:
-    """For a reader, in plain columns."""
-    lines = [_heading("A", found.a), _heading("B", found.b), ""]
-    rows = [(each.key, _value(each.a), _value(each.b)) for each in found.differences]
-    lines += (
-        _columns([("what differs", "A", "B"), *rows])
-        if rows
-        else ["nothing differs but the seeds or the place"]
-    )
-    for result in found.results:
-        lines += ["", _title(found, result), *_columns(_result_rows(result), "  ")]
-    lines += ["", *_columns(_other_rows(found))]
-    lines += [f"note: {note}" for note in found.notes]
+def text(compared: Compared) -> str:
+    """The comparison for a reader, in plain columns."""
+    lines = [_heading("A", compared.a), _heading("B", compared.b), ""]
+    rows = [(each.key, _value(each.a), _value(each.b)) for each in compared.differences]
+    if rows:
+        lines += _columns([("what differs", "A", "B"), *rows])
+    else:
+        lines.append("nothing differs but the seeds or the place")
+    for result in compared.results:
+        lines += ["", _title(compared, result), *_columns(_result_rows(result), "  ")]
+    lines += ["", *_columns(_other_rows(compared))]
+    lines += [f"note: {note}" for note in compared.notes]
     lines.append(
-        f"intervals: 95 %, bootstrap of {RESAMPLES} resamples, seed {found.seed}; diverged = +inf"
+        f"intervals: 95 %, bootstrap of {RESAMPLES} resamples, seed {compared.seed}; "
+        "diverged = +inf"
     )
     return "\n".join(lines) + "\n"
 
@@ -290,8 +301,9 @@ def _heading(name: str, side: Side) -> str:
     return f"{name}: {side.run_id} ({side.label}, seeds {side.first_seed} to {side.last_seed})"
 
 
-def _title(found: Compared, result: Result) -> str:
-    return f"{result.measure}, {f'{found.shared} shared seeds' if found.shared else 'two samples'}: {verdict(result)}"
+def _title(compared: Compared, result: Result) -> str:
+    samples = f"{compared.shared} shared seeds" if compared.shared else "two samples"
+    return f"{result.measure}, {samples}: {verdict(result)}"
 
 
 def verdict(result: Result) -> str:
@@ -299,13 +311,11 @@ def verdict(result: Result) -> str:
     low, high = result.difference.low, result.difference.high
     if math.isnan(low):
         return "too few repetitions to tell"
-    return (
-        "A is lower (better)"
-        if high < 0
-        else "B is lower (better)"
-        if low > 0
-        else "no clear difference"
-    )
+    if high < 0:
+        return "A is lower (better)"
+    if low > 0:
+        return "B is lower (better)"
+    return "no clear difference"
 
 
 def _result_rows(result: Result) -> list[tuple[str, ...]]:
@@ -321,54 +331,51 @@ def _result_rows(result: Result) -> list[tuple[str, ...]]:
     return rows
 
 
-def _other_rows(found: Compared) -> list[tuple[str, ...]]:
-    both, only_a, only_b = found.diverged
-    of_shared = (
-        f" (shared seeds: both {both}, A alone {only_a}, B alone {only_b})" if found.shared else ""
-    )
-    seconds = " and ".join(
-        f"{rounded(1000 * side.seconds_per_update).text} ms" for side in (found.a, found.b)
-    )
-    return [
-        (
-            "diverged",
-            f"A {found.a.diverged}/{found.a.n}, B {found.b.diverged}/{found.b.n}{of_shared}",
-        ),
-        ("time of A ÷ B", f"{bounds(found.time)} (a weight update: {seconds})"),
-    ]
+def _other_rows(compared: Compared) -> list[tuple[str, ...]]:
+    """Rows about divergence and time."""
+    a, b = compared.a, compared.b
+    diverged = f"A {a.diverged}/{a.n}, B {b.diverged}/{b.n}"
+    if compared.shared:
+        both, only_a, only_b = compared.diverged
+        diverged += f" (shared seeds: both {both}, A alone {only_a}, B alone {only_b})"
+    of_a = rounded(1000 * a.seconds_per_update).text
+    of_b = rounded(1000 * b.seconds_per_update).text
+    times = f"{bounds(compared.time)} (a weight update: {of_a} ms and {of_b} ms)"
+    return [("diverged", diverged), ("time of A ÷ B", times)]
 
 
 def bounds(interval: Interval) -> str:
-    """Estimate and interval, rounded."""
-    estimate, low, high = (
-        rounded(value).text for value in (interval.estimate, interval.low, interval.high)
-    )
-    return estimate if math.isnan(interval.low) else f"{estimate} [{low}, {high}]"
+    """An estimate and its interval for a reader: ``0.53 [0.5, 0.6]``, rounded."""
+    estimate = rounded(interval.estimate).text
+    if math.isnan(interval.low):
+        return estimate
+    return f"{estimate} [{rounded(interval.low).text}, {rounded(interval.high).text}]"
 
 
 def _value(value: Any) -> str:
     shown = NOTHING if value is None else str(value)
-    return shown if len(shown) <= WIDEST else f"{shown[: WIDEST - 1]}…"
+    return shown if len(shown) <= WIDEST_VALUE else f"{shown[: WIDEST_VALUE - 1]}…"
 
 
 def _columns(rows: Sequence[tuple[str, ...]], indent: str = "") -> list[str]:
-    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
-    return [
-        indent
-        + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
+    """Lines in which the cells of a column stand below each other."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = map(str.ljust, row, widths)
+        lines.append(indent + "  ".join(cells).rstrip())
+    return lines
 
 
-def plain(found: Compared) -> dict[str, Any]:
-    """For JSON: what is not a number is null, infinite values are the texts ``inf`` and
-    ``-inf``.
+def plain(compared: Compared) -> dict[str, Any]:
+    """The comparison for JSON, with a verdict on each result.
+
+    What is not a number is null, infinite values are the texts ``inf`` and ``-inf``.
     """
-    verdicts = [verdict(result) for result in found.results]
-    content = _jsonable(asdict(found))
-    for result, words in zip(content["results"], verdicts, strict=True):
-        result["verdict"] = words
-    return dict(content)
+    content: dict[str, Any] = _jsonable(asdict(compared))
+    for result, entry in zip(compared.results, content["results"], strict=True):
+        entry["verdict"] = verdict(result)
+    return content
 
 
 def _jsonable(value: Any) -> Any:

@@ -9,18 +9,17 @@ import pandas as pd
 
 from hpo_bench.analysis.frames import finals
 from hpo_bench.analysis.incumbent import is_search
-from hpo_bench.analysis.selection import MACHINE, Runs
-from hpo_bench.analysis.statistics import pairs
+from hpo_bench.analysis.paper import PLAIN
+from hpo_bench.analysis.selection import MACHINE, Runs, by_dataset, by_method
 from hpo_bench.analysis.statistics.interval import Interval
-from hpo_bench.analysis.summary import by
-
-PLAIN = "random"  # plain training
+from hpo_bench.analysis.statistics.pairs import bootstrap_two
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Cost of a method on a dataset, under the conditions that most of its repetitions were trained
-    in.
+    """Cost of a method on a dataset.
+
+    The conditions are those in which most of its repetitions were trained.
 
     Args:
         machine: device or CPU, threads and blocks side by side.
@@ -52,19 +51,19 @@ def costs(runs: Runs, seed: int = 0) -> list[Cost]:
         seed: of the bootstrap over blocks.
     """
     trainings = [run for run in runs if not is_search(run)]
-    return [
-        cost for group in by(trainings, "dataset").values() for cost in _of_dataset(group, seed)
-    ]
-
-
-def _of_dataset(runs: Runs, seed: int) -> list[Cost]:
-    frames = {method: finals(group) for method, group in by(runs, "method").items()}
-    plain = frames.get(PLAIN)
-    return [_cost(_usual(frame), plain, seed) for frame in frames.values()]
+    all_costs: list[Cost] = []
+    for group in by_dataset(trainings).values():
+        frames = {method: finals(part) for method, part in by_method(group).items()}
+        plain = frames.get(PLAIN)
+        all_costs += [_cost(_usual(frame), plain, seed) for frame in frames.values()]
+    return all_costs
 
 
 def _cost(frame: pd.DataFrame, plain: pd.DataFrame | None, seed: int) -> Cost:
     blocks, first = _blocks(frame), frame.iloc[0]
+    times_plain = None
+    if plain is not None and first["method"] != PLAIN:
+        times_plain = _ratio(frame, plain, seed)
     return Cost(
         dataset=first["dataset"],
         dataset_label=first["dataset_label"],
@@ -76,26 +75,27 @@ def _cost(frame: pd.DataFrame, plain: pd.DataFrame | None, seed: int) -> Cost:
         blocks=len(blocks),
         seconds=float(blocks["seconds"].median()),
         milliseconds_per_update=1000 * float(_per_update(blocks).median()),
-        times_plain=None
-        if plain is None or first["method"] == PLAIN
-        else _ratio(frame, plain, seed),
+        times_plain=times_plain,
     )
 
 
 def _ratio(frame: pd.DataFrame, plain: pd.DataFrame, seed: int) -> Interval | None:
+    """Cost per update ÷ that of plain training under the same conditions; None without such."""
     alike = plain[(_conditions(plain) == _conditions(frame).iloc[0]).to_numpy()]
     if alike.empty:
         return None
-    own, of_plain = _per_update(_blocks(frame)), _per_update(_blocks(alike))
-    return pairs.bootstrap_two(own, of_plain, "ratio", paired=False, seed=seed)
+    of_method, of_plain = _per_update(_blocks(frame)), _per_update(_blocks(alike))
+    return bootstrap_two(of_method, of_plain, "ratio", paired=False, seed=seed)
 
 
 def _conditions(frame: pd.DataFrame) -> pd.Series[str]:
-    """Machine and block size, sizes up to a factor of about √2 being alike (``chunk=auto`` gives 15
-    here, 17 there).
+    """Machine and block size of each row as one text.
+
+    Sizes are alike up to a factor of about √2: ``chunk=auto`` gives 15 here and 17 there.
     """
-    machine = frame[list(MACHINE)].astype(str).agg("/".join, axis=1)
-    return machine + "/" + np.log2(frame["rows_in_block"].astype(float)).round().astype(str)
+    machine: pd.Series[str] = frame[list(MACHINE)].astype(str).agg("/".join, axis=1)
+    size = pd.Series(np.log2(frame["rows_in_block"].astype(float))).round().astype(str)
+    return machine + "/" + size
 
 
 def _usual(frame: pd.DataFrame) -> pd.DataFrame:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -32,54 +31,70 @@ SETTINGS = (
     "precision",
     "record_every",
 )
-THREADS = 2
+DESCRIBED = (
+    "run_id",
+    "config_hash",
+    "configuration",
+    "dataset",
+    "dataset_label",
+    "metric_label",
+    "metric_scale",
+    "method",
+    "label",
+    "colour",
+    "line_style",
+    "order",
+)  # columns of `finals` that say what a run is
+READERS = 2  # threads that read curves
 
 
 def finals(runs: Runs) -> pd.DataFrame:
-    """Final values of runs, a row per repetition: the columns of final.parquet, the run's identity
-    and its settings.
+    """Final values of runs, a row per repetition.
 
-    Beside `store.FINAL_COLUMNS`: ``run_id``, ``config_hash``, ``configuration``, ``dataset``,
-    ``dataset_label``, ``metric_label``, ``metric_scale``, ``method``, ``label``, ``colour``,
-    ``line_style``, ``order``, `SETTINGS`, ``weight_updates`` and `MACHINE`. Seeds that two runs of
-    one configuration share are kept once. Reads no curves.
+    The columns are `store.runs.FINAL_COLUMNS` and what the run is: `DESCRIBED`, `SETTINGS`,
+    ``weight_updates`` and `MACHINE`. Seeds that two runs of one configuration share are kept once.
+    No curves are read.
 
     Raises:
         UserError: a file is damaged (named), or two runs disagree about a repetition.
     """
     if not runs:
-        return pd.DataFrame(columns=[*_description_columns(), *FINAL_COLUMNS])
-    runs, tables = _readable(
-        runs, map(_final_table, runs)
-    )  # small files: threads would only hinder each other
+        columns = [*DESCRIBED, *SETTINGS, "weight_updates", *MACHINE, *FINAL_COLUMNS]
+        return pd.DataFrame(columns=columns)
+    # One after the other: these files are so small that threads would only hinder each other.
+    runs, tables = _readable(runs, map(_final_table, runs))
     if not runs:
         return finals([])
-    frame = pa.concat_tables(tables, promote_options="permissive").to_pandas()
+    rows = pa.concat_tables(tables, promote_options="permissive").to_pandas()
     lengths = [table.num_rows for table in tables]
-    described = pd.DataFrame([_description(run) for run in runs]).iloc[
-        np.repeat(np.arange(len(runs)), lengths)
-    ]
-    joined = pd.concat([described.reset_index(drop=True), frame], axis=1)
+    run_of_row = np.repeat(np.arange(len(runs)), lengths)
+    descriptions = pd.DataFrame([_description(run) for run in runs]).iloc[run_of_row]
+    joined = pd.concat([descriptions.reset_index(drop=True), rows], axis=1)
     for run in runs:
-        _where_computed(joined, run)
+        _set_machine_of_taken(joined, run)
     return _once(joined, ["seed"], TIMINGS)
 
 
-def _where_computed(frame: pd.DataFrame, run: Run) -> None:
-    """Repetitions that a run took from another are of the machine that computed them."""
+def _set_machine_of_taken(frame: pd.DataFrame, run: Run) -> None:
+    """Give repetitions that a run took from another the machine that computed them."""
     for source in run.taken_from:
-        seeds = [seed for series in consecutive(str(source.get("seeds", ""))) for seed in series]
+        seeds: list[int] = []
+        for series in consecutive(str(source.get("seeds", ""))):
+            seeds.extend(series)
         rows = (frame["run_id"] == run.run_id) & frame["seed"].isin(seeds)
+        environment = source.get("environment") or {}
         for key in MACHINE:
-            frame.loc[rows, key] = (source.get("environment") or {}).get(key)
+            frame.loc[rows, key] = environment.get(key)
 
 
 def failure_aware(frame: pd.DataFrame, column: str = "test_metric") -> NDArray[np.float64]:
-    """A column of `finals` with diverged repetitions, and values that are not finite, as +inf,
-    (rows,).
+    """A column of `finals`, (rows,), in which what failed is +inf.
+
+    A repetition failed if it diverged or if its value is not finite.
     """
     values = frame[column].to_numpy(dtype=float, na_value=np.nan)
-    return np.where(np.isfinite(values) & (frame["status"] == "ok").to_numpy(), values, np.inf)
+    ok = np.isfinite(values) & (frame["status"] == "ok").to_numpy()
+    return np.where(ok, values, np.inf)
 
 
 def _readable(
@@ -90,15 +105,17 @@ def _readable(
     Raises:
         StoreError, FoundLate: see `hpo_bench.system.notices.leave_out_late`.
     """
-    kept: list[tuple[Run, pa.Table]] = []
+    readable: list[Run] = []
+    contents: list[pa.Table] = []
     damaged: dict[Path, StoreError] = {}
     for run, table in zip(runs, tables, strict=True):
         if isinstance(table, StoreError):
             damaged[run.path] = table
         else:
-            kept.append((run, table))
+            readable.append(run)
+            contents.append(table)
     notices.leave_out_late(damaged)
-    return [run for run, _ in kept], [table for _, table in kept]
+    return readable, contents
 
 
 def _final_table(run: Run) -> pa.Table | StoreError:
@@ -108,9 +125,9 @@ def _final_table(run: Run) -> pa.Table | StoreError:
     except StoreError as error:
         return error
     strange = [
-        name
-        for name, kind in zip(table.column_names, table.schema.types, strict=True)
-        if name not in FINAL_COLUMNS and not _is_number(kind)
+        field.name
+        for field in table.schema
+        if field.name not in FINAL_COLUMNS and not _is_number(field.type)
     ]
     return table.drop_columns(strange) if strange else table
 
@@ -120,7 +137,11 @@ def _is_number(kind: pa.DataType) -> bool:
 
 
 def _description(run: Run) -> dict[str, Any]:
-    dataset, method, config = run.config["dataset"], run.config["method"], run.config
+    """A row of `DESCRIBED`, `SETTINGS`, ``weight_updates`` and `MACHINE`."""
+    config = run.config
+    dataset, method = config["dataset"], config["method"]
+    settings = {key: config.get(key) for key in SETTINGS}
+    machine = {key: run.environment.get(key) for key in MACHINE}
     return {
         "run_id": run.run_id,
         "config_hash": run.config_hash,
@@ -134,28 +155,10 @@ def _description(run: Run) -> dict[str, Any]:
         "colour": method.get("colour", "#000000"),
         "line_style": method.get("line_style", "-"),
         "order": method.get("order", 0),
-        **{key: config.get(key) for key in SETTINGS},
+        **settings,
         "weight_updates": weight_updates(run),
-        **{key: run.environment.get(key) for key in MACHINE},
+        **machine,
     }
-
-
-def _description_columns() -> list[str]:
-    described = (
-        "run_id",
-        "config_hash",
-        "configuration",
-        "dataset",
-        "dataset_label",
-        "metric_label",
-        "metric_scale",
-        "method",
-        "label",
-        "colour",
-        "line_style",
-        "order",
-    )
-    return [*described, *SETTINGS, "weight_updates", *MACHINE]
 
 
 def _once(frame: pd.DataFrame, keys: list[str], ignored: Sequence[str]) -> pd.DataFrame:
@@ -174,21 +177,23 @@ def _once(frame: pd.DataFrame, keys: list[str], ignored: Sequence[str]) -> pd.Da
         if column in frame.columns and column not in ("seed", "step", *ignored)
     ]
     unique = frame[repeated].drop_duplicates([*identity, *values])
-    conflict = unique[unique.duplicated(identity, keep=False)]
-    if len(conflict):
-        first = conflict.iloc[0]
-        same = (conflict[identity] == first[identity]).all(axis=1)
-        names = ", ".join(str(name) for name in conflict.loc[same, "run_id"])
+    conflicting = unique[unique.duplicated(identity, keep=False)]
+    if len(conflicting):
+        first = conflicting.iloc[0]
+        same = (conflicting[identity] == first[identity]).all(axis=1)
+        names = ", ".join(str(name) for name in conflicting.loc[same, "run_id"])
         raise UserError(
-            f"runs {names} have one configuration but different numbers for seed {first['seed']}; move one of them away"
+            f"runs {names} have one configuration but different numbers for seed "
+            f"{first['seed']}; move one of them away"
         )
     return frame.drop_duplicates(identity).reset_index(drop=True)
 
 
 def curves(runs: Runs, columns: Sequence[str] | None, every: int | None = None) -> pd.DataFrame:
-    """Curves of runs, a row per repetition and recorded step: ``run_id``, ``configuration``,
-    ``dataset``, ``method`` (categories), ``seed``, ``step`` and ``columns``. Seeds that two runs of
-    one configuration share are kept once.
+    """Curves of runs, a row per repetition and recorded step.
+
+    The columns are ``run_id``, ``configuration``, ``dataset``, ``method`` (categories), ``seed``,
+    ``step`` and ``columns``. Seeds that two runs of one configuration share are kept once.
 
     Args:
         columns: of curves.parquet; None for all that any of the runs has, NaN where one lacks them.
@@ -198,24 +203,20 @@ def curves(runs: Runs, columns: Sequence[str] | None, every: int | None = None) 
         UserError: a file is damaged (named) or lacks a column, or two runs disagree about a
             repetition.
     """
-    keys = ("seed", "step")
-    wanted = None
-    if columns is not None:
-        wanted = [*keys, *(column for column in columns if column not in keys)]
-    with ThreadPoolExecutor(THREADS) as pool:  # reading Parquet releases the GIL
+    wanted = None if columns is None else list(dict.fromkeys(["seed", "step", *columns]))
+    with ThreadPoolExecutor(READERS) as pool:  # reading Parquet releases the GIL
         runs, tables = _readable(runs, pool.map(lambda run: _thinned(run, wanted, every), runs))
     lengths = [table.num_rows for table in tables]
-    data: dict[str, Any] = {
-        name: pd.Categorical(values).take(np.repeat(np.arange(len(runs)), lengths))
-        if values
-        else pd.Categorical([])
-        for name, values in _named(runs).items()
-    }
-    for column in wanted if wanted is not None else _all_columns(tables):
+    run_of_row = np.repeat(np.arange(len(runs)), lengths)
+
+    data: dict[str, Any] = {}
+    for name, values in _named(runs).items():
+        data[name] = pd.Categorical(values).take(run_of_row) if runs else pd.Categorical([])
+    for column in _all_columns(tables) if wanted is None else wanted:
         parts = [_values(table, column) for table in tables]
         data[column] = np.concatenate(parts) if parts else np.empty(0)
     frame = pd.DataFrame(data, copy=False)
-    return _once(frame, list(keys), ("elapsed_s",)) if _overlap(runs) else frame
+    return _once(frame, ["seed", "step"], ("elapsed_s",)) if _overlap(runs) else frame
 
 
 def _named(runs: Runs) -> dict[str, list[str]]:
@@ -230,10 +231,10 @@ def _named(runs: Runs) -> dict[str, list[str]]:
 
 def _all_columns(tables: Iterable[pa.Table]) -> list[str]:
     """Columns of curves that any of some tables has: those that every run has first."""
-    others = {
-        field.name: None for table in tables for field in table.schema if _is_number(field.type)
-    }
-    return list(dict.fromkeys((*CURVE_COLUMNS, *others)))
+    columns = dict.fromkeys(CURVE_COLUMNS)
+    for table in tables:
+        columns |= {field.name: None for field in table.schema if _is_number(field.type)}
+    return list(columns)
 
 
 def _values(table: pa.Table, column: str) -> NDArray[Any]:
@@ -245,8 +246,10 @@ def _values(table: pa.Table, column: str) -> NDArray[Any]:
 
 
 def trials(runs: Runs) -> pd.DataFrame | None:
-    """The trainings of searches, a row each: ``run_id``, ``configuration``, ``dataset``,
-    ``method`` and the columns of trials.parquet. None where no run is a search.
+    """The trainings of searches, a row each; None where no run is a search.
+
+    The columns are ``run_id``, ``configuration``, ``dataset``, ``method`` and those of
+    trials.parquet.
 
     Raises:
         UserError: a file is damaged (named).
@@ -256,16 +259,19 @@ def trials(runs: Runs) -> pd.DataFrame | None:
         return None
     searches, tables = _readable(searches, map(_trials_table, searches))
     lengths = [table.num_rows for table in tables]
-    names = pd.DataFrame(_named(searches)).iloc[np.repeat(np.arange(len(searches)), lengths)]
-    frame = pa.concat_tables(tables, promote_options="permissive").to_pandas()
-    joined = pd.concat([names.reset_index(drop=True), frame], axis=1)
+    run_of_row = np.repeat(np.arange(len(searches)), lengths)
+    names = pd.DataFrame(_named(searches)).iloc[run_of_row]
+    rows = pa.concat_tables(tables, promote_options="permissive").to_pandas()
+    joined: pd.DataFrame = pd.concat([names.reset_index(drop=True), rows], axis=1)
     if not _overlap(searches):
         return joined
     owners = joined.groupby(["configuration", "seed"])["run_id"].transform("first")
-    return joined[joined["run_id"] == owners].reset_index(drop=True)
+    once: pd.DataFrame = joined[joined["run_id"] == owners].reset_index(drop=True)
+    return once
 
 
 def _trials_table(run: Run) -> pa.Table | StoreError:
+    """The trials of one search, or what is wrong with them."""
     try:
         return read_arrow(run, "trials")
     except StoreError as error:
@@ -273,11 +279,13 @@ def _trials_table(run: Run) -> pa.Table | StoreError:
 
 
 def _overlap(runs: Runs) -> bool:
-    counts = Counter((configuration(run), seed) for run in runs for seed in run.seeds)
-    return any(count > 1 for count in counts.values())
+    """Whether a repetition is in more than one of the runs."""
+    repetitions = [(configuration(run), seed) for run in runs for seed in run.seeds]
+    return len(set(repetitions)) < len(repetitions)
 
 
 def _thinned(run: Run, wanted: list[str] | None, every: int | None) -> pa.Table | StoreError:
+    """The curves of one run, see `curves`, or what is wrong with them."""
     try:
         table = read_arrow(run, "curves", wanted)
     except StoreError as error:
@@ -296,9 +304,9 @@ def matrix(
 
     Args:
         frame: `curves` of one configuration.
-        failures: `finals` of the same runs; repetitions that diverged are +inf from `diverged_at`
-            on, and from the end of their rows. Without it they are NaN there, like repetitions that
-            are shorter.
+        failures: `finals` of the same runs; repetitions that diverged are +inf from
+            ``diverged_at`` on, and from the end of their rows. Without it they are NaN there, like
+            repetitions that are shorter.
 
     Returns:
         steps (S,), seeds (R,), values (R, S), NaN where a repetition has no such step. Diverged
@@ -308,33 +316,38 @@ def matrix(
         ValueError: a repetition has a step twice (runs of several configurations in one frame).
     """
     seed, step = frame["seed"].to_numpy(), frame["step"].to_numpy()
-    diverged = (
-        failures.loc[failures["status"] != "ok", ["seed", "diverged_at"]]
-        if failures is not None
-        else None
-    )
-    seeds = np.unique(seed if diverged is None else np.append(pd.unique(seed), diverged["seed"]))
+    all_seeds = seed
+    if failures is not None:
+        diverged = failures.loc[failures["status"] != "ok", ["seed", "diverged_at"]]
+        all_seeds = np.append(pd.unique(seed), diverged["seed"])
+    seeds = np.unique(all_seeds)
     steps = np.sort(pd.unique(step))
+
     cells = np.searchsorted(seeds, seed) * len(steps) + np.searchsorted(steps, step)
     values = np.full(len(seeds) * len(steps), np.nan)
     values[cells] = frame[column].to_numpy(dtype=float, na_value=np.nan)
     if len(cells) > 1 and np.bincount(cells, minlength=1).max() > 1:
         raise ValueError("several rows for one seed and step: select one configuration first")
     matrix_RS = values.reshape(len(seeds), len(steps))
-    if diverged is not None:
-        _fail(matrix_RS, steps, np.searchsorted(seeds, diverged["seed"]), diverged)
+
+    if failures is not None:
+        rows = np.searchsorted(seeds, diverged["seed"])
+        diverged_at = diverged["diverged_at"].to_numpy(dtype=float, na_value=np.nan)
+        _fail(matrix_RS, steps, rows, diverged_at)
     return steps.astype(np.int64), seeds.astype(np.int64), matrix_RS
 
 
 def _fail(
-    matrix_RS: NDArray[np.float64], steps: NDArray[Any], rows: NDArray[Any], diverged: pd.DataFrame
+    matrix_RS: NDArray[np.float64],
+    steps: NDArray[Any],
+    rows: NDArray[Any],
+    diverged_at: NDArray[np.float64],
 ) -> None:
-    """Put +inf where the given rows have diverged: from `diverged_at`, at the latest after their
-    last finite value.
+    """Put +inf where the given rows have diverged.
+
+    They have from the step ``diverged_at`` on, at the latest after their last finite value.
     """
-    for row, at in zip(
-        rows, diverged["diverged_at"].to_numpy(dtype=float, na_value=np.nan), strict=True
-    ):
+    for row, at in zip(rows, diverged_at, strict=True):
         present = np.flatnonzero(np.isfinite(matrix_RS[row]))
         end = steps[present[-1]] + 1 if present.size else 0
         matrix_RS[row, steps >= np.nanmin([at, end])] = np.inf

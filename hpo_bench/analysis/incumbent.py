@@ -1,9 +1,9 @@
-"""The best configuration so far, chosen by validation loss, against what it cost: one-pass methods
-and searches.
+"""The best configuration so far, chosen by validation loss, against what it cost.
 
-Costs are weight updates, gradient-equivalents and seconds of a repetition. A gradient-equivalent is
-one forward and backward pass over a batch; a Hessian-vector product counts as `PRODUCT` of them.
-Evaluations count by their time alone. A block's wall time is shared among its rows."""
+One-pass methods are started again and again; searches choose by themselves. Costs are weight
+updates, gradient-equivalents and seconds of a repetition. A gradient-equivalent is one forward and
+backward pass over a batch; a Hessian-vector product counts as `PRODUCT` of them. Evaluations count
+by their time alone. A block's wall time is shared among its rows."""
 
 from __future__ import annotations
 
@@ -15,26 +15,30 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hpo_bench.analysis import frames, selection
-from hpo_bench.analysis.selection import Runs
-from hpo_bench.analysis.statistics import best_of_groups, bootstrap, distributions, interval
-from hpo_bench.analysis.statistics.interval import Interval
+from hpo_bench.analysis.frames import curves, failure_aware
+from hpo_bench.analysis.selection import Runs, weight_updates
+from hpo_bench.analysis.statistics.best_of_groups import (
+    best_of_groups_bootstrap,
+    best_of_groups_weights,
+)
+from hpo_bench.analysis.statistics.bootstrap import bootstrap, quantile_band
+from hpo_bench.analysis.statistics.distributions import weighted_quantile
+from hpo_bench.analysis.statistics.interval import Interval, as_failures, survival_median
 from hpo_bench.analysis.summary import Measure
 from hpo_bench.store.runs import Run
 
 Array = NDArray[np.float64]
-# Gradients that a Hessian-vector product costs: a backward pass through a forward and backward
-# pass.
-PRODUCT = 2
+PRODUCT = 2  # gradients that a Hessian-vector product costs: it goes through one, back and forth
 AXES: Mapping[str, str] = {
     "weight_updates": "Weight updates",
     "gradient_equivalents": "Gradient-equivalents",
     "seconds": "Seconds",
 }
 QUARTILES = (0.25, 0.75)
-POINTS = 80
+POINTS = 80  # budgets at which a search's curve is shown
 RESTARTS = 40  # numbers of restarts that a curve shows
-NOTHING = Interval(np.nan, np.nan, np.nan, np.nan, 0, "none", None)
+UP_TO_ROUNDING = 1 + 1e-12  # so that a budget pays for all of a whole number of trainings
+NO_VALUE = Interval(np.nan, np.nan, np.nan, np.nan, 0, "none", None)
 
 
 def gradient_equivalents(gradients: Any, hessian_products: Any) -> Any:
@@ -52,45 +56,48 @@ def is_search(run: Run) -> bool:
 
 def of_one_training(runs: Runs, finals: pd.DataFrame) -> dict[str, float]:
     """What one repetition costs by `AXES`; NaN where the runs do not tell (those of before 0.2)."""
-    told = next((run.costs for run in runs if run.costs), None)
-    work = (
-        np.nan
-        if told is None
-        else float(gradient_equivalents(told["gradients"], told["hessian_products"]))
-    )
+    recorded = [run.costs for run in runs if run.costs]
+    work = np.nan
+    if recorded:
+        counts = recorded[0]
+        work = float(gradient_equivalents(counts["gradients"], counts["hessian_products"]))
     return {
-        "weight_updates": float(selection.weight_updates(runs[0])),
+        "weight_updates": float(weight_updates(runs[0])),
         "gradient_equivalents": work,
         "seconds": float(finals["seconds"].median()),
     }
 
 
 def restarted(runs: Runs, finals: pd.DataFrame, measure: Measure) -> pd.DataFrame:
-    """Median and quartiles of the best of k trainings one after the other, k = 1 … n, exactly over
-    all subsets of k.
+    """Median and quartiles of the best of k trainings one after the other, k = 1 … n.
+
+    They are exact, over all subsets of k trainings.
 
     Returns:
         ``part`` (one of `AXES`), ``x``, ``k``, ``y``, ``low``, ``high``; empty without a validation
         loss to choose by.
     """
-    validation = frames.failure_aware(finals, "validation_loss")
-    values = frames.failure_aware(finals, measure.column) * measure.scale
+    validation = failure_aware(finals, "validation_loss")
+    values = failure_aware(finals, measure.column) * measure.scale
     if not np.isfinite(validation).any():
         return pd.DataFrame()
     rows = []
-    for size in np.unique(np.geomspace(1, len(finals), min(len(finals), RESTARTS)).astype(int)):
-        weights = best_of_groups.best_of_groups_weights(validation, int(size))
-        low, y, high = (
-            distributions.weighted_quantile(values, weights, q)
-            for q in (QUARTILES[0], 0.5, QUARTILES[1])
+    sizes = np.geomspace(1, len(finals), min(len(finals), RESTARTS)).astype(int)
+    for size in np.unique(sizes):
+        weights = best_of_groups_weights(validation, int(size))
+        rows.append(
+            {
+                "k": size,
+                "y": weighted_quantile(values, weights),
+                "low": weighted_quantile(values, weights, QUARTILES[0]),
+                "high": weighted_quantile(values, weights, QUARTILES[1]),
+            }
         )
-        rows.append({"k": size, "y": y, "low": low, "high": high})
-    frame, costs = pd.DataFrame(rows), of_one_training(runs, finals)
-    parts = [
-        frame.assign(part=axis, x=frame["k"] * cost)
-        for axis, cost in costs.items()
-        if np.isfinite(cost)
-    ]
+    frame = pd.DataFrame(rows)
+    parts = []
+    for axis, cost in of_one_training(runs, finals).items():
+        if np.isfinite(cost):
+            parts.append(frame.assign(part=axis, x=frame["k"] * cost))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -99,9 +106,11 @@ def restarted(runs: Runs, finals: pd.DataFrame, measure: Measure) -> pd.DataFram
 
 @dataclass(frozen=True)
 class Path:
-    """The incumbent of one repetition:
+    """The incumbent of one repetition of a search.
 
-    ``values`` of the metric from each of its ``costs`` (by `AXES`) on.
+    Args:
+        costs: at which the incumbent changes, by `AXES`, (changes,) each.
+        values: of the metric from each of these costs on, (changes,).
     """
 
     costs: Mapping[str, Array]
@@ -110,25 +119,26 @@ class Path:
     def at(self, axis: str, budgets: Array) -> Array:
         """Value of the incumbent when a budget is spent; +inf before there is one."""
         costs = self.costs[axis]
-        place = np.searchsorted(costs, np.asarray(budgets) * (1 + 1e-12), side="right") - 1
+        place = np.searchsorted(costs, np.asarray(budgets) * UP_TO_ROUNDING, side="right") - 1
         return np.where(place >= 0, self.values[np.maximum(place, 0)], np.inf)
 
 
 def paths(runs: Runs, finals: pd.DataFrame, measure: Measure) -> list[Path]:
     """Incumbents of all repetitions of a search that ever had one."""
     columns = ["elapsed_s", "validation_loss", measure.column, "gradients", "hessian_products"]
-    curves = frames.curves(runs, columns)
     rows = finals.set_index("seed")["rows_in_block"]
-    found = [
-        path(own, measure, float(rows.get(seed, 1)))
-        for seed, own in curves.groupby("seed", observed=True)
-    ]
-    return [path for path in found if path.values.size]
+    incumbents = []
+    for seed, curve in curves(runs, columns).groupby("seed", observed=True):
+        incumbent = path(curve, measure, float(rows.get(seed, 1)))
+        if incumbent.values.size:
+            incumbents.append(incumbent)
+    return incumbents
 
 
 def path(curve: pd.DataFrame, measure: Measure, rows: float) -> Path:
-    """The incumbent along one repetition's curve: the least validation loss so far; points without
-    one are passed over.
+    """The incumbent along one repetition's curve: the least validation loss so far.
+
+    Points without a validation loss are passed over.
 
     Args:
         rows: repetitions that shared the wall time.
@@ -140,32 +150,30 @@ def path(curve: pd.DataFrame, measure: Measure, rows: float) -> Path:
     best = np.minimum.accumulate(validation)
     new = np.append(True, best[1:] < best[:-1])[: len(best)]
     holder = np.maximum.accumulate(np.where(new, np.arange(len(best)), 0))
-    values = ordered[measure.column].to_numpy(dtype=float, na_value=np.nan)[holder] * measure.scale
-    work = gradient_equivalents(
-        ordered["gradients"].to_numpy(float), ordered["hessian_products"].to_numpy(float)
-    )
+    metric = ordered[measure.column].to_numpy(dtype=float, na_value=np.nan) * measure.scale
+    gradients = ordered["gradients"].to_numpy(float)
+    products = ordered["hessian_products"].to_numpy(float)
     costs = {
         "weight_updates": ordered["step"].to_numpy(float),
-        "gradient_equivalents": work,
+        "gradient_equivalents": gradient_equivalents(gradients, products),
         "seconds": ordered["elapsed_s"].to_numpy(float) / rows,
     }
-    return Path(costs, interval.as_failures(values))
+    return Path(costs, as_failures(metric[holder]))
 
 
-def searched(found: Sequence[Path]) -> pd.DataFrame:
-    """Median and quartiles of the incumbents of a search's repetitions, in the columns of
-    `restarted`.
-    """
+def searched(incumbents: Sequence[Path]) -> pd.DataFrame:
+    """Median and quartiles over a search's repetitions, in the columns of `restarted`."""
     parts = []
     for axis in AXES:
-        known = np.concatenate([path.costs[axis][path.costs[axis] > 0] for path in found])
-        grid = np.geomspace(known.min(), known.max(), POINTS) if known.size else np.ones(1)
-        matrix = np.stack([path.at(axis, grid) for path in found])
-        low, high = bootstrap.quantile_band(matrix, *QUARTILES)
-        y = interval.survival_median(matrix)
-        parts.append(
-            pd.DataFrame({"part": axis, "x": grid, "k": np.nan, "y": y, "low": low, "high": high})
-        )
+        costs = np.concatenate([path.costs[axis] for path in incumbents])
+        positive = costs[costs > 0]
+        grid = np.ones(1)
+        if positive.size:
+            grid = np.geomspace(positive.min(), positive.max(), POINTS)
+        matrix = np.stack([path.at(axis, grid) for path in incumbents])
+        low, high = quantile_band(matrix, *QUARTILES)
+        columns = {"x": grid, "k": np.nan, "y": survival_median(matrix), "low": low, "high": high}
+        parts.append(pd.DataFrame({"part": axis, **columns}))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -175,46 +183,55 @@ def searched(found: Sequence[Path]) -> pd.DataFrame:
 def restarted_at(
     runs: Runs, finals: pd.DataFrame, measure: Measure, axis: str, budget: float, seed: int
 ) -> Interval:
-    """Median metric of the best of as many trainings as the budget pays for, with its bootstrap
-    interval.
+    """Median metric of the best of as many trainings as the budget pays for.
+
+    It has a bootstrap interval, and no value where the budget pays for none or for more trainings
+    than there are, or where there is no validation loss to choose by.
     """
     cost = of_one_training(runs, finals)[axis]
-    count = int(budget / cost * (1 + 1e-12)) if np.isfinite(cost) and cost > 0 else 0
-    validation = frames.failure_aware(finals, "validation_loss")
+    count = int(budget / cost * UP_TO_ROUNDING) if np.isfinite(cost) and cost > 0 else 0
+    validation = failure_aware(finals, "validation_loss")
     if not 1 <= count <= len(finals) or not np.isfinite(validation).any():
-        return NOTHING
-    values = frames.failure_aware(finals, measure.column) * measure.scale
-    return best_of_groups.best_of_groups_bootstrap(validation, values, count, "median", seed=seed)
+        return NO_VALUE
+    values = failure_aware(finals, measure.column) * measure.scale
+    return best_of_groups_bootstrap(validation, values, count, "median", seed=seed)
 
 
-def searched_at(found: Sequence[Path], axis: str, budget: float, seed: int) -> Interval:
-    """Median over repetitions of the incumbent when the budget is spent; nothing if the searches
-    were over before.
+def searched_at(incumbents: Sequence[Path], axis: str, budget: float, seed: int) -> Interval:
+    """Median over repetitions of the incumbent when the budget is spent.
+
+    It has no value where a search was over before, or where none has an incumbent yet.
     """
-    if not found or min(path.costs[axis][-1] for path in found) < budget * (1 - 1e-12):
-        return NOTHING
-    values = np.array([path.at(axis, np.array([budget]))[0] for path in found])
-    return (
-        bootstrap.bootstrap(values, "median", seed=seed) if np.isfinite(values).any() else NOTHING
-    )
+    if not incumbents:
+        return NO_VALUE
+    ends = [path.costs[axis][-1] for path in incumbents]
+    if min(ends) < budget * (1 - 1e-12):
+        return NO_VALUE
+    values = np.array([path.at(axis, np.array([budget]))[0] for path in incumbents])
+    if not np.isfinite(values).any():
+        return NO_VALUE
+    return bootstrap(values, "median", seed=seed)
 
 
 # --- how they compare with the paper's ---
 
 
 def scaled_down(runs: Runs) -> str:
-    """What searches have less of than in the paper (``method.search.published``), for the small
-    print; or nothing.
+    """What searches have less of than in the paper, for the small print; or nothing.
+
+    The paper's numbers are ``method.search.published``.
     """
-    told: dict[str, list[str]] = {}
-    for run in (run for run in runs if is_search(run)):
+    labels: dict[str, dict[str, None]] = {}
+    for run in runs:
+        if not is_search(run):
+            continue
         search = run.config["method"]["search"]
-        own = {**search, "weight_updates": selection.weight_updates(run)}
+        numbers = {**search, "weight_updates": weight_updates(run)}
         differences = [
-            f"{key.replace('_', ' ')} {own[key]} instead of {published}"
+            f"{key.replace('_', ' ')} {numbers[key]} instead of {published}"
             for key, published in (search.get("published") or {}).items()
-            if own.get(key) != published
+            if numbers.get(key) != published
         ]
         if differences:
-            told.setdefault(", ".join(differences), []).append(run.method_label)
-    return "; ".join(f"{', '.join(dict.fromkeys(labels))}: {said}" for said, labels in told.items())
+            labels.setdefault(", ".join(differences), {})[run.method_label] = None
+    return "; ".join(f"{', '.join(names)}: {differences}" for differences, names in labels.items())

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -17,7 +18,8 @@ class RenderedTable:
         body: cells as text; named index levels, columns of one or two levels.
         bold: same shape, which cells stand out.
         data: one row per number, unrounded, with what its statistics are: the CSV.
-        label: statistics, n_ok/n, seed and kind of interval, as `statistics.label` words them.
+        label: statistics, n_ok/n, seed and kind of interval, in the words of
+            `statistics.interval.label`.
         notes: what was left out.
         missing: what has no runs, with the commands that make them.
     """
@@ -37,34 +39,38 @@ def csv(table: RenderedTable) -> str:
     return table.data.to_csv(index=False, lineterminator="\n")
 
 
-def _words(key: Hashable) -> str:
+def _levels(key: Hashable) -> list[str]:
+    """What an index or a column is called on each of its levels."""
     parts = key if isinstance(key, tuple) else (key,)
-    return ": ".join(str(part) for part in parts if str(part))
-
-
-def _keys(key: Hashable) -> tuple[str, ...]:
-    return tuple(str(part) for part in key) if isinstance(key, tuple) else (str(key),)
+    return [str(part) for part in parts]
 
 
 def markdown(table: RenderedTable) -> str:
     """A pipe table under its title, bold cells in ``**``, the label and what is left out below."""
     names = [str(name) for name in table.body.index.names]
-    header = [*names, *(_words(column) for column in table.body.columns)]
-    rows = [header, [":--"] * len(names) + ["--:"] * len(table.body.columns)]
+    columns = [": ".join(filter(None, _levels(column))) for column in table.body.columns]
+    lines = [
+        f"### {table.title}",
+        "",
+        _markdown_row([*names, *columns]),
+        _markdown_row([":--"] * len(names) + ["--:"] * len(columns)),
+    ]
     for place, key in enumerate(table.body.index):
-        cells = [
-            f"**{text}**" if bold else str(text)
-            for text, bold in zip(table.body.iloc[place], table.bold.iloc[place], strict=True)
-        ]
-        rows.append([*_keys(key), *cells])
-    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-    below = [table.label, *table.notes]
-    return (
-        "\n".join([f"### {table.title}", "", *lines, "", *(f"- {line}" for line in below)]) + "\n"
-    )
+        cells = _levels(key)
+        for text, bold in zip(table.body.iloc[place], table.bold.iloc[place], strict=True):
+            cells.append(f"**{text}**" if bold else str(text))
+        lines.append(_markdown_row(cells))
+    lines.append("")
+    lines += [f"- {line}" for line in (table.label, *table.notes)]
+    return "\n".join(lines) + "\n"
 
 
-_SPECIAL = {
+def _markdown_row(cells: Sequence[str]) -> str:
+    escaped = [cell.replace("|", "\\|") for cell in cells]
+    return f"| {' | '.join(escaped)} |"
+
+
+LATEX = {  # characters that mean something else, or nothing, to LaTeX
     "\\": r"\textbackslash{}",
     "&": r"\&",
     "%": r"\%",
@@ -91,16 +97,18 @@ _SPECIAL = {
 
 def escape(text: str) -> str:
     """Plain text as LaTeX, powers of ten (``1.2e-5``) as such."""
-    escaped = "".join(_SPECIAL.get(character, character) for character in text)
+    escaped = "".join(LATEX.get(character, character) for character in text)
     return re.sub(r"(?<=[\d)])e(-?\d+)\b", r"$\\cdot 10^{\1}$", escaped)
 
 
-WIDE = 8  # columns from which the type is smaller
+WIDE = 8  # a table of more columns has smaller type
+SMALLER = "\\footnotesize\n\\setlength{\\tabcolsep}{3pt}\n"
 
 
 def latex(table: RenderedTable) -> str:
-    """A ``table`` environment with booktabs rules, the one package that it needs; notes as comments
-    above it.
+    """A ``table`` environment with booktabs rules, the one package that it needs.
+
+    Notes are comments above it.
     """
     body, bold = table.body.map(escape), table.bold
     body.index, body.columns = _escaped(table.body.index), _escaped(table.body.columns)
@@ -123,35 +131,31 @@ def latex(table: RenderedTable) -> str:
     if grouped:
         text = _with_group_rules(text, body.columns)
     if body.shape[1] > WIDE:
-        text = text.replace(
-            "\\begin{tabular}", "\\footnotesize\n\\setlength{\\tabcolsep}{3pt}\n\\begin{tabular}", 1
-        )
-    return (
-        "% needs \\usepackage{booktabs}\n" + "".join(f"% {line}\n" for line in table.notes) + text
-    )
+        text = text.replace("\\begin{tabular}", f"{SMALLER}\\begin{{tabular}}", 1)
+    comments = ["needs \\usepackage{booktabs}", *table.notes]
+    return "".join(f"% {line}\n" for line in comments) + text
 
 
 def _with_group_rules(text: str, columns: pd.Index) -> str:
-    """Rules below the first line of the header, one for each group of columns (after one column of
-    row names).
+    """The table with rules below the first line of its header, one for each group of columns.
+
+    One column of row names comes before the groups.
     """
-    groups = [str(key[0]) for key in columns]
-    starts = [
-        place for place, group in enumerate(groups) if place == 0 or group != groups[place - 1]
-    ]
-    ends = [*starts[1:], len(groups)]
-    rules = "".join(
-        f"\\cmidrule(lr){{{start + 2}-{end + 1}}}" for start, end in zip(starts, ends, strict=True)
-    )
+    rules = ""
+    column = 2
+    for _, group in itertools.groupby(columns, key=lambda key: str(key[0])):
+        last = column + len(list(group)) - 1
+        rules += f"\\cmidrule(lr){{{column}-{last}}}"
+        column = last + 1
     head, line, rest = text.partition(" \\\\\n")
     return head + line + rules + "\n" + rest
 
 
 def _escaped(index: pd.Index) -> pd.Index:
+    keys = [tuple(map(escape, _levels(key))) for key in index]
     if isinstance(index, pd.MultiIndex):
-        tuples = [tuple(escape(str(part)) for part in key) for key in index]
-        return pd.MultiIndex.from_tuples(tuples, names=list(index.names))
-    return pd.Index([escape(str(key)) for key in index], name=index.name)
+        return pd.MultiIndex.from_tuples(keys, names=list(index.names))
+    return pd.Index([key for (key,) in keys], name=index.name)
 
 
 FORMATS: dict[str, Callable[[RenderedTable], str]] = {

@@ -1,6 +1,6 @@
-"""Numbers as tables show them: rounded to the first digit of their error, bold within the error of
-the best.
-"""
+"""Numbers as tables show them.
+
+They are rounded to the first digit of their error, and bold within the error of the best."""
 
 from __future__ import annotations
 
@@ -28,16 +28,17 @@ class Rounded:
 
 
 def rounded(value: float, error: float | None = None) -> Rounded:
-    """Round to the first digit of the error, both (0.528 ± 0.0213 → 0.53 ± 0.02); without one to
-    three digits.
+    """Round a value and its error to the first digit of the error, or a value to three digits.
+
+    So 0.528 ± 0.0213 is 0.53 ± 0.02.
 
     Args:
         error: one standard error; None or NaN = not known, inf = without bound.
     """
-    if not math.isfinite(value):
-        return Rounded(
-            value, 0.0, NOTHING if math.isnan(value) else INFINITE if value > 0 else f"−{INFINITE}"
-        )
+    if math.isnan(value):
+        return Rounded(value, 0.0, NOTHING)
+    if math.isinf(value):
+        return Rounded(value, 0.0, INFINITE if value > 0 else f"−{INFINITE}")
     if error is None or math.isnan(error):
         return _plain(value, "")
     if math.isinf(error):
@@ -49,12 +50,12 @@ def rounded(value: float, error: float | None = None) -> Rounded:
     value = round(value, decimals)
     largest = max(abs(value), error)
     shift = 0 if SMALL <= largest < LARGE else _exponent(largest)
-    texts = [_fixed(number, decimals, shift) for number in (value, error)]
-    text = " ± ".join(texts)
+    text = f"{_fixed(value, decimals, shift)} ± {_fixed(error, decimals, shift)}"
     return Rounded(value, error, f"({text})e{shift}" if shift else text)
 
 
 def _exponent(number: float) -> int:
+    """The power of ten of a number's first digit."""
     return int(f"{abs(number):e}".partition("e")[2])
 
 
@@ -63,11 +64,13 @@ def _first_digit(number: float) -> float:
 
 
 def _fixed(number: float, decimals: int, shift: int) -> str:
+    """A number without its power of ten ``shift``, with the digits that ``decimals`` leaves."""
     places = max(decimals + shift, 0)
     return _minus(f"{number / 10.0**shift:.{places}f}")
 
 
 def _plain(value: float, suffix: str) -> Rounded:
+    """A value to three digits, before a suffix that says what is known of its error."""
     value = float(f"{value:.{SIGNIFICANT - 1}e}")
     if value == 0:
         return Rounded(0.0, 0.0, f"0{suffix}")
@@ -75,9 +78,9 @@ def _plain(value: float, suffix: str) -> Rounded:
     if SMALL <= abs(value) < LARGE:
         return Rounded(value, 0.0, _fixed(value, SIGNIFICANT - 1 - exponent, 0) + suffix)
     mantissa = _fixed(value, SIGNIFICANT - 1 - exponent, exponent)
-    return Rounded(
-        value, 0.0, f"({mantissa}{suffix})e{exponent}" if suffix else f"{mantissa}e{exponent}"
-    )
+    if suffix:
+        mantissa = f"({mantissa}{suffix})"
+    return Rounded(value, 0.0, f"{mantissa}e{exponent}")
 
 
 def _minus(text: str) -> str:
@@ -85,8 +88,9 @@ def _minus(text: str) -> str:
 
 
 def within_error_of_best(numbers: Sequence[Rounded]) -> list[bool]:
-    """Which rounded values are at most the best (lowest) one plus its error; never one that is not
-    finite.
+    """Which rounded values are at most the best (lowest) one plus its error.
+
+    One that is not finite never is.
     """
     finite = [number for number in numbers if math.isfinite(number.value)]
     if not finite:

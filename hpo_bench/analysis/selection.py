@@ -9,17 +9,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from hpo_bench.analysis.paper import LARGER_VALIDATION_SHARES
 from hpo_bench.errors import UserError, nearest
 from hpo_bench.settings import identity
 from hpo_bench.settings.identity import canonical, flat
 from hpo_bench.store.runs import Run, complete_runs, runs_folder
 from hpo_bench.system.quoting import override
 
-NAMED = 2  # configurations left out of a comparison that get a line each
 Runs = Sequence[Run]
-T = TypeVar("T")
+Key = TypeVar("Key")
+Values = Mapping[str, Any]  # of settings, by dotted key
+
+WORTH_TELLING = (*identity.DECISIVE, identity.Role.KEPT)  # roles of settings that notes name
+LINES_OF_LEFT_OUT = 2  # configurations of one method that get a line each when left out
+SETTINGS_OF_A_LINE = 4  # differing settings that such a line names
 MACHINE = ("device", "cpu", "threads", "workers")  # of the environment: what run times depend on
-SHARES = (0.25, 0.375, 0.5)  # validation parts of an experiment of their own
+
+
+# --- what there is ---
 
 
 def find(
@@ -27,10 +34,10 @@ def find(
     *,
     datasets: Iterable[str] | None = None,
     methods: Iterable[str] | None = None,
-    where: Mapping[str, Any] | None = None,
+    where: Values | None = None,
     command: str | None = None,
 ) -> list[Run]:
-    """Complete runs of a store, by method's order and run id.
+    """Complete runs of a store, by data set, the methods' order and run id.
 
     Args:
         results_dir: folder that holds ``runs/``.
@@ -43,63 +50,80 @@ def find(
     Raises:
         UserError: the store is empty or damaged, or nothing in it fits (nearest names are given).
     """
-    own = f"hpo-bench run {override('results_dir', str(results_dir))}"
-    make = f"make them with: {command or own}"
+    any_run = f"hpo-bench run {override('results_dir', str(results_dir))}"
+    hint = f"make them with: {command or any_run}"
     runs = complete_runs(results_dir)
     if not runs:
-        raise UserError(f"no complete runs in {runs_folder(results_dir)}; {make}")
-    runs = _keep(runs, "dataset", datasets, make)
-    runs = _keep(runs, "method", methods, make)
+        raise UserError(f"no complete runs in {runs_folder(results_dir)}; {hint}")
+    if datasets is not None:
+        runs = _of(runs, "dataset", list(datasets), hint)
+    if methods is not None:
+        runs = _of(runs, "method", list(methods), hint)
     for key, value in (where or {}).items():
         runs = _where(runs, key, value, results_dir)
-    return sorted(
-        runs, key=lambda run: (run.dataset, run.config["method"].get("order", 0), run.run_id)
-    )
+    return sorted(runs, key=_place)
 
 
-def _keep(
-    runs: list[Run], kind: Literal["dataset", "method"], names: Iterable[str] | None, make: str
+def _place(run: Run) -> tuple[str, float, str]:
+    return run.dataset, run.config["method"].get("order", 0), run.run_id
+
+
+def _of(
+    runs: list[Run], kind: Literal["dataset", "method"], wanted: list[str], hint: str
 ) -> list[Run]:
-    if names is None:
-        return runs
-    wanted = list(names)
-    kept = [
-        run
-        for run in runs
-        if getattr(run, kind) in wanted or (kind == "dataset" and run.dataset_name in wanted)
-    ]
-    if not kept:
-        close = nearest(",".join(wanted), {getattr(run, kind) for run in runs})
-        known = close.replace("Allowed", "Stored").replace("allowed", "stored")
-        raise UserError(f"{kind}={','.join(wanted)}: no complete runs; {known}; {make}")
-    return kept
+    """The runs of these data sets or methods.
+
+    Raises:
+        UserError: there are none; names the nearest that are stored.
+    """
+
+    def fits(run: Run) -> bool:
+        if kind == "dataset":
+            return run.dataset in wanted or run.dataset_name in wanted
+        return run.method in wanted
+
+    fitting = [run for run in runs if fits(run)]
+    if not fitting:
+        names = ",".join(wanted)
+        close = nearest(names, {getattr(run, kind) for run in runs})
+        stored = close.replace("Allowed", "Stored").replace("allowed", "stored")
+        raise UserError(f"{kind}={names}: no complete runs; {stored}; {hint}")
+    return fitting
 
 
 def each_data(runs: Runs, datasets: Iterable[str]) -> list[str]:
     """Dataset ids, a name that stands for several data replaced by the ids of each."""
-    own: dict[str, dict[str, None]] = defaultdict(dict)
+    by_name: dict[str, dict[str, None]] = defaultdict(dict)
     for run in runs:
-        own[run.dataset_name][run.dataset] = None
-    return [each for name in datasets for each in own.get(name, {name: None})]
+        by_name[run.dataset_name][run.dataset] = None
+    ids: list[str] = []
+    for name in datasets:
+        ids.extend(by_name.get(name, {name: None}))
+    return ids
 
 
 def _where(runs: list[Run], key: str, value: Any, results_dir: str | Path) -> list[Run]:
-    values = [(run, settings(run)) for run in runs]
-    wanted = dict(flat(canonical({key: value}))).get(key, value)
-    if not any(key in config for _, config in values):
-        keys = {name for _, config in values for name in config}
-        close = nearest(key, keys).partition(" Allowed: ")[0]
-        hint = (
-            close
-            if close.startswith("did you mean")
-            else "see the config of a run.json for what there is"
-        )
+    """The runs that have this value of a setting.
+
+    Raises:
+        UserError: no run has the setting, or none has this value.
+    """
+    having = [(run, config) for run in runs if key in (config := settings(run))]
+    if not having:
+        keys = {name for run in runs for name in settings(run)}
+        hint = nearest(key, keys).partition(" Allowed: ")[0]
+        if not hint.startswith("did you mean"):
+            hint = "see the config of a run.json for what there is"
         raise UserError(f"{key}: no run in {runs_folder(results_dir)} has this setting; {hint}")
-    kept = [run for run, config in values if key in config and config[key] == wanted]
-    if not kept:
-        stored = sorted({str(config[key]) for _, config in values if key in config})
+    wanted = dict(flat(canonical({key: value}))).get(key, value)
+    fitting = [run for run, config in having if config[key] == wanted]
+    if not fitting:
+        stored = sorted({str(config[key]) for _, config in having})
         raise UserError(f"{key}={value}: no complete run has it; stored: {', '.join(stored)}")
-    return kept
+    return fitting
+
+
+# --- what a run says about itself ---
 
 
 def settings(run: Run) -> dict[str, Any]:
@@ -113,37 +137,86 @@ def differing_settings(runs: Runs) -> dict[str, dict[str, Any]]:
     Returns:
         by dotted key, the value of each configuration (`configuration`); lists as tuples.
     """
-    told_of = (*identity.DECISIVE, identity.Role.KEPT)
     values: dict[str, dict[str, Any]] = {}
-    differing: dict[str, None] = {}
-    for group in _groups(runs, lambda run: (run.dataset, run.method)).values():
-        firsts = {configuration(run): run for run in group}
-        own = {name: settings(run) for name, run in firsts.items()}
-        for name, found in own.items():
-            for key, value in found.items():
+    differing: set[str] = set()
+    for group in grouped(runs, lambda run: (run.dataset, run.method)).values():
+        by_configuration = {configuration(run): settings(run) for run in group}
+        for name, of_one in by_configuration.items():
+            for key, value in of_one.items():
                 values.setdefault(key, {})[name] = _hashable(value)
-        for key in {key for found in own.values() for key in found}:
-            if identity.role(key) in told_of:
-                kinds = {repr(found.get(key)) for found in own.values()}
-                differing |= {key: None} if len(kinds) > 1 else {}
-    # what a method's component says again is told once: method.estimator.look_back is look_back
-    repeated = {
-        key
-        for key in differing
-        if key.startswith("method.") and key.rpartition(".")[2] in differing
-    }
-    return {key: values[key] for key in sorted(set(differing) - repeated)}
+        differing |= _keys_that_differ(list(by_configuration.values()))
+
+    # What a method's component says again is told once: method.estimator.look_back is look_back.
+    listed: dict[str, dict[str, Any]] = {}
+    for key in sorted(differing):
+        if not (key.startswith("method.") and key.rpartition(".")[2] in differing):
+            listed[key] = values[key]
+    return listed
+
+
+def _keys_that_differ(configurations: Sequence[Values]) -> set[str]:
+    """Settings worth telling that not all configurations have alike."""
+    keys = set().union(*configurations)
+    differing = set()
+    for key in keys:
+        spellings = {repr(config.get(key)) for config in configurations}
+        if len(spellings) > 1 and identity.role(key) in WORTH_TELLING:
+            differing.add(key)
+    return differing
 
 
 def _hashable(value: Any) -> Any:
+    """A setting as a value that a dictionary may have as a key."""
     return tuple(_hashable(item) for item in value) if isinstance(value, list) else value
 
 
 def configuration(run: Run) -> str:
-    """Hash of what decides the numbers of a run's repetitions apart from their seeds: equal for
-    shards of one sweep.
+    """Hash of what decides the numbers of a run's repetitions apart from their seeds.
+
+    It is equal for the shards of one sweep.
     """
     return run.config_hash
+
+
+def weight_updates(run: Run) -> int:
+    """T·K, the length of a run's trainings."""
+    return int(run.config["update_interval"]) * int(run.config["hyperparameter_updates"])
+
+
+def repetitions(runs: Runs) -> int:
+    """How many different seeds runs have, whatever shards they came in."""
+    return len({seed for run in runs for seed in run.seeds})
+
+
+def grouped(runs: Runs, key: Callable[[Run], Key]) -> dict[Key, list[Run]]:
+    """Runs by a key, in the order of the first run of each."""
+    groups: dict[Key, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(key(run), []).append(run)
+    return groups
+
+
+def by_dataset(runs: Runs) -> dict[str, list[Run]]:
+    """Runs by data set, in the order of the first run of each."""
+    return grouped(runs, lambda run: run.dataset)
+
+
+def by_method(runs: Runs) -> dict[str, list[Run]]:
+    """Runs by method, in the order of the first run of each."""
+    return grouped(runs, lambda run: run.method)
+
+
+def _common(run: Run) -> dict[str, Any]:
+    """The settings that methods share when they are compared, by dotted key."""
+    return identity.shared(run.config)
+
+
+def _hyper(run: Run) -> dict[str, Any]:
+    """The settings of the hyperparameter optimiser, by dotted key."""
+    return {key: value for key, value in settings(run).items() if key.startswith("hyper.")}
+
+
+# --- what may stand side by side ---
 
 
 @dataclass(frozen=True)
@@ -161,174 +234,174 @@ class Selection:
 
 
 def comparable(runs: Runs) -> Selection:
-    """Choose one configuration per dataset and method, so that the methods of a dataset are
-    comparable.
+    """Choose one configuration per dataset and method, so that methods are comparable.
 
     A dataset's reference is the combination of common settings (T, K, batch size, initial ranges,
     …) that most methods share, then one with the usual validation part rather than a larger one,
     then most repetitions, then most weight updates. Of each method the configuration with the
     fewest differences from it is kept, then the usual hyperparameter optimiser, the newest numbers
     (CHANGELOG), the most repetitions. A method that was trained on other rows than these (another
-    validation part) is left out."""
-    kept: list[Run] = []
-    notes = _apart(runs)
-    changed: list[str] = []
-    for dataset in _groups(runs, lambda run: run.dataset).values():
-        reference, hyper = _shared_by_most(dataset, _common), _shared_by_most(dataset, _hyper)
-        for method in _groups(dataset, lambda run: run.method).values():
-            shards = list(_groups(method, configuration).values())
-            shards.sort(key=lambda group: _preference(group, reference, hyper))
-            alike = [group for group in shards if _split(_common(group[0])) == _split(reference)]
-            if not alike:  # trained on other rows than the other methods
-                notes += [_of_another_split(group[0], reference) for group in shards[:1]]
-                continue
-            chosen = alike[0]
-            others = [group for group in shards if group is not chosen]
-            kept += chosen
-            notes += [_left_out(group, chosen[0]) for group in others[:NAMED]]
-            notes += _also_left_out(others[NAMED:])
-            notes += _unlike(chosen[0], reference)
-        changed += _other_code([run for run in kept if run.dataset == dataset[0].dataset])
-    return Selection(kept, (*notes, *changed))
-
-
-def _other_code(runs: Runs) -> list[str]:
-    """A line for each component of one's own whose file changed between runs that stand side by
-    side.
+    validation part) is left out.
     """
-    files: dict[str, dict[str, Run]] = defaultdict(dict)
-    for run in runs:
-        for target, digest in run.own_code.items():
-            files[target].setdefault(digest, run)
-    return [
-        f"{runs[0].dataset}: the file of {target} changed between runs: "
-        f"{', '.join(f'{run.run_id} ({digest[:8]})' for digest, run in found.items())}"
-        for target, found in files.items()
-        if len(found) > 1
-    ]
+    kept_runs: list[Run] = []
+    notes = _told_apart(runs)
+    changes: list[str] = []
+    for of_dataset in by_dataset(runs).values():
+        # The reference is what most methods have in common, not what most runs have: a grid over
+        # one method's settings is many runs and must not decide what all others are held to.
+        reference = _shared_by_most(of_dataset, _common)
 
+        # The hyperparameter optimiser is each method's own, so it never makes two methods
+        # incomparable. It only decides between configurations that are equally near the reference.
+        hyper = _shared_by_most(of_dataset, _hyper)
 
-def _apart(runs: Runs) -> list[str]:
-    """A line for each name that stands for several data."""
-    by_name = _groups([run for run in runs if run.variant], lambda run: run.dataset_name)
-    notes = []
-    for name, group in by_name.items():
-        labels = dict.fromkeys(f"{run.dataset_label}, dataset {run.dataset}" for run in group)
-        count = len({run.dataset for run in group})  # one file may lie under several names
-        notes.append(
-            f"{name}: runs on {count} different data, shown apart and never compared: {'; '.join(labels)}"
-        )
-    if any(run.variant.startswith(identity.UNKNOWN) for run in runs):
-        notes.append(
-            "data unknown: runs on one's own table that an earlier version stored do not say what was in it; they are "
-            "compared with nothing else, compute them again to compare them"
-        )
-    return notes
+        of_this_dataset: list[Run] = []
+        for of_method in by_method(of_dataset).values():
+            # Shards of one sweep have one configuration: they are kept or left out together.
+            candidates = list(grouped(of_method, configuration).values())
+            candidates.sort(key=lambda shards: _preference(shards, reference, hyper))
 
+            # Other settings are told of in a note and shown nevertheless. Other rows are not: a
+            # test loss after training on fewer rows answers another question.
+            on_the_same_rows = [
+                shards for shards in candidates if _split(_common(shards[0])) == _split(reference)
+            ]
+            if not on_the_same_rows:
+                notes.append(_on_other_rows(candidates[0][0], reference))
+                continue
+            chosen = on_the_same_rows[0]
+            of_this_dataset += chosen
 
-def _split(common: Mapping[str, Any]) -> Any:
-    """What tells the training and validation rows of a dataset apart."""
-    return common.get("validation_share")
+            others = [shards for shards in candidates if shards is not chosen]
+            notes += [_left_out(shards, chosen[0]) for shards in others[:LINES_OF_LEFT_OUT]]
+            notes += _also_left_out(others[LINES_OF_LEFT_OUT:])
+            notes += _unlike(chosen[0], reference)
 
-
-def _of_another_split(run: Run, reference: Mapping[str, Any]) -> str:
-    return (
-        f"{run.dataset}, {run.method}: left out, it is trained on other rows than the other methods: "
-        f"validation_share={_split(_common(run))} (others: {_split(reference)})"
-    )
-
-
-def _groups(runs: Runs, key: Callable[[Run], T]) -> dict[T, list[Run]]:
-    groups: dict[T, list[Run]] = defaultdict(list)
-    for run in runs:
-        groups[key(run)].append(run)
-    return groups
-
-
-def _preference(
-    group: Runs, reference: Mapping[str, Any], hyper: Mapping[str, Any]
-) -> tuple[int, int, int, int, str]:
-    first = group[0]
-    distances = (
-        len(_differences(_common(first), reference)),
-        len(_differences(_hyper(first), hyper)),
-    )
-    return (
-        *distances,
-        -int(first.code.get("numbers") or 0),
-        -_repetitions(group),
-        configuration(first),
-    )
-
-
-def _common(run: Run) -> dict[str, Any]:
-    """The settings that methods share when they are compared, by dotted key."""
-    return identity.shared(run.config)
-
-
-def _hyper(run: Run) -> dict[str, Any]:
-    return {key: value for key, value in settings(run).items() if key.startswith("hyper.")}
+        # The code of one's own components is in no setting, so that alike settings can hide that
+        # a file changed between two runs.
+        changes += _changed_code(of_this_dataset)
+        kept_runs += of_this_dataset
+    return Selection(kept_runs, (*notes, *changes))
 
 
 def _shared_by_most(runs: Runs, settings: Callable[[Run], dict[str, Any]]) -> dict[str, Any]:
-    groups = _groups(runs, lambda run: json.dumps(settings(run), sort_keys=True))
+    """The settings, or part of them, that most methods have; see `comparable` for ties."""
+    groups = grouped(runs, lambda run: json.dumps(settings(run), sort_keys=True))
 
     def rank(key: str) -> tuple[int, bool, int, int, str]:
         group = groups[key]
-        usual = any(run.config["validation_share"] not in SHARES for run in group)
-        return (
-            len({run.method for run in group}),
-            usual,
-            _repetitions(group),
-            weight_updates(group[0]),
-            key,
-        )
+        usual = any(run.config["validation_share"] not in LARGER_VALIDATION_SHARES for run in group)
+        return (len(by_method(group)), usual, repetitions(group), weight_updates(group[0]), key)
 
     return settings(groups[max(groups, key=rank)][0])
 
 
-def _repetitions(runs: Runs) -> int:
-    return len({seed for run in runs for seed in run.seeds})
+def _preference(shards: Runs, reference: Values, hyper: Values) -> tuple[int, int, int, int, str]:
+    """What orders the configurations of a method: the first is the one to keep."""
+    first = shards[0]
+    return (
+        len(_differences(_common(first), reference)),
+        len(_differences(_hyper(first), hyper)),
+        -int(first.code.get("numbers") or 0),
+        -repetitions(shards),
+        configuration(first),  # so that the choice never depends on the order of the store
+    )
 
 
-def weight_updates(run: Run) -> int:
-    """T·K, the length of a run's trainings."""
-    return int(run.config["update_interval"]) * int(run.config["hyperparameter_updates"])
-
-
-def _differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+def _differences(a: Values, b: Values) -> list[str]:
+    """Keys whose values differ, sorted."""
     return sorted(key for key in {*a, *b} if a.get(key) != b.get(key))
 
 
-def _left_out(group: Runs, chosen: Run) -> str:
-    run = group[0]
-    own, kept = settings(run), settings(chosen)
-    told_of = (*identity.DECISIVE, identity.Role.KEPT)
-    named = [key for key in _differences(own, kept) if identity.role(key) in told_of]
-    told = ", ".join(f"{key}={own.get(key)} (kept: {kept.get(key)})" for key in named[:4])
+def _split(common: Values) -> Any:
+    """What tells the training and validation rows of a dataset apart."""
+    return common.get("validation_share")
+
+
+# --- what is said about it ---
+
+
+def _told_apart(runs: Runs) -> list[str]:
+    """A line for each name that stands for several data."""
+    with_variant = [run for run in runs if run.variant]
+    notes = []
+    for name, group in grouped(with_variant, lambda run: run.dataset_name).items():
+        labels = dict.fromkeys(f"{run.dataset_label}, dataset {run.dataset}" for run in group)
+        count = len(by_dataset(group))  # one file may lie under several names
+        notes.append(
+            f"{name}: runs on {count} different data, shown apart and never compared: "
+            f"{'; '.join(labels)}"
+        )
+    if any(run.variant.startswith(identity.UNKNOWN) for run in runs):
+        notes.append(
+            "data unknown: runs on one's own table that an earlier version stored do not say what "
+            "was in it; they are compared with nothing else, compute them again to compare them"
+        )
+    return notes
+
+
+def _on_other_rows(run: Run, reference: Values) -> str:
     return (
-        f"{run.dataset}, {run.method}: left out {_repetitions(group)} repetitions with "
-        f"{told or f'other data or code (config_hash {run.config_hash}, kept: {chosen.config_hash})'}"
+        f"{run.dataset}, {run.method}: left out, it is trained on other rows than the other "
+        f"methods: validation_share={_split(_common(run))} (others: {_split(reference)})"
     )
 
 
-def _also_left_out(groups: list[list[Run]]) -> list[str]:
-    """One line for the configurations beyond `NAMED`: a grid would fill the page."""
-    if not groups:
+def _left_out(shards: Runs, chosen: Run) -> str:
+    """What the configuration that was kept has otherwise than one that was not."""
+    run = shards[0]
+    mine, chosen_settings = settings(run), settings(chosen)
+    keys = [
+        key for key in _differences(mine, chosen_settings) if identity.role(key) in WORTH_TELLING
+    ]
+    what = _side_by_side(keys, mine, chosen_settings, "kept")
+    if not what:
+        hashes = f"config_hash {run.config_hash}, kept: {chosen.config_hash}"
+        what = f"other data or code ({hashes})"
+    return f"{run.dataset}, {run.method}: left out {repetitions(shards)} repetitions with {what}"
+
+
+def _also_left_out(configurations: list[list[Run]]) -> list[str]:
+    """One line for all configurations beyond `LINES_OF_LEFT_OUT`: a grid would fill the page."""
+    if not configurations:
         return []
-    first, repetitions = groups[0][0], sum(_repetitions(group) for group in groups)
+    first = configurations[0][0]
+    total = sum(repetitions(shards) for shards in configurations)
     return [
-        f"{first.dataset}, {first.method}: left out {repetitions} repetitions of {len(groups)} other configurations"
+        f"{first.dataset}, {first.method}: left out {total} repetitions of "
+        f"{len(configurations)} other configurations"
     ]
 
 
-def _unlike(run: Run, reference: Mapping[str, Any]) -> list[str]:
-    """A line where a kept configuration has other common settings."""
-    own = _common(run)
-    named = _differences(own, reference)
-    told = ", ".join(f"{key}={own.get(key)} (others: {reference.get(key)})" for key in named[:4])
-    return (
-        [f"{run.dataset}, {run.method}: settings unlike the other methods': {told}"]
-        if named
-        else []
+def _unlike(run: Run, reference: Values) -> list[str]:
+    """A line where a configuration that was kept has other common settings."""
+    common = _common(run)
+    keys = _differences(common, reference)
+    if not keys:
+        return []
+    what = _side_by_side(keys, common, reference, "others")
+    return [f"{run.dataset}, {run.method}: settings unlike the other methods': {what}"]
+
+
+def _side_by_side(keys: Sequence[str], mine: Values, others: Values, whose: str) -> str:
+    """``KEY=VALUE (WHOSE: VALUE)`` of the first few settings."""
+    return ", ".join(
+        f"{key}={mine.get(key)} ({whose}: {others.get(key)})" for key in keys[:SETTINGS_OF_A_LINE]
     )
+
+
+def _changed_code(runs: Runs) -> list[str]:
+    """A line for each component of one's own whose file changed between runs of a data set."""
+    first_by_digest: dict[str, dict[str, Run]] = defaultdict(dict)
+    for run in runs:
+        for component, digest in run.own_code.items():
+            first_by_digest[component].setdefault(digest, run)
+    notes = []
+    for component, runs_by_digest in first_by_digest.items():
+        if len(runs_by_digest) > 1:
+            versions = [f"{run.run_id} ({digest[:8]})" for digest, run in runs_by_digest.items()]
+            notes.append(
+                f"{runs[0].dataset}: the file of {component} changed between runs: "
+                f"{', '.join(versions)}"
+            )
+    return notes

@@ -1,27 +1,27 @@
-"""Mean, median and best of every method on every dataset, by the default statistics or the
-paper's.
-"""
+"""Mean, median and best of every method on every dataset.
+
+They are made by the default statistics, in which failures count, or by the paper's."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from hpo_bench.analysis import frames as tabular
-from hpo_bench.analysis.selection import Runs
-from hpo_bench.analysis.statistics import best_of_groups, bootstrap
+from hpo_bench.analysis import paper
+from hpo_bench.analysis.frames import curves, failure_aware, finals
+from hpo_bench.analysis.paper import GROUP_SIZE, GROUP_SOURCE
+from hpo_bench.analysis.selection import Runs, by_dataset, by_method
+from hpo_bench.analysis.statistics.best_of_groups import (
+    best_of_groups_bootstrap,
+    best_of_groups_weights,
+    random_group_winners,
+)
+from hpo_bench.analysis.statistics.bootstrap import bootstrap
 from hpo_bench.analysis.statistics.interval import Interval, Statistics
-from hpo_bench.store.runs import Run
-
-GROUP_SOURCE = "random_validation"  # its runs feed Random (3-batched)
-GROUPED = ("random_3_batched", "Random (3-batched)")
-GROUP_SIZE = 3
-# The paper's tables drop runs whose test loss is this high.
-PAPER_LOSS_LIMIT = {"fashion_mnist": 1e3, "fashion_mnist_batchnorm": 1e3}
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,7 @@ class Summary:
 
 
 def measures(runs: Runs) -> tuple[Measure, ...]:
-    """Measures of a dataset: its metric, and for classification the test loss (cross-entropy)
-    before it.
-    """
+    """Measures of a dataset: its metric, for classification after the test cross-entropy."""
     dataset = runs[0].config["dataset"]
     scale = float(dataset.get("metric_scale") or 1.0)
     label = str(dataset.get("metric_label", "Test metric"))
@@ -88,102 +86,89 @@ def summarise(runs: Runs, mode: Statistics = "default", seed: int = 0) -> list[S
     distribution over all groups of three, or with the paper's statistics by one random grouping.
 
     Args:
-        runs: one configuration per dataset and method, as `load.comparable` selects.
+        runs: one configuration per dataset and method, as `selection.comparable` selects.
         mode: ``paper`` reads curves, for the best of whole trajectories.
         seed: of the resamples and of the paper's grouping.
     """
-    found: list[Summary] = []
-    for group in by(runs, "dataset").values():
-        methods = by(group, "method").values()
-        frames = [
-            tabular.finals(method).sort_values("seed", ignore_index=True) for method in methods
-        ]
-        for measure in measures(group):
-            found += [
-                _summary(*pair, measure, mode, seed) for pair in zip(methods, frames, strict=True)
-            ]
-    return found
-
-
-def by(runs: Runs, attribute: Literal["dataset", "method"]) -> dict[str, list[Run]]:
-    """Runs by dataset or by method, in their order."""
-    groups: dict[str, list[Run]] = {}
-    for run in runs:
-        groups.setdefault(getattr(run, attribute), []).append(run)
-    return groups
+    summaries: list[Summary] = []
+    for of_dataset in by_dataset(runs).values():
+        methods = list(by_method(of_dataset).values())
+        frames = [finals(method).sort_values("seed", ignore_index=True) for method in methods]
+        for measure in measures(of_dataset):
+            for method, frame in zip(methods, frames, strict=True):
+                summaries.append(_summary(method, frame, measure, mode, seed))
+    return summaries
 
 
 def _summary(
     runs: Runs, frame: pd.DataFrame, measure: Measure, mode: Statistics, seed: int
 ) -> Summary:
     first = frame.iloc[0]
-    name, label = GROUPED if first["method"] == GROUP_SOURCE else (first["method"], first["label"])
+    if mode == "paper":
+        numbers = _paper(runs, frame, measure, seed)
+    elif first["method"] == GROUP_SOURCE:
+        numbers = _default_of_groups(frame, measure, seed)
+    else:
+        numbers = _default(frame, measure, seed)
     return Summary(
         dataset=first["dataset"],
         dataset_label=first["dataset_label"],
-        method=name,
-        label=label,
+        method=paper.shown_name(first["method"]),
+        label=paper.shown_label(first["method"], first["label"]),
         colour=first["colour"],
         order=first["order"],
         column=measure.column,
         measure=measure.label,
-        **(
-            _paper(runs, frame, measure, seed)
-            if mode == "paper"
-            else _default(frame, measure, seed)
-        ),
+        **numbers,
     )
 
 
 def _default(frame: pd.DataFrame, measure: Measure, seed: int) -> dict[str, Any]:
-    """Failure-aware statistics: every run counts in medians, the mean is that of the runs that are
-    ok.
-    """
-    values = tabular.failure_aware(frame, measure.column) * measure.scale
+    """Failure-aware statistics: every run counts in the median, those that are ok in the mean."""
+    values = failure_aware(frame, measure.column) * measure.scale
     ok = np.isfinite(values)
-    counts = {"n_ok": int(ok.sum()), "n": len(values)}
-    if frame["method"].iloc[0] != GROUP_SOURCE:
-        mean, median = (
-            bootstrap.bootstrap(values[ok], "mean", seed=seed),
-            bootstrap.bootstrap(values, "median", seed=seed),
-        )
-        return {"mean": mean, "median": median, "best": float(values.min()), **counts}
-    validation = tabular.failure_aware(frame, "validation_loss")
-    possible = (
-        best_of_groups.best_of_groups_weights(validation, GROUP_SIZE) > 0
-        if len(values) >= GROUP_SIZE
-        else ok & False
-    )
-    mean = best_of_groups.best_of_groups_bootstrap(
-        validation, values, GROUP_SIZE, "mean", seed=seed
-    )
-    median = best_of_groups.best_of_groups_bootstrap(
-        validation, values, GROUP_SIZE, "median", seed=seed
-    )
     return {
-        "mean": mean,
-        "median": median,
-        "best": float(values[possible].min(initial=np.inf)),
-        **counts,
+        "mean": bootstrap(values[ok], "mean", seed=seed),
+        "median": bootstrap(values, "median", seed=seed),
+        "best": float(values.min()),
+        "n_ok": int(ok.sum()),
+        "n": len(values),
+    }
+
+
+def _default_of_groups(frame: pd.DataFrame, measure: Measure, seed: int) -> dict[str, Any]:
+    """The same of Random (3-batched), exactly over all groups of three runs."""
+    values = failure_aware(frame, measure.column) * measure.scale
+    validation = failure_aware(frame, "validation_loss")
+
+    # The best value is that of a run that can win a group: one with a bad validation loss cannot.
+    can_win = np.zeros(len(values), bool)
+    if len(values) >= GROUP_SIZE:
+        can_win = best_of_groups_weights(validation, GROUP_SIZE) > 0
+    return {
+        "mean": best_of_groups_bootstrap(validation, values, GROUP_SIZE, "mean", seed=seed),
+        "median": best_of_groups_bootstrap(validation, values, GROUP_SIZE, "median", seed=seed),
+        "best": float(values[can_win].min(initial=np.inf)),
+        "n_ok": int(np.isfinite(values).sum()),
+        "n": len(values),
     }
 
 
 def _paper(runs: Runs, frame: pd.DataFrame, measure: Measure, seed: int) -> dict[str, Any]:
-    """The paper's statistics: failed runs are dropped, best is the minimum of the kept runs' whole
-    trajectories.
+    """The paper's statistics: failed runs are dropped.
+
+    Best is the minimum of the whole trajectories of the runs that are kept.
     """
     if frame["method"].iloc[0] == GROUP_SOURCE:
-        validation = tabular.failure_aware(frame, "validation_loss")
-        frame = frame.iloc[
-            best_of_groups.random_group_winners(validation, GROUP_SIZE, seed, paper=True)
-        ]
+        validation = failure_aware(frame, "validation_loss")
+        frame = frame.iloc[random_group_winners(validation, GROUP_SIZE, seed, paper=True)]
     ok = paper_keeps(frame, measure.column)
     values = frame.loc[ok, measure.column].to_numpy(dtype=float) * measure.scale
-    curves = tabular.curves(runs, [measure.column])
-    trajectories = curves.loc[curves["seed"].isin(frame.loc[ok, "seed"]), measure.column]
+    of_all = curves(runs, [measure.column])
+    trajectories = of_all.loc[of_all["seed"].isin(frame.loc[ok, "seed"]), measure.column]
     return {
-        "mean": bootstrap.bootstrap(values, "mean", seed=seed),
-        "median": bootstrap.bootstrap(values, "median", seed=seed),
+        "mean": bootstrap(values, "mean", seed=seed),
+        "median": bootstrap(values, "median", seed=seed),
         "best": float(trajectories.min()) * measure.scale,
         "n_ok": len(values),
         "n": len(frame),
@@ -191,13 +176,14 @@ def _paper(runs: Runs, frame: pd.DataFrame, measure: Measure, seed: int) -> dict
 
 
 def paper_keeps(frame: pd.DataFrame, column: str = "test_metric") -> NDArray[np.bool_]:
-    """Rows of `load.finals` that the paper's tables keep, (rows,): not diverged, and no loss above
-    its limit.
+    """Rows of `frames.finals` that the paper's tables keep, (rows,).
+
+    They have not diverged, and their test loss is below the limit of their dataset.
 
     Args:
         frame: of any datasets and methods.
         column: the measure, which must be finite.
     """
-    limit = frame["dataset"].map(PAPER_LOSS_LIMIT).to_numpy(dtype=float, na_value=np.inf)
+    limit = frame["dataset"].map(paper.LOSS_LIMITS).to_numpy(dtype=float, na_value=np.inf)
     loss = frame["test_loss"].to_numpy(dtype=float, na_value=np.nan)
-    return np.isfinite(tabular.failure_aware(frame, column)) & ~(loss >= limit)
+    return np.isfinite(failure_aware(frame, column)) & ~(loss >= limit)

@@ -2,66 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from hpo_bench.analysis import frames as tabular
-from hpo_bench.analysis import incumbent
-from hpo_bench.analysis.costs import PLAIN, Cost, costs
+from hpo_bench.analysis import incumbent, paper
+from hpo_bench.analysis.compare import bounds
+from hpo_bench.analysis.costs import Cost, costs
+from hpo_bench.analysis.frames import failure_aware, finals
+from hpo_bench.analysis.paper import GROUP_SOURCE, MULTI_PASS, ONE_PASS, PLAIN
 from hpo_bench.analysis.render import RenderedTable
 from hpo_bench.analysis.rounding import NOTHING, Rounded, rounded, within_error_of_best
-from hpo_bench.analysis.selection import Runs, comparable, find, weight_updates
-from hpo_bench.analysis.statistics import distributions
-from hpo_bench.analysis.statistics import interval as intervals
-from hpo_bench.analysis.statistics import pairs as paired
-from hpo_bench.analysis.statistics.interval import Interval, Statistics
-from hpo_bench.analysis.statistics.pairs import Comparison
-from hpo_bench.analysis.summary import (
-    GROUP_SOURCE,
-    Measure,
-    Summary,
-    by,
-    measures,
-    paper_keeps,
-    summarise,
+from hpo_bench.analysis.selection import (
+    Runs,
+    by_dataset,
+    by_method,
+    comparable,
+    find,
+    weight_updates,
 )
+from hpo_bench.analysis.statistics.distributions import wilson
+from hpo_bench.analysis.statistics.interval import RESAMPLES, Interval, Statistics
+from hpo_bench.analysis.statistics.interval import label as statistics_label
+from hpo_bench.analysis.statistics.pairs import Comparison, holm, paired_comparison
+from hpo_bench.analysis.summary import Measure, Summary, measures, paper_keeps, summarise
 from hpo_bench.errors import UserError, nearest
 from hpo_bench.system.quoting import override
 
-# Methods of the paper's tables; Random (3-batched) is made of random_validation.
-ONE_PASS = (
-    "random",
-    "random_lr_schedule",
-    GROUP_SOURCE,
-    "lorraine",
-    "baydin",
-    "ours_wd_lr",
-    "ours_wd_lr_m",
-    "ours_wd_hdlr_m",
-    "diff_through_opt",
-)
-# Methods that choose by validation loss, and the searches they are compared with.
-MULTI_PASS = (
-    GROUP_SOURCE,
-    "ours_wd_lr_m",
-    "ours_wd_hdlr_m",
-    "diff_through_opt",
-    "bayesopt",
-    "asha_random",
-    "asha_ours_wd_lr_m",
-    "pbt_random",
-    "pbt_ours_wd_lr_m",
-)
-Frames = tuple[pd.DataFrame, pd.DataFrame]  # body and bold of a `Table`
-Parts = tuple[
-    pd.DataFrame, pd.DataFrame, pd.DataFrame, str
-]  # body, bold, data and label of a `Table`
+Marked = tuple[str, bool]  # the text of a cell, and whether it is bold
+Cells = dict[Any, dict[Any, Marked]]  # by column, then by row
+Frames = tuple[pd.DataFrame, pd.DataFrame]  # body and bold of a `RenderedTable`
+Parts = tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, str]  # body, bold, data and label of one
 
 
 @dataclass(frozen=True)
@@ -97,7 +73,7 @@ def build(
     Args:
         name: one of `TABLES`.
         datasets, methods: ids; the table's own by default.
-        where: settings that the runs must have, see `load.find`.
+        where: settings that the runs must have, see `selection.find`.
         seed: of the bootstrap.
 
     Raises:
@@ -126,10 +102,10 @@ def run_command(
     several = " -m" if len(methods) > 1 or len(datasets) > 1 else ""
     names = dict.fromkeys(name.partition("@")[0] for name in datasets)
     dataset = f" dataset={','.join(names)}" if names else ""
-    folder = (
-        f" {override('results_dir', str(results_dir))}" if str(results_dir) != "results" else ""
-    )
-    return f"hpo-bench run{several} method={','.join(methods)}{dataset} repetitions={repetitions}{folder}"
+    words = f"hpo-bench run{several} method={','.join(methods)}{dataset} repetitions={repetitions}"
+    if str(results_dir) == "results":
+        return words
+    return f"{words} {override('results_dir', str(results_dir))}"
 
 
 def missing(
@@ -139,10 +115,10 @@ def missing(
     repetitions: int,
     results_dir: str | Path,
 ) -> tuple[str, ...]:
-    """A line for each set of methods that datasets have no runs of, with the command that makes
-    them.
-    """
-    stored = {(name, run.method) for run in runs for name in (run.dataset, run.dataset_name)}
+    """A line for each set of methods that datasets have no runs of, with the command for them."""
+    stored = set()
+    for run in runs:
+        stored |= {(run.dataset, run.method), (run.dataset_name, run.method)}
     lacking: dict[tuple[str, ...], list[str]] = {}
     for dataset in datasets:
         absent = tuple(method for method in methods if (dataset, method) not in stored)
@@ -155,24 +131,24 @@ def missing(
     )
 
 
-def _frames(
-    cells: Mapping[Any, Mapping[Any, tuple[str, bool]]], rows: Sequence[Any], names: Sequence[str]
-) -> Frames:
-    """Body and bold from columns of {row: (text, bold)}; a row that a column lacks shows
-    nothing.
+def _frames(cells: Cells, rows: Sequence[Any], names: Sequence[str]) -> Frames:
+    """Body and bold of a table; a row that a column lacks shows nothing.
+
+    Args:
+        names: of the index's levels.
     """
     index = pd.Index(rows) if len(names) == 1 else pd.MultiIndex.from_tuples(rows)
     index.names = list(names)
-    body = {
-        key: [column.get(row, (NOTHING, False))[0] for row in rows] for key, column in cells.items()
-    }
-    bold = {
-        key: [column.get(row, (NOTHING, False))[1] for row in rows] for key, column in cells.items()
-    }
+    body, bold = {}, {}
+    for key, column in cells.items():
+        shown = [column.get(row, (NOTHING, False)) for row in rows]
+        body[key] = [text for text, _ in shown]
+        bold[key] = [mark for _, mark in shown]
     return pd.DataFrame(body, index=index), pd.DataFrame(bold, index=index)
 
 
 def _ordered(labels: Mapping[str, float]) -> list[str]:
+    """Labels by the order of their methods, then by name."""
     return sorted(labels, key=lambda label: (labels[label], label))
 
 
@@ -180,36 +156,27 @@ def _ordered(labels: Mapping[str, float]) -> list[str]:
 
 
 def _main(runs: Runs, mode: Statistics, seed: int) -> Parts:
-    found = summarise(runs, mode, seed)
-    cells: dict[tuple[str, str], dict[str, tuple[str, bool]]] = {}
-    for dataset, measure in dict.fromkeys(
-        (summary.dataset_label, summary.measure) for summary in found
-    ):
-        rows = [
-            summary
-            for summary in found
-            if (summary.dataset_label, summary.measure) == (dataset, measure)
-        ]
+    summaries = summarise(runs, mode, seed)
+    by_group: dict[str, list[Summary]] = {}
+    for summary in summaries:
+        group = f"{summary.dataset_label}: {summary.measure}"
+        by_group.setdefault(group, []).append(summary)
+
+    cells: Cells = {}
+    for group, rows in by_group.items():
         for statistic, numbers in _shown(rows).items():
-            marked = zip(rows, numbers, within_error_of_best(numbers), strict=True)
-            cells[f"{dataset}: {measure}", statistic] = {
-                row.label: (number.text, mark) for row, number, mark in marked
-            }
-        cells[f"{dataset}: {measure}", "n_ok/n"] = {
-            row.label: (f"{row.n_ok}/{row.n}", False) for row in rows
-        }
-    body, bold = _frames(
-        cells, _ordered({summary.label: summary.order for summary in found}), ["Method"]
-    )
-    label = intervals.label(
-        mode,
-        sum(row.n_ok for row in found),
-        sum(row.n for row in found),
-        seed,
-        "mean ± SD over the resamples",
-    )
-    means = "; means are of the runs that are ok" if mode == "default" else ""
-    return body, bold, _summary_data(found, mode, seed), label + means
+            column = cells.setdefault((group, statistic), {})
+            for row, number, best in zip(rows, numbers, within_error_of_best(numbers), strict=True):
+                column[row.label] = (number.text, best)
+        cells[group, "n_ok/n"] = {row.label: (f"{row.n_ok}/{row.n}", False) for row in rows}
+
+    order = {summary.label: summary.order for summary in summaries}
+    body, bold = _frames(cells, _ordered(order), ["Method"])
+    n_ok, n = sum(row.n_ok for row in summaries), sum(row.n for row in summaries)
+    label = statistics_label(mode, n_ok, n, seed, "mean ± SD over the resamples")
+    if mode == "default":
+        label += "; means are of the runs that are ok"
+    return body, bold, _summary_data(summaries, mode, seed), label
 
 
 def _shown(rows: Sequence[Summary]) -> dict[str, list[Rounded]]:
@@ -220,16 +187,19 @@ def _shown(rows: Sequence[Summary]) -> dict[str, list[Rounded]]:
     }
 
 
-def _summary_data(found: Sequence[Summary], mode: Statistics, seed: int) -> pd.DataFrame:
+def _summary_data(summaries: Sequence[Summary], mode: Statistics, seed: int) -> pd.DataFrame:
     """A row per dataset, measure, method and statistic."""
+    keys = ("dataset", "column", "measure", "method", "label")
     rows = []
-    for row in found:
-        identity = {
-            key: getattr(row, key) for key in ("dataset", "column", "measure", "method", "label")
+    for summary in summaries:
+        identity = {key: getattr(summary, key) for key in keys}
+        counts = {"n_ok": summary.n_ok, "n": summary.n, "statistics": mode, "seed": seed}
+        intervals = {
+            "mean": summary.mean,
+            "median": summary.median,
+            "best": Interval(summary.best, np.nan, np.nan, np.nan, summary.n, "none", None),
         }
-        counts = {"n_ok": row.n_ok, "n": row.n, "statistics": mode, "seed": seed}
-        best = Interval(row.best, np.nan, np.nan, np.nan, row.n, "none", None)
-        for statistic, interval in (("mean", row.mean), ("median", row.median), ("best", best)):
+        for statistic, interval in intervals.items():
             rows.append({**identity, "statistic": statistic, **_interval_data(interval), **counts})
     return pd.DataFrame(rows)
 
@@ -250,9 +220,11 @@ def _interval_data(interval: Interval, prefix: str = "") -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two methods on one dataset by its metric, compared on shared seeds;
+    """Two methods on one dataset by its metric, compared on shared seeds.
 
-    ``holm`` is adjusted within the dataset.
+    Args:
+        methods, labels: of the two.
+        holm: the p-value, adjusted within the dataset.
     """
 
     dataset: str
@@ -264,75 +236,76 @@ class Pair:
 
 
 def pairs(runs: Runs, mode: Statistics = "default", seed: int = 0) -> list[Pair]:
-    """Compare all pairs of methods of each dataset on shared seeds, differences in the metric's
-    shown unit.
+    """Compare all pairs of methods of each dataset on shared seeds.
+
+    Differences are in the metric's shown unit.
 
     Args:
         runs: one configuration per dataset and method.
         mode: with ``paper`` only seeds that both keep.
     """
-    found = []
-    for group in by(runs, "dataset").values():
-        scale = measures(group)[-1].scale
-        frames = [
-            _by_seed(tabular.finals(method), mode, scale) for method in by(group, "method").values()
-        ]
-        compared = [(a, b, _compare(a, b, seed)) for a, b in combinations(frames, 2)]
-        adjusted = paired.holm([comparison.p_value for _, _, comparison in compared])
-        for (a, b, comparison), p in zip(compared, adjusted, strict=True):
-            first = a.iloc[0]
-            found.append(
+    compared = []
+    for of_dataset in by_dataset(runs).values():
+        scale = measures(of_dataset)[-1].scale
+        methods = by_method(of_dataset).values()
+        frames = [_by_seed(finals(method), mode, scale) for method in methods]
+        couples = list(combinations(frames, 2))
+        comparisons = [_compare(a, b, seed) for a, b in couples]
+        adjusted = holm([comparison.p_value for comparison in comparisons])
+        for (a, b), comparison, p in zip(couples, comparisons, adjusted, strict=True):
+            of_a, of_b = a.iloc[0], b.iloc[0]
+            compared.append(
                 Pair(
-                    dataset=first["dataset"],
-                    dataset_label=first["dataset_label"],
-                    methods=(first["method"], b["method"].iloc[0]),
-                    labels=(first["label"], b["label"].iloc[0]),
+                    dataset=of_a["dataset"],
+                    dataset_label=of_a["dataset_label"],
+                    methods=(of_a["method"], of_b["method"]),
+                    labels=(of_a["label"], of_b["label"]),
                     comparison=comparison,
                     holm=float(p),
                 )
             )
-    return found
+    return compared
 
 
 def _by_seed(frame: pd.DataFrame, mode: Statistics, scale: float) -> pd.DataFrame:
-    kept = paper_keeps(frame) if mode == "paper" else np.ones(len(frame), bool)
-    values = np.where(kept, tabular.failure_aware(frame) * scale, np.nan)
+    """Final values by seed with a column ``value``: NaN where the statistics drop it."""
+    counts = paper_keeps(frame) if mode == "paper" else np.ones(len(frame), bool)
+    values = np.where(counts, failure_aware(frame) * scale, np.nan)
     return frame.assign(value=values).set_index("seed")
 
 
 def _compare(a: pd.DataFrame, b: pd.DataFrame, seed: int) -> Comparison:
     shared = pd.concat({"a": a["value"], "b": b["value"]}, axis=1, join="inner").dropna()
-    return paired.paired_comparison(shared["a"], shared["b"], seed=seed)
+    return paired_comparison(shared["a"], shared["b"], seed=seed)
 
 
 def _pairs(runs: Runs, mode: Statistics, seed: int) -> Parts:
-    found = pairs(runs, mode, seed)
-    if not found:
+    compared = pairs(runs, mode, seed)
+    if not compared:
         raise UserError("table pairs: needs runs of two methods on one dataset")
-    cells: dict[str, dict[Any, tuple[str, bool]]] = {}
-    for pair in found:
-        row, result, significant = (
-            (pair.dataset_label, *pair.labels),
-            pair.comparison,
-            pair.holm < 0.05,
-        )
+    cells: Cells = {}
+    rows = []
+    for pair in compared:
+        row, result = (pair.dataset_label, *pair.labels), pair.comparison
         texts = {
             "n": str(result.n),
-            "P(A better)": _with_bounds(result.probability),
-            "Median A − median B": _with_bounds(result.difference),
+            "P(A better)": bounds(result.probability),
+            "Median A − median B": bounds(result.difference),
             "p (Wilcoxon)": _p(result.p_value),
             "p (Holm)": _p(pair.holm),
         }
+        rows.append(row)
         for column, text in texts.items():
-            cells.setdefault(column, {})[row] = (text, significant and column == "p (Holm)")
-    body, bold = _frames(
-        cells, [(pair.dataset_label, *pair.labels) for pair in found], ["Dataset", "A", "B"]
-    )
+            significant = column == "p (Holm)" and pair.holm < 0.05
+            cells.setdefault(column, {})[row] = (text, significant)
+    body, bold = _frames(cells, rows, ["Dataset", "A", "B"])
+    data = pd.DataFrame([_pair_data(pair, mode, seed) for pair in compared])
     label = (
-        f"statistics: {mode}; pairs by shared seeds, lower is better, ties count half; brackets: 95 % intervals "
-        f"(Wilson; paired bootstrap, {intervals.RESAMPLES} resamples, seed {seed}); Holm within a dataset; bold: p < 0.05"
+        f"statistics: {mode}; pairs by shared seeds, lower is better, ties count half; "
+        f"brackets: 95 % intervals (Wilson; paired bootstrap, {RESAMPLES} resamples, seed {seed}); "
+        "Holm within a dataset; bold: p < 0.05"
     )
-    return body, bold, pd.DataFrame([_pair_data(pair, mode, seed) for pair in found]), label
+    return body, bold, data, label
 
 
 def _pair_data(pair: Pair, mode: Statistics, seed: int) -> dict[str, Any]:
@@ -351,13 +324,6 @@ def _pair_data(pair: Pair, mode: Statistics, seed: int) -> dict[str, Any]:
     }
 
 
-def _with_bounds(interval: Interval) -> str:
-    estimate, low, high = (
-        rounded(value).text for value in (interval.estimate, interval.low, interval.high)
-    )
-    return estimate if np.isnan(interval.low) else f"{estimate} [{low}, {high}]"
-
-
 def _p(value: float) -> str:
     return "< 0.001" if value < 0.001 else rounded(value).text
 
@@ -366,42 +332,51 @@ def _p(value: float) -> str:
 
 
 def _divergence(runs: Runs, mode: Statistics, seed: int) -> Parts:
-    cells: dict[tuple[str, str], dict[str, tuple[str, bool]]] = {}
-    rows, order = [], {}
-    for method in (
-        group for runs_ in by(runs, "dataset").values() for group in by(runs_, "method").values()
-    ):
-        frame = tabular.finals(method)
+    cells: Cells = {}
+    order: dict[str, float] = {}
+    data = []
+    methods = [method for part in by_dataset(runs).values() for method in by_method(part).values()]
+    for method in methods:
+        frame = finals(method)
         first, diverged = frame.iloc[0], frame[frame["status"] != "ok"]
-        rate = distributions.wilson(len(diverged), len(frame))
+        rate = wilson(len(diverged), len(frame))
         at = float(diverged["diverged_at"].median())
-        shown = f"{100 * rate.estimate:.3g} % [{100 * rate.low:.3g}, {100 * rate.high:.3g}]"
-        order[first["label"]] = first["order"]
-        for column, text in (
-            ("diverged", f"{len(diverged)}/{len(frame)}"),
-            ("rate", shown),
-            ("at step", _step(at)),
-        ):
+        texts = {
+            "diverged": f"{len(diverged)}/{len(frame)}",
+            "rate": f"{100 * rate.estimate:.3g} % [{100 * rate.low:.3g}, {100 * rate.high:.3g}]",
+            "at step": NOTHING if np.isnan(at) else f"{at:.0f}",
+        }
+        for column, text in texts.items():
             cells.setdefault((first["dataset_label"], column), {})[first["label"]] = (text, False)
-        identity = {key: first[key] for key in ("dataset", "method", "label")}
-        counts = {"diverged": len(diverged), "n": len(frame), "median_diverged_at": at}
-        rows.append({**identity, **counts, **_interval_data(rate)})
+        order[first["label"]] = first["order"]
+        data.append(
+            {
+                "dataset": first["dataset"],
+                "method": first["method"],
+                "label": first["label"],
+                "diverged": len(diverged),
+                "n": len(frame),
+                "median_diverged_at": at,
+                **_interval_data(rate),
+            }
+        )
     body, bold = _frames(cells, _ordered(order), ["Method"])
-    label = "diverged/n; rate with 95 % Wilson interval; median step of divergence among those that diverged"
-    return body, bold, pd.DataFrame(rows), label
-
-
-def _step(value: float) -> str:
-    return NOTHING if np.isnan(value) else f"{value:.0f}"
+    label = (
+        "diverged/n; rate with 95 % Wilson interval; median step of divergence among those that "
+        "diverged"
+    )
+    return body, bold, pd.DataFrame(data), label
 
 
 # --- run time ---
 
 
 def _runtime(runs: Runs, mode: Statistics, seed: int) -> Parts:
-    found = costs(runs, seed)
-    cells: dict[str, dict[Any, tuple[str, bool]]] = {}
-    for cost in found:
+    all_costs = costs(runs, seed)
+    cells: Cells = {}
+    rows = []
+    for cost in all_costs:
+        row = (cost.dataset_label, cost.label)
         texts = {
             "Runs": str(cost.repetitions),
             "Blocks": str(cost.blocks),
@@ -411,32 +386,29 @@ def _runtime(runs: Runs, mode: Statistics, seed: int) -> Parts:
             "× Random": _times(cost),
             "Machine": cost.machine,
         }
+        rows.append(row)
         for column, text in texts.items():
-            cells.setdefault(column, {})[cost.dataset_label, cost.label] = (text, False)
-    body, bold = _frames(
-        cells, [(cost.dataset_label, cost.label) for cost in found], ["Dataset", "Method"]
-    )
+            cells.setdefault(column, {})[row] = (text, False)
+    body, bold = _frames(cells, rows, ["Dataset", "Method"])
+    data = pd.DataFrame([_cost_data(cost) for cost in all_costs])
     label = (
-        "medians over blocks of (wall time ÷ rows in the block), test evaluation included, diverged runs too; × Random "
-        f"compares equal machines and block sizes alone, bootstrap over blocks 95 %, seed {seed}"
+        "medians over blocks of (wall time ÷ rows in the block), test evaluation included, "
+        "diverged runs too; × Random compares equal machines and block sizes alone, "
+        f"bootstrap over blocks 95 %, seed {seed}"
     )
-    return body, bold, pd.DataFrame([_cost_data(cost) for cost in found]), label
+    return body, bold, data, label
 
 
 def _times(cost: Cost) -> str:
     if cost.times_plain is None:
         return "1" if cost.method == PLAIN else NOTHING
-    return _with_bounds(cost.times_plain)
+    return bounds(cost.times_plain)
 
 
 def _cost_data(cost: Cost) -> dict[str, Any]:
-    data = {
-        key: value
-        for key, value in vars(cost).items()
-        if key not in ("dataset_label", "times_plain")
-    }
-    ratio = cost.times_plain or Interval(np.nan, np.nan, np.nan, np.nan, 0, "none", None)
-    return {**data, **_interval_data(ratio, "times_plain_")}
+    data = dict(vars(cost))
+    del data["dataset_label"], data["times_plain"]
+    return {**data, **_interval_data(cost.times_plain or incumbent.NO_VALUE, "times_plain_")}
 
 
 # --- equal budgets ---
@@ -446,60 +418,61 @@ BUDGETS = (1, 5, 30, 100, 200)  # in plain trainings
 
 def _multi_pass(runs: Runs, mode: Statistics, seed: int) -> Parts:
     order: dict[str, float] = {}
-    rows: list[dict[str, Any]] = []
-    for group in by(runs, "dataset").values():
-        measure, units = measures(group)[-1], _units(group)
-        for method in by(group, "method").values():
+    records: list[dict[str, Any]] = []
+    for of_dataset in by_dataset(runs).values():
+        measure, units = measures(of_dataset)[-1], _units(of_dataset)
+        for method in by_method(of_dataset).values():
             order[method[0].method_label] = method[0].config["method"].get("order", 0)
-            rows += _at_budgets(method, measure, units, seed)
-    data = pd.DataFrame(rows)
+            records += _at_budgets(method, measure, units, seed)
+    data = pd.DataFrame(records)
     if data.empty:
         raise UserError("table multi_pass: no run has a validation loss to choose by")
-    cells: dict[str, dict[Any, tuple[str, bool]]] = {}
-    keys = ["dataset_label", "measure", "axis"]
-    least = data.groupby([*keys, "budget"])["estimate"].transform("min")
-    for row, best in zip(data.to_dict("records"), data["estimate"] == least, strict=True):
-        key = (
-            f"{row['dataset_label']}: {row['measure']}",
-            incumbent.AXES[row["axis"]],
-            row["label"],
-        )
-        interval = Interval(
-            row["estimate"], np.nan, row["low"], row["high"], row["n"], row["interval"], None
-        )
-        text = NOTHING if np.isnan(row["estimate"]) else _with_bounds(interval)
-        cells.setdefault(f"{row['budget']}", {})[key] = (text, bool(best))
-        cells.setdefault("n", {})[key] = (str(row["n"]), False)
-    named = sorted(
-        {key for column in cells.values() for key in column}, key=lambda key: _place(key, order)
-    )
-    body, bold = _frames(
-        {**{name: cells[name] for name in cells if name != "n"}, "n": cells["n"]},
-        named,
-        ["Dataset", "Budget in", "Method"],
+
+    cells: Cells = {}
+    counts: dict[Any, Marked] = {}
+    within = ["dataset_label", "measure", "axis", "budget"]
+    least = data.groupby(within)["estimate"].transform("min")
+    for record, best in zip(data.to_dict("records"), data["estimate"] == least, strict=True):
+        dataset = f"{record['dataset_label']}: {record['measure']}"
+        row = (dataset, incumbent.AXES[record["axis"]], record["label"])
+        cells.setdefault(str(record["budget"]), {})[row] = (_estimate(record), bool(best))
+        counts[row] = (str(record["n"]), False)
+
+    def place(row: tuple[str, str, str]) -> tuple[str, int, float, str]:
+        dataset, axis, label = row
+        return dataset, list(incumbent.AXES.values()).index(axis), order[label], label
+
+    rows = sorted(counts, key=place)
+    body, bold = _frames({**cells, "n": counts}, rows, ["Dataset", "Budget in", "Method"])
+    label = (
+        "median test metric of the incumbent, chosen by validation loss, when as much is spent as "
+        "a number of plain trainings (columns) costs; gradient-equivalents: gradients + "
+        f"{incumbent.PRODUCT} × Hessian-vector products; one-pass methods: best of as many "
+        "trainings as that pays for, over all subsets; brackets: 95 % bootstrap intervals over n "
+        f"repetitions, {RESAMPLES} resamples, seed {seed}; diverged = +inf; bold: least of a column"
     )
     less = incumbent.scaled_down(runs)
-    label = (
-        "median test metric of the incumbent, chosen by validation loss, when as much is spent as a number of plain "
-        f"trainings (columns) costs; gradient-equivalents: gradients + {incumbent.PRODUCT} × Hessian-vector products; "
-        "one-pass methods: best of as many trainings as that pays for, over all subsets; brackets: 95 % bootstrap "
-        f"intervals over n repetitions, {intervals.RESAMPLES} resamples, seed {seed}; diverged = +inf; bold: least of a "
-        "column" + f"; scaled down from the paper: {less}" * bool(less)
-    )
+    if less:
+        label += f"; scaled down from the paper: {less}"
     return body, bold, data.assign(statistics=mode, seed=seed), label
 
 
-def _place(key: tuple[str, str, str], order: Mapping[str, float]) -> tuple[Any, ...]:
-    return key[0], list(incumbent.AXES.values()).index(key[1]), order[key[2]], key[2]
+def _estimate(record: Mapping[Hashable, Any]) -> str:
+    """The estimate of a row of data with its bounds."""
+    if np.isnan(record["estimate"]):
+        return NOTHING
+    estimate, low, high = record["estimate"], record["low"], record["high"]
+    return bounds(Interval(estimate, np.nan, low, high, record["n"], record["interval"], None))
 
 
 def _units(runs: Runs) -> dict[str, float]:
-    """What a plain training costs: its weight updates, as many gradients, the time of a Random one
-    if there are any.
+    """What a plain training costs, by axis: weight updates, as many gradients, and seconds.
+
+    The seconds are those of a Random training that looks at its validation loss, NaN without such.
     """
     updates = float(weight_updates(runs[0]))
-    plain = by(runs, "method").get(GROUP_SOURCE)
-    seconds = float(tabular.finals(plain)["seconds"].median()) if plain else np.nan
+    plain = by_method(runs).get(GROUP_SOURCE)
+    seconds = float(finals(plain)["seconds"].median()) if plain else np.nan
     return {"weight_updates": updates, "gradient_equivalents": updates, "seconds": seconds}
 
 
@@ -507,34 +480,37 @@ def _at_budgets(
     runs: Runs, measure: Measure, units: Mapping[str, float], seed: int
 ) -> list[dict[str, Any]]:
     """A row for each axis and budget of one method; none without a validation loss to choose by."""
-    finals, search = tabular.finals(runs), incumbent.is_search(runs[0])
-    if not np.isfinite(tabular.failure_aware(finals, "validation_loss")).any():
+    frame = finals(runs)
+    if not np.isfinite(failure_aware(frame, "validation_loss")).any():
         return []
-    found = incumbent.paths(runs, finals, measure) if search else []
-    identity = {key: finals.iloc[0][key] for key in ("dataset", "dataset_label", "method", "label")}
-    rows = []
-    for axis, unit in units.items():
-        for budget in BUDGETS if np.isfinite(unit) else ():
-            at = (
-                incumbent.searched_at(found, axis, budget * unit, seed)
-                if search
-                else incumbent.restarted_at(runs, finals, measure, axis, budget * unit, seed)
-            )
-            rows.append(
-                {
-                    **identity,
-                    "measure": measure.label,
-                    "axis": axis,
-                    "budget": budget,
-                    "cost": budget * unit,
-                    **_interval_data(at),
-                    "n": len(finals),
-                }
-            )
-    return rows
+    first, searches = frame.iloc[0], incumbent.is_search(runs[0])
+    incumbents = incumbent.paths(runs, frame, measure) if searches else []
+    records = []
+    payable = {axis: unit for axis, unit in units.items() if np.isfinite(unit)}
+    for (axis, unit), budget in product(payable.items(), BUDGETS):
+        cost = budget * unit
+        if searches:
+            value = incumbent.searched_at(incumbents, axis, cost, seed)
+        else:
+            value = incumbent.restarted_at(runs, frame, measure, axis, cost, seed)
+        records.append(
+            {
+                "dataset": first["dataset"],
+                "dataset_label": first["dataset_label"],
+                "method": first["method"],
+                "label": first["label"],
+                "measure": measure.label,
+                "axis": axis,
+                "budget": budget,
+                "cost": cost,
+                **_interval_data(value),
+                "n": len(frame),
+            }
+        )
+    return records
 
 
-_UCI = ("uci_energy", "uci_kin8nm", "uci_power")
+_UCI = paper.UCI_OF_THE_TABLES
 _TITLE = "Final test performance"
 TABLES: dict[str, TableKind] = {
     "uci_main": TableKind(f"{_TITLE} on UCI sets", _main, _UCI, ONE_PASS),
@@ -551,7 +527,7 @@ TABLES: dict[str, TableKind] = {
     "larger_scale": TableKind(
         f"{_TITLE} on the larger sets",
         _main,
-        ("fashion_mnist", "cifar10", "penn_treebank"),
+        paper.LARGER,
         ONE_PASS,
         50,
     ),

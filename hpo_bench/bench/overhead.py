@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hpo_bench.analysis.paper import ONE_PASS
 from hpo_bench.core.recorder import recorded_steps
 from hpo_bench.experiments.carry_out import carry_out
 from hpo_bench.experiments.definition import Experiment, Part, groups
@@ -23,17 +24,6 @@ from hpo_bench.store import index
 from hpo_bench.store.runs import runs_folder
 from hpo_bench.store.writer import Block
 
-METHODS = (
-    "random",
-    "random_lr_schedule",
-    "random_validation",
-    "lorraine",
-    "baydin",
-    "ours_wd_lr",
-    "ours_wd_lr_m",
-    "ours_wd_hdlr_m",
-    "diff_through_opt",
-)
 PARTS = 8  # as many as uci_main has datasets
 COLUMNS = (
     "train_loss",
@@ -99,7 +89,7 @@ def overhead(repetitions: int = 200, hyperparameter_updates: int = 400) -> Overh
         Part(
             f"part{number}",
             ("diabetes",),
-            METHODS,
+            ONE_PASS,
             repetitions,
             seed=number * repetitions,
             overrides=(f"hyperparameter_updates={hyperparameter_updates}",),
@@ -120,7 +110,7 @@ def overhead(repetitions: int = 200, hyperparameter_updates: int = 400) -> Overh
             runs_folder(folder), [job.run_id for job in expand(experiment, Path(folder)).jobs]
         )
         times.append(time.perf_counter())
-    assert len(found) == len(METHODS) * PARTS == sum(1 for _ in groups(experiment))
+    assert len(found) == len(ONE_PASS) * PARTS == sum(1 for _ in groups(experiment))
     assert set(found.values()) == {"complete"}
     count = repetitions * len(jobs)
     planning, writing, indexing, resume = np.diff(times)

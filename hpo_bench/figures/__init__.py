@@ -1,12 +1,12 @@
-"""The figures: every module here is one, by its name; `hpo_bench.figures.common` is what they share.
+"""The figures: every module here is one, by its name.
 
-A figure module has
+What they share is in `hpo_bench.figures.common`. A figure module has
 
     TITLE                        what it shows, in a few words
     NEEDS                        tuple of `common.needs.Need`: the runs it is made from; empty for
                                  an illustration
-    points(selection, options)   -> `common.base.Points`: what is plotted, from stored runs
-    draw(plotted)                -> a Matplotlib figure, from those points alone
+    points(selection, options)   -> `common.base.Points`: what is plotted, computed from stored runs
+    draw(plotted)                -> a Matplotlib figure from those points alone
                                  (`common.base.Plotted`)
 
 Nothing has to be registered. Importing this package imports neither Matplotlib nor pandas.
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 def names() -> list[str]:
     """Names of all figures: the numbered ones first."""
-    found = [module.name for module in pkgutil.iter_modules(__path__) if not module.ispkg]
-    return sorted(found, key=lambda name: (not re.fullmatch(r"fig\d+", name), name))
+    modules = [module.name for module in pkgutil.iter_modules(__path__) if not module.ispkg]
+    return sorted(modules, key=lambda name: (not re.fullmatch(r"fig\d+", name), name))
 
 
 def find(name: str) -> FigureModule:

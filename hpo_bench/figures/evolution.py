@@ -1,20 +1,18 @@
-"""Evolution of the test metric during training on the larger datasets, bootstrapped median ± its
-bootstrap SD.
-"""
+"""Evolution of the test loss during training on the larger datasets.
+
+It is the bootstrapped median ± its bootstrap standard deviation."""
 
 from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from hpo_bench.figures.common import panels, paper, templates
+from hpo_bench.analysis import paper
+from hpo_bench.figures.common import panels, templates
 from hpo_bench.figures.common.base import Options, Plotted, Points
 from hpo_bench.figures.common.needs import Need, NeededRuns
 
 TITLE = "Evolution of the test loss, larger datasets"
-NEEDS = tuple(
-    Need((name,), paper.TRAINED, paper.REPETITIONS[name])
-    for name in ("fashion_mnist", "cifar10", "penn_treebank")
-)
+NEEDS = tuple(Need((name,), paper.TRAINED, paper.REPETITIONS[name]) for name in paper.LARGER)
 
 
 def points(selection: NeededRuns, options: Options) -> Points:

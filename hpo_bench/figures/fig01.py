@@ -1,13 +1,13 @@
-"""Figure 1: how the approximation arises, computed on ridge regression with one weight and one
-hyperparameter.
+"""Figure 1: how the approximation arises, on a ridge regression with one weight.
 
-Training loss ``½ h (w - a)² + ½ exp(λ) w²`` with h, a from least squares on the training points;
-validation loss ``½ h' (w - b)²`` likewise from the validation points. The best response is ``w*(λ)
-= h a / (h + exp λ)``."""
+The training loss is ``½ h (w - a)² + ½ exp(λ) w²``, h and a from least squares on the training
+points, and λ the one hyperparameter. The validation loss is ``½ h' (w - b)²``, likewise from the
+validation points. The best response is ``w*(λ) = h a / (h + exp λ)``."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from numpy.typing import NDArray
 
 from hpo_bench.figures.common import style
 from hpo_bench.figures.common.base import Options, Plotted, Points
 from hpo_bench.figures.common.needs import Need, NeededRuns
+
+Array = NDArray[np.float64]
 
 TITLE = "Derivation: exact and approximate hyperparameter updates around the best response"
 NEEDS: tuple[Need, ...] = ()
@@ -37,7 +40,12 @@ LINES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Ridge:
-    """Curvature and minimiser of the training (h, a) and of the validation loss (h', b)."""
+    """A ridge regression with one weight.
+
+    Args:
+        h, a: curvature and minimiser of the training loss.
+        h_validation, b: those of the validation loss.
+    """
 
     h: float
     a: float
@@ -48,36 +56,40 @@ class Ridge:
         """u(λ, w) of gradient descent: ``w ← w - u``."""
         return float(STEP_SIZE * (self.h * (w - self.a) + np.exp(log_decay) * w))
 
-    def best_response(self, log_decay: np.ndarray | float) -> np.ndarray:
-        """w*(λ), where u(λ, w*) = 0."""
+    def best_response(self, log_decay: Array | float) -> Array:
+        """w*(λ), at which the update u(λ, w*) is 0."""
         return np.asarray(self.h * self.a / (self.h + np.exp(log_decay)))
 
-    def validation_loss(self, w: np.ndarray) -> np.ndarray:
-        """L_V(w)."""
+    def validation_loss(self, w: Array) -> Array:
+        """L_V(w), the validation loss of some weights."""
         return 0.5 * self.h_validation * (w - self.b) ** 2
 
     def hypergradient(self, log_decay: float, w: float, look_back: int | None) -> float:
-        """-∂L_V/∂w Σ_{j<i} (1 - ∂u/∂w)^j ∂u/∂λ; the whole series, (∂u/∂w)⁻¹, where ``look_back`` is
-        None.
+        """-∂L_V/∂w Σ_{j<i} (1 - ∂u/∂w)^j ∂u/∂λ.
+
+        Args:
+            look_back: i; None for the whole series, which is (∂u/∂w)⁻¹.
         """
         du_dw = STEP_SIZE * (self.h + np.exp(log_decay))
         du_dlambda = STEP_SIZE * np.exp(log_decay) * w
-        series = 1 / du_dw if look_back is None else sum((1 - du_dw) ** j for j in range(look_back))
+        series = 1 / du_dw
+        if look_back is not None:
+            series = sum((1 - du_dw) ** j for j in range(look_back))
         return float(-self.h_validation * (w - self.b) * series * du_dlambda)
 
 
 def problem() -> Ridge:
-    """Twelve noisy points on a line, every other one for validation, whose least-squares slope is
-    the smaller one.
+    """Twelve noisy points on a line, every other one for validation.
+
+    The least-squares slope of the validation points is the smaller one.
     """
     rng = np.random.default_rng(15)
     x = rng.normal(size=12)
     y = 0.7 * x + 0.5 * rng.normal(size=12)
-    sums = [
-        ((x[part] ** 2).mean(), (x[part] * y[part]).mean())
-        for part in (slice(0, None, 2), slice(1, None, 2))
-    ]
-    (h, cross), (h_validation, cross_validation) = sums
+    training, validation = slice(0, None, 2), slice(1, None, 2)
+    h, h_validation = (x[training] ** 2).mean(), (x[validation] ** 2).mean()
+    cross = (x[training] * y[training]).mean()
+    cross_validation = (x[validation] * y[validation]).mean()
     return Ridge(h, cross / h, h_validation, cross_validation / h_validation)
 
 
@@ -85,24 +97,19 @@ def points(selection: NeededRuns, options: Options) -> Points:
     """Run the three kinds of updates on the toy problem."""
     ridge = problem()
     log_decay = np.linspace(-2.2, 2.0, 120)
+    best_response = {"log_decay": log_decay, "weight": ridge.best_response(log_decay)}
+    validation = {"log_decay": np.nan, "weight": np.linspace(-0.05, 0.75, 81)}
     parts = [
-        pd.DataFrame(
-            {
-                "part": "best_response",
-                "log_decay": log_decay,
-                "weight": ridge.best_response(log_decay),
-            }
-        ),
+        pd.DataFrame({"part": "best_response", **best_response}),
         _classical(ridge),
         _exact(ridge),
         _approximate(ridge),
-        pd.DataFrame(
-            {"part": "validation", "log_decay": np.nan, "weight": np.linspace(-0.05, 0.75, 81)}
-        ),
+        pd.DataFrame({"part": "validation", **validation}),
     ]
     frame = pd.concat(parts, ignore_index=True)
     frame["validation_loss"] = ridge.validation_loss(frame["weight"].to_numpy())
-    return Points(frame, {"optimum": [float(np.log(ridge.h * (ridge.a / ridge.b - 1))), ridge.b]})
+    optimum = float(np.log(ridge.h * (ridge.a / ridge.b - 1)))
+    return Points(frame, {"optimum": [optimum, ridge.b]})
 
 
 def _frame(part: str, path: list[tuple[float, float]], kinds: list[str]) -> pd.DataFrame:
@@ -126,8 +133,9 @@ def _classical(ridge: Ridge) -> pd.DataFrame:
 
 
 def _exact(ridge: Ridge) -> pd.DataFrame:
-    """Hyperparameter updates by the implicit function theorem, each with the weight at its best
-    response.
+    """Hyperparameter updates by the implicit function theorem.
+
+    Each is made with the weight at its best response.
     """
     log_decay = START[0]
     path = [(log_decay, float(ridge.best_response(log_decay)))]
@@ -138,9 +146,9 @@ def _exact(ridge: Ridge) -> pd.DataFrame:
 
 
 def _approximate(ridge: Ridge) -> pd.DataFrame:
-    """One pass:
+    """One pass: T weight updates, then a hyperparameter update, again and again.
 
-    T weight updates, then a hyperparameter update by i Neumann terms at the current weight.
+    The latter takes i terms of the Neumann series at the current weight.
     """
     log_decay, weight = START
     path, kinds = [START], ["weight"]
@@ -161,9 +169,10 @@ def draw(plotted: Plotted) -> Figure:
         "exact": "Exact hyperparameter updates (implicit function theorem)",
         "approximate": f"One-pass approximation ($T={UPDATE_INTERVAL}$, $i={LOOK_BACK}$)",
     }
+    updates = [Line2D([], [], label=label, **LINES[kind]) for kind, label in kinds.items()]
     legend = [
         Line2D([], [], color="black", label=r"Best response $w^*(\lambda)$"),
-        *(Line2D([], [], label=label, **LINES[kind]) for kind, label in kinds.items()),
+        *updates,
         Patch(facecolor="#d0d0d0", label=r"Validation loss $L_V$ (the darker, the higher)"),
     ]
     figure = style.sheet(style.COLUMN_WIDTH, 2.5, legend=legend, footer=plotted.footer, columns=1)
@@ -199,21 +208,14 @@ def paths(ax: Axes, plotted: Plotted) -> Axes:
             ax.plot(path["log_decay"], path["weight"], lw=0.9, mew=0.8, **look)
     log_decay, weight = plotted.context["optimum"]
     ax.plot(log_decay, weight, marker="*", color="black", ms=9, mec="white", mew=0.6, zorder=5)
-    ax.annotate(
-        r"$\lambda^*$, least $L_V$",
-        (log_decay, weight),
-        (5, 5),
-        textcoords="offset points",
-        size=7.5,
-    )
-    ax.annotate(
-        "start", START, (-6, 0), textcoords="offset points", va="center", ha="right", size=7.5
-    )
+    small: dict[str, Any] = {"textcoords": "offset points", "size": 7.5}
+    ax.annotate(r"$\lambda^*$, least $L_V$", (log_decay, weight), (5, 5), **small)
+    ax.annotate("start", START, (-6, 0), va="center", ha="right", **small)
     return ax
 
 
-def arrows(ax: Axes, x: np.ndarray, y: np.ndarray, colour: str) -> None:
-    """A head in the middle of every long enough segment."""
-    for start, end in zip(np.column_stack([x, y])[:-1], np.column_stack([x, y])[1:], strict=True):
+def arrows(ax: Axes, x: Array, y: Array, colour: str) -> None:
+    """Draw a head in the middle of every long enough segment of a path."""
+    for start, end in pairwise(np.column_stack([x, y])):
         if np.hypot(*((end - start) / (3.4, 0.65))) > 0.045:
             style.arrow_head(ax, start, start + 0.62 * (end - start), colour)

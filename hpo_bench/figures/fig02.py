@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from hpo_bench.figures.common import style
 from hpo_bench.figures.common.base import Options, Plotted, Points
@@ -28,38 +29,24 @@ def points(selection: NeededRuns, options: Options) -> Points:
     y = 0.2 * x
     grid = np.linspace(-0.35, 1.9, 120)
 
-    def loss(weights: np.ndarray) -> np.ndarray:
-        return 0.5 * ((np.multiply.outer(weights, x) - y) ** 2).mean(axis=-1)
+    def loss(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        squares = (np.multiply.outer(weights, x) - y) ** 2
+        return np.asarray(0.5 * squares.mean(axis=-1))
+
+    curves = []
+    for panel, rate in (("a", 1.0), *(("b", rate) for rate in RATES)):
+        curve = {"rate": rate, "weight": grid, "value": rate * loss(grid)}
+        curves.append(pd.DataFrame({"part": "loss", "panel": panel, **curve}))
 
     slope = float(((START * x - y) * x).mean())
-    curves = [
-        pd.DataFrame(
-            {
-                "part": "loss",
-                "panel": panel,
-                "rate": rate,
-                "weight": grid,
-                "value": rate * loss(grid),
-            }
-        )
-        for panel, rates in (("a", (1.0,)), ("b", RATES))
-        for rate in rates
-    ]
     start = float(loss(np.array(START)))
-    steps = pd.DataFrame(
-        {
-            "part": "step",
-            "panel": panel,
-            "rate": rate,
-            "weight": START,
-            "value": scale * start,
-            "slope": scale * slope,
-            "end": START - rate * slope,
-        }
-        for rate in RATES
-        for panel, scale in (("a", 1.0), ("b", rate))
-    )
-    return Points(pd.concat([*curves, steps], ignore_index=True), {})
+    steps = []
+    for rate in RATES:
+        for panel, scale in (("a", 1.0), ("b", rate)):
+            tangent = {"weight": START, "value": scale * start, "slope": scale * slope}
+            end = START - rate * slope
+            steps.append({"part": "step", "panel": panel, "rate": rate, **tangent, "end": end})
+    return Points(pd.concat([*curves, pd.DataFrame(steps)], ignore_index=True), {})
 
 
 def draw(plotted: Plotted) -> Figure:
@@ -83,36 +70,27 @@ def reading(ax: Axes, plotted: Plotted, panel: str) -> Axes:
         name = "$L$" if rate == 1 else rf"$\eta_{RATES.index(rate) + 1} L$"
         end = (curve["weight"].iloc[-1], curve["value"].iloc[-1])
         ax.annotate(name, end, (2, 0), textcoords="offset points", color=COLOURS[rate])
-    for number, step in enumerate(
-        plotted.of(part="step", panel=panel).sort_values("rate").itertuples(), start=1
-    ):
+    steps = plotted.of(part="step", panel=panel).sort_values("rate")
+    for number, step in enumerate(steps.itertuples(), start=1):
         _step(ax, step, number, panel)
     ax.set(xlabel="Weight $w$", xlim=(-0.4, 2.35), ylim=(-0.62, 1.42), yticks=[])
-    ax.set_xticks([START, *plotted.of(part="step", panel=panel).sort_values("rate")["end"]])
+    ax.set_xticks([START, *steps["end"]])
     ax.set_xticklabels(["$w_{t-1}$", r"$w_t(\eta_1)$", r"$w_t(\eta_2)$"])
     ax.axvline(START, color="#bbbbbb", lw=0.6, ls=":", zorder=0)
     return ax
 
 
 def _step(ax: Axes, step: object, number: int, panel: str) -> None:
+    """The start of one step with its tangent, and an arrow to its end."""
     rate, value, slope, end = (getattr(step, name) for name in ("rate", "value", "slope", "end"))
     colour, height = COLOURS[rate], -0.17 - 0.24 * (number - 1)
+    of_curve = COLOURS[1.0] if panel == "a" else colour
     tangent = np.array([START - 0.75, START + 0.3])
-    ax.plot(
-        tangent,
-        value + slope * (tangent - START),
-        color=COLOURS[1.0] if panel == "a" else colour,
-        lw=0.7,
-        ls="--",
-    )
-    ax.plot(START, value, "o", color=COLOURS[1.0] if panel == "a" else colour)
+    ax.plot(tangent, value + slope * (tangent - START), color=of_curve, lw=0.7, ls="--")
+    ax.plot(START, value, "o", color=of_curve)
     ax.axvline(end, color=colour, lw=0.6, ls=":", zorder=0)
-    ax.annotate(
-        "",
-        (end, height),
-        (START, height),
-        arrowprops={"arrowstyle": "-|>", "color": colour, "shrinkA": 0, "shrinkB": 0},
-    )
+    arrow = {"arrowstyle": "-|>", "color": colour, "shrinkA": 0, "shrinkB": 0}
+    ax.annotate("", (end, height), (START, height), arrowprops=arrow)
     index = rf"\eta_{number}"
     text = rf"${index} \times (-\nabla L)$" if panel == "a" else rf"$1 \times (-\nabla({index} L))$"
     ax.text(START + 0.05, height, text, color=colour, va="center", size=7.5)

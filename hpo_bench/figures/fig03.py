@@ -1,6 +1,4 @@
-"""Figure 3: trajectories of learning rate and weight decay over the landscape of the final test
-MSE.
-"""
+"""Figure 3: trajectories of learning rate and weight decay over the final test MSE."""
 
 from __future__ import annotations
 
@@ -12,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.contour import QuadContourSet
 from matplotlib.figure import Figure
 
-from hpo_bench.analysis import frames
-from hpo_bench.analysis.selection import Runs, weight_updates
-from hpo_bench.figures.common import paper, style
+from hpo_bench.analysis.frames import curves, failure_aware
+from hpo_bench.analysis.selection import Runs, repetitions, weight_updates
 from hpo_bench.figures.common import points as common
+from hpo_bench.figures.common import standard, style
 from hpo_bench.figures.common.base import Options, Plotted, Points
 from hpo_bench.figures.common.conditions import Fixed
 from hpo_bench.figures.common.needs import Need, NeededRuns
@@ -23,32 +21,18 @@ from hpo_bench.figures.common.templates import metric
 
 TITLE = "Trajectories of learning rate and weight decay over the final test MSE"
 MOMENTUM = Fixed(0.6225)  # sigmoid(0.5)
+DATASETS = ("uci_energy",)
+MOVING = {**standard.STANDARD, "init.momentum": MOMENTUM}
+WIDE = {**MOVING, "init.log10_lr": [-6, 1], "init.log10_weight_decay": [-7, 2]}
 NEEDS = (
-    Need(
-        ("uci_energy",),
-        ("random",),
-        500,
-        {
-            **paper.STANDARD,
-            "init.log10_lr": [-6, 1],
-            "init.log10_weight_decay": [-7, 2],
-            "init.momentum": MOMENTUM,
-        },
-        role="background",
-    ),
-    Need(
-        ("uci_energy",),
-        ("ours_wd_lr",),
-        50,
-        {**paper.STANDARD, "init.momentum": MOMENTUM},
-        role="trajectories",
-    ),
+    Need(DATASETS, ("random",), 500, WIDE, role="background"),
+    Need(DATASETS, ("ours_wd_lr",), 50, MOVING, role="trajectories"),
 )
 DIVERGED_AS = 150.0  # test MSE that stands for a diverged (or worse) run in the background
-SHOWN = 20
-GRID = 90
+SHOWN = 20  # trajectories
+POINTS = 60  # of a trajectory, about
+GRID = 90  # points of the background in each direction
 LR, WEIGHT_DECAY = (-6.0, -0.5), (-7.0, 1.0)  # log10, the part that is drawn
-POINTS = 60
 
 
 def points(selection: NeededRuns, options: Options) -> Points:
@@ -62,15 +46,14 @@ def points(selection: NeededRuns, options: Options) -> Points:
         parts += [samples, interpolated]
         diverged = int((samples["status"] == "diverged").sum())
         statistics.append(
-            f"background: Gaussian process ({fitted}) of {len(samples)} Random runs, of which {diverged} "
-            f"diverged (NaN, taken as {DIVERGED_AS:g})"
+            f"background: Gaussian process ({fitted}) of {len(samples)} Random runs, of which "
+            f"{diverged} diverged (NaN, taken as {DIVERGED_AS:g})"
         )
     if moving:
         paths = _trajectories(moving)
         parts.append(paths)
-        statistics.append(
-            f"{paths['path'].nunique()} of {len({s for run in moving for s in run.seeds})} trajectories, ○ start, □ end"
-        )
+        shown, there_are = paths["path"].nunique(), repetitions(moving)
+        statistics.append(f"{shown} of {there_are} trajectories, ○ start, □ end")
     kept = [*background, *moving]
     context = {
         "methods": common.styles(moving),
@@ -85,11 +68,12 @@ def points(selection: NeededRuns, options: Options) -> Points:
 
 
 def _samples(runs: Runs, options: Options) -> pd.DataFrame:
-    """Final test metric of each run at its hyperparameters; diverged and worse ones as
-    `DIVERGED_AS`.
+    """Final test metric of each run at its hyperparameters.
+
+    Diverged and worse runs count as `DIVERGED_AS`.
     """
     finals = options.finals(runs)
-    value = np.minimum(frames.failure_aware(finals), DIVERGED_AS)
+    value = np.minimum(failure_aware(finals), DIVERGED_AS)
     return pd.DataFrame(
         {
             "part": "sample",
@@ -102,8 +86,9 @@ def _samples(runs: Runs, options: Options) -> pd.DataFrame:
 
 
 def _interpolated(samples: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """Posterior mean of a Gaussian process on log10 of the value, on the grid that is drawn; and
-    what was fitted.
+    """Posterior mean of a Gaussian process on log10 of the value, and what was fitted.
+
+    The mean is on the grid that is drawn.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.gaussian_process import GaussianProcessRegressor
@@ -115,29 +100,27 @@ def _interpolated(samples: pd.DataFrame) -> tuple[pd.DataFrame, str]:
         RBF(1.0, (0.1, 20.0)) + WhiteKernel(0.1, (1e-5, 10.0)), normalize_y=True
     )
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", ConvergenceWarning
-        )  # a bound was reached: the small print has the values
+        # A bound may be reached: the small print has the values.
+        warnings.simplefilter("ignore", ConvergenceWarning)
         process.fit(x, y)
     lr, weight_decay = np.meshgrid(np.linspace(*LR, GRID), np.linspace(*WEIGHT_DECAY, GRID))
     mean = process.predict(np.column_stack([lr.ravel(), weight_decay.ravel()]))
     grid = {"log10_lr": lr.ravel(), "log10_weight_decay": weight_decay.ravel(), "value": 10**mean}
     length, noise = process.kernel_.k1.length_scale, process.kernel_.k2.noise_level
-    return pd.DataFrame(
-        {"part": "background", **grid}
-    ), f"RBF of length {length:.2g} + white noise of {noise:.2g}"
+    fitted = f"RBF of length {length:.2g} + white noise of {noise:.2g}"
+    return pd.DataFrame({"part": "background", **grid}), fitted
 
 
 def _trajectories(runs: Runs) -> pd.DataFrame:
-    """Learning rate and weight decay of the first seeds at some steps, the first and last among
-    them.
+    """Learning rate and weight decay of the first seeds at some steps.
+
+    The first and last steps are among them.
     """
     seeds = sorted({seed for run in runs for seed in run.seeds})[:SHOWN]
-    every = max(1, weight_updates(runs[0]) // POINTS // int(runs[0].config["update_interval"]))
-    curves = frames.curves(
-        runs, ["lr", "weight_decay"], every * int(runs[0].config["update_interval"])
-    )
-    shown = curves[curves["seed"].isin(seeds)].sort_values(["seed", "step"])
+    interval = int(runs[0].config["update_interval"])
+    every = max(1, weight_updates(runs[0]) // POINTS // interval)
+    of_all = curves(runs, ["lr", "weight_decay"], every * interval)
+    shown = of_all[of_all["seed"].isin(seeds)].sort_values(["seed", "step"])
     with np.errstate(divide="ignore", invalid="ignore"):
         frame = pd.DataFrame(
             {
@@ -148,7 +131,9 @@ def _trajectories(runs: Runs) -> pd.DataFrame:
                 "log10_weight_decay": np.log10(shown["weight_decay"].to_numpy(dtype=float)),
             }
         )
-    return frame[np.isfinite(frame["log10_lr"]) & np.isfinite(frame["log10_weight_decay"])]
+    finite = np.isfinite(frame["log10_lr"]) & np.isfinite(frame["log10_weight_decay"])
+    on_the_plane: pd.DataFrame = frame[finite]
+    return on_the_plane
 
 
 def draw(plotted: Plotted) -> Figure:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -40,13 +42,8 @@ def draw(plotted: Plotted) -> Figure:
     scale = sensitivity.norm(plotted.frame)
     sensitivity.single_cell(axes[1], plotted.of(method="random"), scale)
     image = sensitivity.heat_map(axes[2], plotted.of(method=GRIDS[0]), scale)
-    figure.colorbar(
-        image,
-        ax=list(axes[1:]),
-        label=sensitivity.colour_bar_label(plotted.context),
-        fraction=0.05,
-        pad=0.02,
-    )
+    label = sensitivity.colour_bar_label(plotted.context)
+    figure.colorbar(image, ax=list(axes[1:]), label=label, fraction=0.05, pad=0.02)
     style.title(axes[1:], sensitivity.titles(("random", *GRIDS), plotted.context))
     return figure
 
@@ -59,15 +56,10 @@ def pseudocode(ax: Axes) -> Axes:
         ax.axhline(height, color="black", lw=width)
     ax.text(0, -0.72, "One-pass hyperparameter optimisation", va="center", weight="bold")
     for number, (depth, text) in enumerate(PSEUDOCODE):
-        ax.text(
-            0.05, number + 0.3, str(number + 1), size=6.5, color=style.GREY, ha="right", va="center"
-        )
+        look: dict[str, Any] = {"size": 6.5, "color": style.GREY, "ha": "right", "va": "center"}
+        ax.text(0.05, number + 0.3, str(number + 1), **look)
         ax.text(0.1 + 0.07 * depth, number + 0.3, text, va="center")
         for level in range(1, depth + 1):
-            ax.plot(
-                [0.045 + 0.07 * level + 0.04] * 2,
-                [number - 0.15, number + 0.75],
-                color="#bbbbbb",
-                lw=0.5,
-            )
+            x = 0.045 + 0.07 * level + 0.04
+            ax.plot([x] * 2, [number - 0.15, number + 0.75], color="#bbbbbb", lw=0.5)
     return ax

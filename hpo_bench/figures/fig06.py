@@ -1,6 +1,4 @@
-"""Figure 6: sensitivity of the final test MSE to the update interval T and the look-back distance
-i.
-"""
+"""Figure 6: sensitivity of the final test MSE to the update interval and the look-back distance."""
 
 from __future__ import annotations
 
@@ -28,12 +26,7 @@ def draw(plotted: Plotted) -> Figure:
     image = sensitivity.single_cell(axes[0], plotted.of(method="random"), scale)
     for ax, name in zip(axes[1:], GRIDS, strict=True):
         sensitivity.heat_map(ax, plotted.of(method=name), scale)
-    figure.colorbar(
-        image,
-        ax=list(axes),
-        label=sensitivity.colour_bar_label(plotted.context),
-        fraction=0.04,
-        pad=0.01,
-    )
+    label = sensitivity.colour_bar_label(plotted.context)
+    figure.colorbar(image, ax=list(axes), label=label, fraction=0.04, pad=0.01)
     style.title(axes, sensitivity.titles(("random", *GRIDS), plotted.context))
     return figure

@@ -1,12 +1,12 @@
-"""Figure 7: error of approximate hypergradients against exact ones at the first hyperparameter
-update.
+"""Figure 7: error of approximate hypergradients at the first hyperparameter update.
 
-Both come from runs with `save_hypergradients`: the approximation from Ours, the exact one from
-Diff-through-Opt, which differentiates through the same last i weight updates, from the same initial
-weights, hyperparameters and batches."""
+They are compared with exact ones. Both come from runs with ``save_hypergradients``: the
+approximation from Ours, the exact one from Diff-through-Opt, which differentiates through the same
+last i weight updates, from the same initial weights, hyperparameters and batches."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,12 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter
+from numpy.typing import NDArray
 
-from hpo_bench.analysis.selection import Runs, comparable
+from hpo_bench.analysis.selection import Runs, comparable, grouped
 from hpo_bench.errors import StoreError
-from hpo_bench.figures.common import paper, style
 from hpo_bench.figures.common import points as common
+from hpo_bench.figures.common import standard, style
 from hpo_bench.figures.common.base import Options, Plotted, Points
 from hpo_bench.figures.common.needs import Need, NeededRuns
 from hpo_bench.figures.common.sensitivity import grid, triangular
@@ -28,11 +29,13 @@ from hpo_bench.settings.run import HYPERPARAMETERS
 from hpo_bench.store.runs import Run, read_table
 from hpo_bench.system import notices
 
+Array = NDArray[np.float64]
+
 TITLE = "Error of approximate hypergradients at the first hyperparameter update"
 WHERE: dict[str, Any] = {
-    **paper.START,
-    "update_interval": paper.GRID,
-    "look_back": paper.GRID,
+    **standard.STARTS,
+    "update_interval": standard.GRID,
+    "look_back": standard.GRID,
     "hyper.clip_log10_lr": None,
     "save_hypergradients": True,
 }
@@ -40,6 +43,7 @@ ALSO = ("hyperparameter_updates=1",)
 APPROXIMATE, EXACT = "ours_wd_lr_m", "diff_through_opt"
 NEEDS = (Need(("uci_energy",), (APPROXIMATE, EXACT), 50, WHERE, valid=triangular, also=ALSO),)
 LABELS = {"lr": "learning rate", "weight_decay": "weight decay", "momentum": "momentum"}
+COLUMNS = ["kind", "hyperparameter", "update_interval", "look_back", "error", "n_ok", "n"]
 KINDS = {
     "absolute": "Mean absolute error",
     "relative": "Median relative error",
@@ -55,32 +59,37 @@ def points(selection: NeededRuns, options: Options) -> Points:
     only."""
     approximate, exact = (_by_cell(selection.runs(), method) for method in (APPROXIMATE, EXACT))
     both = sorted(approximate.keys() & exact.keys())
-    rows = [row for cell in both for row in _errors(cell, approximate[cell], exact[cell], options)]
-    runs = [run for cells in (approximate, exact) for cell in both for run in cells[cell]]
-    if not runs:
+    if not both:
         return Points(pd.DataFrame(), {})
-    frame = pd.DataFrame(
-        rows,
-        columns=["kind", "hyperparameter", "update_interval", "look_back", "error", "n_ok", "n"],
-    )
+    rows: list[dict[str, Any]] = []
+    of_approximate: list[Run] = []
+    of_exact: list[Run] = []
+    for cell in both:
+        rows += _errors(cell, approximate[cell], exact[cell], options)
+        of_approximate += approximate[cell]
+        of_exact += exact[cell]
+    runs = [*of_approximate, *of_exact]
+    frame = pd.DataFrame(rows, columns=COLUMNS)
     kinds = ["absolute", "relative"] if options.failure_aware else ["step"]
+    n_ok, n = frame["n_ok"].sum(), frame["n"].sum()
     statistics = (
-        "hypergradients of the first hyperparameter update against those through the same last i weight updates",
+        "hypergradients of the first hyperparameter update against those through the same last i "
+        "weight updates",
         f"n = {common.extent(frame['n'])} in a cell",
-        f"{frame['n'].sum() - frame['n_ok'].sum()} of {frame['n'].sum()} errors not finite and left out",
+        f"{n - n_ok} of {n} errors not finite and left out",
         "no intervals",
     )
     return Points(frame, {"kinds": kinds, "dataset": common.label(runs)}, runs, statistics)
 
 
 def _by_cell(runs: Runs, method: str) -> dict[tuple[int, int], Runs]:
-    cells: dict[tuple[int, int], list[Run]] = {}
-    for run in runs:
-        if run.method == method:
-            cells.setdefault(
-                (int(run.config["update_interval"]), int(run.config["look_back"])), []
-            ).append(run)
-    return {cell: comparable(group).runs for cell, group in cells.items()}
+    """Comparable runs of a method by cell (T, i)."""
+
+    def cell(run: Run) -> tuple[int, int]:
+        return int(run.config["update_interval"]), int(run.config["look_back"])
+
+    groups = grouped([run for run in runs if run.method == method], cell)
+    return {key: comparable(group).runs for key, group in groups.items()}
 
 
 def _first_update(runs: Runs) -> pd.DataFrame:
@@ -100,6 +109,7 @@ def _hypergradients(run: Run) -> pd.DataFrame:
 def _errors(
     cell: tuple[int, int], approximate: Runs, exact: Runs, options: Options
 ) -> list[dict[str, Any]]:
+    """Rows of `COLUMNS` of one cell, for each hyperparameter that is tuned."""
     both = pd.merge(
         _first_update(approximate),
         _first_update(exact),
@@ -108,28 +118,22 @@ def _errors(
         suffixes=("", "_exact"),
     )
     tuned = [name for name in HYPERPARAMETERS if f"hypergradient_{name}_exact" in both]
-    if not options.failure_aware:
-        return [
-            _row("step", name, cell, *_differences(both, f"step_{name}"), np.mean)
-            for name in tuned
-            if name != "momentum"
-        ]
     rows = []
     for name in tuned:
-        absolute, relative = _differences(both, f"hypergradient_{name}")
-        rows += [
-            _row("absolute", name, cell, absolute, absolute, np.mean),
-            _row("relative", name, cell, absolute, relative, np.median),
-        ]
+        if options.failure_aware:
+            absolute, relative = _differences(both, f"hypergradient_{name}")
+            rows.append(_row("absolute", name, cell, absolute, np.mean))
+            rows.append(_row("relative", name, cell, relative, np.median))
+        elif name != "momentum":
+            _, relative = _differences(both, f"step_{name}")
+            rows.append(_row("step", name, cell, relative, np.mean))
     return rows
 
 
-def _differences(both: pd.DataFrame, column: str) -> tuple[np.ndarray, np.ndarray]:
+def _differences(both: pd.DataFrame, column: str) -> tuple[Array, Array]:
     """|a - b| and |a - b| / |b|, where 0 / 0 is no error."""
-    approximate, exact = (
-        both[column].to_numpy(dtype=float),
-        both[f"{column}_exact"].to_numpy(dtype=float),
-    )
+    approximate = both[column].to_numpy(dtype=float)
+    exact = both[f"{column}_exact"].to_numpy(dtype=float)
     with np.errstate(invalid="ignore", divide="ignore"):
         absolute = np.abs(approximate - exact)
         return absolute, np.where(absolute == 0, 0.0, absolute / np.abs(exact))
@@ -139,11 +143,11 @@ def _row(
     kind: str,
     name: str,
     cell: tuple[int, int],
-    absolute: np.ndarray,
-    shown: np.ndarray,
-    average: Any,
+    errors: Array,
+    average: Callable[[Array], Any],
 ) -> dict[str, Any]:
-    finite = shown[np.isfinite(shown)]
+    """The average error of one cell over the repetitions in which it is finite."""
+    finite = errors[np.isfinite(errors)]
     return {
         "kind": kind,
         "hyperparameter": name,
@@ -151,7 +155,7 @@ def _row(
         "look_back": cell[1],
         "error": float(average(finite)) if finite.size else np.nan,
         "n_ok": int(finite.size),
-        "n": int(absolute.size),
+        "n": int(errors.size),
     }
 
 
@@ -180,9 +184,7 @@ def draw(plotted: Plotted) -> Figure:
 
 
 def _ticks(image: AxesImage) -> LogLocator:
-    """Powers of ten, and their double and fivefold where the colours span less than a decade and a
-    half.
-    """
+    """Powers of ten, and where the colours span less than two of them those in between."""
     low, high = image.get_clim()
     return LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,))
 
@@ -193,12 +195,11 @@ def triangle(ax: Axes, frame: pd.DataFrame) -> AxesImage:
     positive = values[np.isfinite(values) & (values > 0)]
     low, high = (positive.min(), positive.max()) if positive.size else (0.1, 1.0)
     shown = np.where(values > 0, values, np.nan)
-    image = ax.imshow(
-        shown, cmap="viridis", norm=LogNorm(low, max(high, low * 1.001)), origin="lower"
-    )
+    norm = LogNorm(low, max(high, low * 1.001))
+    image = ax.imshow(shown, cmap="viridis", norm=norm, origin="lower")
     for row, column in np.argwhere(values == 0):
         ax.text(column, row, "0", ha="center", va="center", size=5.5, color=style.GREY)
-    ticks = np.arange(0, len(paper.GRID), 3)
+    ticks = np.arange(0, len(standard.GRID), 3)
     ax.set_xticks(ticks, [str(tick + 1) for tick in ticks])
     ax.set_yticks(ticks, [str(tick + 1) for tick in ticks])
     ax.spines[:].set_visible(False)

@@ -1,12 +1,13 @@
-"""Figure 8: evolution of the test MSE during training on the UCI sets, bootstrapped median ± its
-bootstrap SD.
-"""
+"""Figure 8: evolution of the test MSE during training on the UCI sets.
+
+It is the bootstrapped median ± its bootstrap standard deviation."""
 
 from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from hpo_bench.figures.common import panels, paper, templates
+from hpo_bench.analysis import paper
+from hpo_bench.figures.common import panels, templates
 from hpo_bench.figures.common.base import Options, Plotted, Points
 from hpo_bench.figures.common.needs import Need, NeededRuns
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from hpo_bench.figures.common import panels, paper, templates
+from hpo_bench.analysis import paper
+from hpo_bench.figures.common import panels, templates
 from hpo_bench.figures.common.base import Options, Plotted, Points
 from hpo_bench.figures.common.needs import Need, NeededRuns
 

@@ -1,21 +1,23 @@
-"""Figure 10: the learning rate during one repetition of every method, all from the same
-initialisation.
-"""
+"""Figure 10: the learning rate during one repetition of every method.
+
+All of them start from the same initialisation."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
-from hpo_bench.analysis import summary
+from hpo_bench.analysis import paper
 from hpo_bench.analysis.frames import curves
-from hpo_bench.analysis.selection import Runs, weight_updates
-from hpo_bench.figures.common import panels, paper, style, templates
+from hpo_bench.analysis.selection import Runs, by_method, weight_updates
+from hpo_bench.figures.common import panels, style, templates
 from hpo_bench.figures.common import points as common
 from hpo_bench.figures.common.base import Options, Plotted, Points
 from hpo_bench.figures.common.needs import Need, NeededRuns
@@ -24,7 +26,7 @@ from hpo_bench.store.runs import Run
 TITLE = "Evolution of the learning rate in one repetition, UCI datasets"
 METHODS = tuple(method for method in paper.TRAINED if method != "ours_wd_hdlr_m")
 NEEDS = (Need(paper.UCI, METHODS, paper.REPETITIONS["uci"]),)
-LEAST = 1e-6
+LEAST = 1e-6  # learning rate that is shown
 
 
 def points(selection: NeededRuns, options: Options) -> Points:
@@ -38,34 +40,25 @@ def points(selection: NeededRuns, options: Options) -> Points:
         notes += passed_over
         if chosen:
             seed = common_seed(chosen)
-            frames.append(
-                _rates([run for run in chosen if seed in run.seeds], seed).assign(
-                    panel=key, dataset=key
-                )
-            )
+            having_it = [run for run in chosen if seed in run.seeds]
+            frames.append(_rates(having_it, seed).assign(panel=key, dataset=key))
             shown.append({"key": key, "title": title, "seed": seed})
             kept += chosen
-    frame = (
-        pd.concat(frames, ignore_index=True)
-        if frames
-        else pd.DataFrame(columns=["panel", "method", "step", "y"])
-    )
-    seeds = ", ".join(f"{panel['title']} {panel['seed']}" for panel in shown)
-    same = len({panel["seed"] for panel in shown}) == 1
-    told = (
-        f"one repetition, seed {shown[0]['seed']}"
-        if same
-        else f"one repetition each, seeds: {seeds}"
-    )
-    statistics = (common.training(kept), told, "× diverged") if kept else ()
-    return Points(
-        frame,
-        {"panels": shown, "methods": common.styles(kept)},
-        kept,
-        statistics,
-        tuple(notes),
-        by_mode=False,
-    )
+    if not kept:
+        empty = pd.DataFrame(columns=["panel", "method", "step", "y"])
+        return Points(empty, {"panels": [], "methods": []}, notes=tuple(notes), by_mode=False)
+    statistics = (common.training(kept), _which_seeds(shown), "× diverged")
+    context = {"panels": shown, "methods": common.styles(kept)}
+    frame = pd.concat(frames, ignore_index=True)
+    return Points(frame, context, kept, statistics, tuple(notes), by_mode=False)
+
+
+def _which_seeds(shown: Sequence[Mapping[str, Any]]) -> str:
+    """The one seed of all panels, or the seed of each."""
+    if len({panel["seed"] for panel in shown}) == 1:
+        return f"one repetition, seed {shown[0]['seed']}"
+    seeds = [f"{panel['title']} {panel['seed']}" for panel in shown]
+    return f"one repetition each, seeds: {', '.join(seeds)}"
 
 
 def _with_one_rate(runs: Runs) -> list[Run]:
@@ -75,27 +68,24 @@ def _with_one_rate(runs: Runs) -> list[Run]:
 
 def common_seed(runs: Runs) -> int:
     """The lowest of the seeds that most methods have."""
-    counts = Counter(seed for _, seed in {(run.method, seed) for run in runs for seed in run.seeds})
+    repetitions = {(run.method, seed) for run in runs for seed in run.seeds}
+    counts = Counter(seed for _, seed in repetitions)
     return min(counts, key=lambda seed: (-counts[seed], seed))
 
 
 def _rates(runs: Runs, seed: int) -> pd.DataFrame:
-    rates = []
-    for method, group in summary.by(
-        runs, "method"
-    ).items():  # several runs may have this seed: it is drawn once
-        curve = curves(group, ["lr"], common.thinning(group))
-        own = curve[curve["seed"] == seed]
-        y = own["lr"].to_numpy(dtype=float, na_value=np.nan)
-        status = (
-            "complete"
-            if len(own) and own["step"].iloc[-1] == weight_updates(group[0])
-            else "diverged"
-        )
-        rates.append(
-            pd.DataFrame({"method": method, "step": own["step"], "y": y, "status": status})
-        )
-    return pd.concat(rates, ignore_index=True)
+    """The learning rate of each method in the repetition of this seed."""
+    frames = []
+    for method, group in by_method(runs).items():  # several runs may have it: it is drawn once
+        of_all = curves(group, ["lr"], common.thinning(group))
+        curve = of_all[of_all["seed"] == seed]
+        status = "diverged"
+        if len(curve) and curve["step"].iloc[-1] == weight_updates(group[0]):
+            status = "complete"
+        y = curve["lr"].to_numpy(dtype=float, na_value=np.nan)
+        columns = {"step": curve["step"], "y": y, "status": status}
+        frames.append(pd.DataFrame({"method": method, **columns}))
+    return pd.concat(frames, ignore_index=True)
 
 
 def draw(plotted: Plotted) -> Figure:
@@ -114,25 +104,23 @@ def draw(plotted: Plotted) -> Figure:
 
 def rates(ax: Axes, frame: pd.DataFrame, plotted: Plotted) -> Axes:
     """A line per method, dashed where it would hide an equal one; a cross where it diverged."""
-    drawn: list[np.ndarray] = []
+    shown = frame[(frame["y"] > 0) & np.isfinite(frame["y"])]
+    lines: list[NDArray[np.float64]] = []
     for method in plotted.methods:
-        own = frame[
-            (frame["method"] == method["name"]) & (frame["y"] > 0) & np.isfinite(frame["y"])
-        ]
-        if own.empty:
+        curve = shown[shown["method"] == method["name"]]
+        if curve.empty:
             continue
-        y = own["y"].to_numpy()
-        hides = sum(
-            len(other) >= len(y) and np.allclose(other[: len(y)], y, rtol=0.02) for other in drawn
-        )
-        ax.plot(
-            own["step"],
-            y,
-            **style.line(method, **({"linestyle": (0, (3, 3 * hides))} if hides else {})),
-        )
-        drawn.append(y)
-        if own["status"].iloc[0] == "diverged":
-            ax.plot(own["step"].iloc[-1], own["y"].iloc[-1], "x", color=method["colour"], ms=5)
+        y = curve["y"].to_numpy()
+        equal = [
+            line
+            for line in lines
+            if len(line) >= len(y) and np.allclose(line[: len(y)], y, rtol=0.02)
+        ]
+        dashes = {"linestyle": (0, (3, 3 * len(equal)))} if equal else {}
+        ax.plot(curve["step"], y, **style.line(method, **dashes))
+        lines.append(y)
+        if curve["status"].iloc[0] == "diverged":
+            ax.plot(curve["step"].iloc[-1], y[-1], "x", color=method["colour"], ms=5)
     ax.set_yscale("log")
     ax.set_ylim(bottom=LEAST, top=max(1.0, ax.get_ylim()[1]))
     ax.margins(x=0.01)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from hpo_bench.figures.common import panels, paper, templates
+from hpo_bench.analysis import paper
+from hpo_bench.figures.common import panels, templates
 from hpo_bench.figures.common.base import Options, Plotted, Points
 from hpo_bench.figures.common.needs import Need, NeededRuns
 
 TITLE = "Empirical CDFs of the final test error, larger datasets"
-NEEDS = tuple(
-    Need((name,), paper.ONE_PASS, paper.REPETITIONS[name]) for name in ("fashion_mnist", "cifar10")
-)
+IMAGES = ("fashion_mnist", "cifar10")
+NEEDS = tuple(Need((name,), paper.ONE_PASS, paper.REPETITIONS[name]) for name in IMAGES)
 
 
 def points(selection: NeededRuns, options: Options) -> Points:

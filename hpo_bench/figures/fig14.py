@@ -1,9 +1,7 @@
 """Figure 14: distributions of the time of one training on the larger datasets.
 
-From runs of one repetition per block on an otherwise idle device (``chunk=1 workers=1``), which are
-kept in a store of
-their own: rows of one batch share a wall time.
-"""
+They are of runs of one repetition per block on an otherwise idle device (``chunk=1 workers=1``),
+because rows of one block share a wall time. These runs are kept in a store of their own."""
 
 from __future__ import annotations
 
@@ -16,10 +14,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from numpy.typing import NDArray
 
-from hpo_bench.analysis import summary
-from hpo_bench.analysis.selection import Runs
-from hpo_bench.figures.common import panels, paper, style
+from hpo_bench.analysis import paper
+from hpo_bench.analysis.selection import Runs, by_dataset
+from hpo_bench.figures.common import panels, standard, style
 from hpo_bench.figures.common import points as common
 from hpo_bench.figures.common.base import Options, Plotted, Points
 from hpo_bench.figures.common.conditions import Except
@@ -29,30 +28,27 @@ from hpo_bench.store.runs import Run
 TITLE = "Time of one training, larger datasets"
 REPETITIONS = 12
 NEVER = 10**9  # record_every of runs that evaluate at the first and last step alone
-ALONE: dict[str, Any] = {**paper.STANDARD, "chunk": 1}
-DATASETS = ("fashion_mnist", "cifar10", "penn_treebank")
-NEEDS = tuple(
-    Need(
-        DATASETS,
-        paper.TRAINED,
-        REPETITIONS,
-        {**ALONE, "record_every": every},
-        role,
-        also=("workers=1",),
-        folder="runtime",
-    )
-    for role, every in (("evaluated", Except((NEVER,))), ("bare", NEVER))
-)
-MULTI_PASS = {
-    "30 × Random (Bayesian Optimisation)": 30,
-    "200 × Random (population-based training)": 200,
+ALONE: dict[str, Any] = {**standard.STANDARD, "chunk": 1}
+
+
+def _alone(role: str, record_every: Any) -> Need:
+    where = {**ALONE, "record_every": record_every}
+    also, folder = ("workers=1",), "runtime"
+    return Need(paper.LARGER, paper.TRAINED, REPETITIONS, where, role, also=also, folder=folder)
+
+
+NEEDS = (_alone("evaluated", Except((NEVER,))), _alone("bare", NEVER))
+MULTI_PASS = {  # how many plain trainings a search takes, and the style of its line
+    "30 × Random (Bayesian Optimisation)": (30, "-"),
+    "200 × Random (population-based training)": (200, (0, (3, 1.5))),
 }
 FEWEST = 5  # values that a violin needs
 
 
 def points(selection: NeededRuns, options: Options) -> Points:
-    """Seconds of every training that was alone in its block; which diverged, and whether the test
-    set was evaluated.
+    """Seconds of every training that was alone in its block.
+
+    It is told which diverged, and whether the test set was evaluated.
     """
     frames: list[pd.DataFrame] = []
     kept: list[Run] = []
@@ -60,35 +56,26 @@ def points(selection: NeededRuns, options: Options) -> Points:
     for role in ("evaluated", "bare"):
         runs, passed_over = common.alike(selection.runs(role))
         notes += passed_over
-        for group in summary.by(runs, "dataset").values():
+        for group in by_dataset(runs).values():
             frames.append(_times(group, options).assign(part=role))
             kept += group
     frame = pd.concat(frames, ignore_index=True)
-    shown = [
-        {"key": name, "title": common.label([run for run in kept if run.dataset == name])}
-        for name in selection.datasets
-    ]
-    devices = sorted(
-        {f"{run.environment.get('device')} ({run.environment.get('cpu')})" for run in kept}
-    )
+    groups = by_dataset(kept)
+    shown = [{"key": name, "title": common.label(groups[name])} for name in selection.datasets]
+    devices = {f"{run.environment.get('device')} ({run.environment.get('cpu')})" for run in kept}
     counts = frame.groupby(["dataset", "method", "part"]).size()
     statistics = (
         common.training(kept),
         f"one repetition per block, n = {common.extent(counts)} a violin",
-        f"device: {', '.join(devices)}",
+        f"device: {', '.join(sorted(devices))}",
         "○ mean, × median of trainings that did not diverge; + diverged",
     )
-    return Points(
-        frame,
-        {"panels": shown, "methods": common.styles(kept)},
-        kept,
-        statistics,
-        tuple(notes),
-        by_mode=False,
-    )
+    context = {"panels": shown, "methods": common.styles(kept)}
+    return Points(frame, context, kept, statistics, tuple(notes), by_mode=False)
 
 
 def _times(runs: Runs, options: Options) -> pd.DataFrame:
+    """Seconds of the trainings of some runs, and what became of each."""
     finals = options.finals(runs)
     alone = finals[finals["rows_in_block"] == 1]
     return alone[["dataset", "method", "seed", "status", "seconds"]].reset_index(drop=True)
@@ -97,12 +84,9 @@ def _times(runs: Runs, options: Options) -> pd.DataFrame:
 def draw(plotted: Plotted) -> Figure:
     """A panel a dataset, methods below each other."""
     shown = plotted.context["panels"]
-    figure = style.sheet(
-        style.PAGE_WIDTH if len(shown) > 1 else style.PAGE_WIDTH * 0.6,
-        0.6 + 0.32 * len(plotted.methods),
-        legend=_legend(plotted),
-        footer=plotted.footer,
-    )
+    width = style.PAGE_WIDTH if len(shown) > 1 else style.PAGE_WIDTH * 0.6
+    height = 0.6 + 0.32 * len(plotted.methods)
+    figure = style.sheet(width, height, legend=_legend(plotted), footer=plotted.footer)
     axes = list(np.ravel(figure.subplots(1, len(shown), sharey=True)))
     for ax, panel in zip(axes, shown, strict=True):
         times(ax, plotted.of(dataset=panel["key"]), plotted)
@@ -119,35 +103,26 @@ def _legend(plotted: Plotted) -> list[Artist]:
         entries.append(Patch(facecolor="#9a9a9a", alpha=0.6, label="with test evaluation"))
     if len(plotted.of(part="bare")):
         entries.append(Patch(facecolor="none", edgecolor="#5a5a5a", label="without"))
-    styles = ("-", (0, (3, 1.5)), ":")
-    return entries + [
-        Line2D([], [], color="#5a5a5a", lw=0.9, ls=ls, label=name)
-        for name, ls in zip(MULTI_PASS, styles, strict=False)
-    ]
+    for name, (_, look) in MULTI_PASS.items():
+        entries.append(Line2D([], [], color="#5a5a5a", lw=0.9, ls=look, label=name))
+    return entries
 
 
 def times(ax: Axes, frame: pd.DataFrame, plotted: Plotted) -> Axes:
     """Violins with mean and median, diverged runs apart, and what multi-pass search would cost."""
     for position, method in enumerate(plotted.methods):
         for part, offset in (("evaluated", 0.0), ("bare", 0.28)):
-            own = frame[(frame["method"] == method["name"]) & (frame["part"] == part)]
-            ok = np.log10(own.loc[own["status"] == "ok", "seconds"].to_numpy(dtype=float))
-            bad = own.loc[own["status"] != "ok", "seconds"]
-            _violin(ax, ok, position + offset, method["colour"], filled=part == "evaluated")
-            ax.plot(
-                bad,
-                np.full(len(bad), position + offset),
-                "+",
-                color=method["colour"],
-                ms=4,
-                mew=0.7,
-            )
-    plain = frame[
-        (frame["method"] == "random") & (frame["part"] == "evaluated") & (frame["status"] == "ok")
-    ]["seconds"]
-    for (_, count), ls in zip(MULTI_PASS.items(), ("-", (0, (3, 1.5)), ":"), strict=False):
-        if len(plain):
-            ax.axvline(count * plain.mean(), color="#5a5a5a", lw=0.9, ls=ls)
+            group = frame[(frame["method"] == method["name"]) & (frame["part"] == part)]
+            ok = np.log10(group.loc[group["status"] == "ok", "seconds"].to_numpy(dtype=float))
+            bad = group.loc[group["status"] != "ok", "seconds"]
+            height, colour = position + offset, method["colour"]
+            _violin(ax, ok, height, colour, filled=part == "evaluated")
+            ax.plot(bad, np.full(len(bad), height), "+", color=colour, ms=4, mew=0.7)
+    evaluated = frame[(frame["part"] == "evaluated") & (frame["status"] == "ok")]
+    plain = evaluated.loc[evaluated["method"] == paper.PLAIN, "seconds"]
+    if len(plain):
+        for count, look in MULTI_PASS.values():
+            ax.axvline(count * plain.mean(), color="#5a5a5a", lw=0.9, ls=look)
     ax.set(xscale="log", xlabel="Seconds for one training")
     ax.grid(visible=True, axis="x")
     panels.log_ticks(ax, "x")
@@ -155,7 +130,7 @@ def times(ax: Axes, frame: pd.DataFrame, plotted: Plotted) -> Axes:
 
 
 def _violin(
-    ax: Axes, log_seconds: np.ndarray, position: float, colour: str, *, filled: bool
+    ax: Axes, log_seconds: NDArray[np.float64], position: float, colour: str, *, filled: bool
 ) -> None:
     """A violin of log times; too few or equal values are shown one by one."""
     if len(log_seconds) == 0:
@@ -169,15 +144,8 @@ def _violin(
         density = gaussian_kde(log_seconds)(grid)
         width = 0.22 * density / density.max()
         face, alpha = (colour, 0.45) if filled else ("none", 1.0)
-        ax.fill_between(
-            10**grid,
-            position - width,
-            position + width,
-            facecolor=face,
-            edgecolor=colour,
-            lw=0.7,
-            alpha=alpha,
-        )
+        look: dict[str, Any] = {"facecolor": face, "edgecolor": colour, "lw": 0.7, "alpha": alpha}
+        ax.fill_between(10**grid, position - width, position + width, **look)
     else:
         ax.plot(seconds, np.full(len(seconds), position), "|", color=colour, ms=6)
     ax.plot(seconds.mean(), position, "o", mfc="white", mec="black", ms=2.6, mew=0.5, zorder=4)

@@ -1,13 +1,12 @@
-"""Figure 18:
+"""Figure 18: UCI Energy with Full Diff-through-Opt.
 
-UCI Energy with Full Diff-through-Opt, whose look-back is the whole training of 4000 weight updates.
-"""
+Its look-back is the whole training of 4000 weight updates."""
 
 from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from hpo_bench.figures.common import horizons, paper
+from hpo_bench.figures.common import horizons, standard
 from hpo_bench.figures.common.base import Options, Plotted, Points
 from hpo_bench.figures.common.needs import Need, NeededRuns
 
@@ -16,7 +15,7 @@ METHODS = ("random", "ours_wd_lr_m", "diff_through_opt")
 REPETITIONS = 36
 NEEDS = (
     Need(("uci_energy",), METHODS, REPETITIONS, role="one_pass"),
-    Need(("uci_energy",), ("full_diff_through_opt",), REPETITIONS, paper.START, role="full"),
+    Need(("uci_energy",), ("full_diff_through_opt",), REPETITIONS, standard.STARTS, role="full"),
 )
 
 

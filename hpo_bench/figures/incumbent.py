@@ -1,8 +1,8 @@
-"""Best configuration found so far (chosen by validation loss) against its cost: one-pass methods
-and multi-pass search.
+"""The best configuration so far, chosen by validation loss, against its cost.
 
-A one-pass method is restarted from k random initialisations; a multi-pass method stores one curve
-per repetition, a row per decision, with what its trials have cost so far."""
+One-pass methods stand beside multi-pass search. A one-pass method is restarted from k random
+initialisations; a multi-pass method stores one curve per repetition, a row per decision, with what
+its trials have cost so far."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from hpo_bench.analysis import incumbent, summary
+from hpo_bench.analysis import incumbent, paper
 from hpo_bench.analysis.incumbent import AXES, PRODUCT
-from hpo_bench.analysis.selection import Runs, comparable
-from hpo_bench.analysis.summary import GROUP_SOURCE, Measure
-from hpo_bench.figures.common import panels, paper, style
+from hpo_bench.analysis.paper import GROUP_SOURCE
+from hpo_bench.analysis.selection import Runs, by_method, comparable
+from hpo_bench.analysis.summary import Measure
+from hpo_bench.figures.common import panels, standard, style
 from hpo_bench.figures.common import points as common
 from hpo_bench.figures.common.base import Options, Plotted, Points
 from hpo_bench.figures.common.needs import Need, NeededRuns
@@ -24,25 +25,17 @@ from hpo_bench.figures.common.templates import metric
 from hpo_bench.store.runs import Run
 
 TITLE = "Incumbent against cost: one-pass methods and multi-pass search"
-DATASETS = ("uci_energy", "uci_kin8nm", "uci_power", "fashion_mnist")
-ONE_PASS = (
-    GROUP_SOURCE,
-    "ours_wd_lr_m",
-    "ours_wd_hdlr_m",
-    "diff_through_opt",
-)  # that have a validation loss
-SEARCHES = ("asha_random", "asha_ours_wd_lr_m", "pbt_random", "pbt_ours_wd_lr_m")
+DATASETS = (*paper.UCI_OF_THE_TABLES, "fashion_mnist")
+BAYESOPT, *POPULATIONS = paper.SEARCHES
 NEEDS = (
-    Need(DATASETS, ONE_PASS, 200, role="one_pass"),
-    Need(DATASETS, ("bayesopt",), 32, paper.START, role="search"),
-    Need(DATASETS[:3], SEARCHES, 1, paper.START, role="search"),
+    Need(DATASETS, paper.BUDGETED, 200, role="one_pass"),
+    Need(DATASETS, (BAYESOPT,), 32, standard.STARTS, role="search"),
+    Need(paper.UCI_OF_THE_TABLES, tuple(POPULATIONS), 1, standard.STARTS, role="search"),
 )
 
 
 def points(selection: NeededRuns, options: Options) -> Points:
-    """Median and quartiles of the incumbent's test metric of every method by each cost, a row of
-    panels a dataset.
-    """
+    """Median and quartiles of every method's incumbent by each cost, a row of panels a dataset."""
     frames: list[pd.DataFrame] = []
     counts: list[dict[str, Any]] = []
     shown: list[dict[str, Any]] = []
@@ -54,20 +47,17 @@ def points(selection: NeededRuns, options: Options) -> Points:
         notes += [*more, *search.notes]
         runs = [*one_pass, *search.runs]
         measure = metric(runs)
-        for name, group in summary.by(runs, "method").items():
-            finals = options.finals(group)
-            frame, n = (_searched if group[0] in search.runs else _restarted)(
-                group, finals, measure
-            )
+        for name, group in by_method(runs).items():
+            compute = _searched if group[0] in search.runs else _restarted
+            frame, n = compute(group, options.finals(group), measure)
             if frame.empty:
                 notes.append(f"{dataset}, {name}: left out, it has no validation loss to choose by")
                 continue
-            missing = ", ".join(
-                AXES[axis].lower() for axis in AXES if axis not in set(frame["part"])
-            )
-            notes += [
-                f"{dataset}, {name}: not shown by {missing}, which its runs do not tell"
-            ] * bool(missing)
+            shown_axes = set(frame["part"])
+            missing = [label.lower() for axis, label in AXES.items() if axis not in shown_axes]
+            if missing:
+                axes = ", ".join(missing)
+                notes.append(f"{dataset}, {name}: not shown by {axes}, which its runs do not tell")
             frames.append(frame.assign(panel=dataset, dataset=dataset, method=name))
             counts.append({"panel": dataset, "method": name, "n": n})
             kept += group
@@ -75,49 +65,49 @@ def points(selection: NeededRuns, options: Options) -> Points:
     if not kept:
         return Points(pd.DataFrame(), {}, notes=tuple(notes))
     context = {"panels": shown, "methods": _styles(kept), "counts": counts}
-    return Points(
-        pd.concat(frames, ignore_index=True),
-        context,
-        kept,
-        _statistics(kept),
-        tuple(notes),
-        by_mode=False,
-    )
+    frame = pd.concat(frames, ignore_index=True)
+    return Points(frame, context, kept, _statistics(kept), tuple(notes), by_mode=False)
 
 
 def _statistics(runs: Runs) -> tuple[str, ...]:
+    lines = [f"of each training: {common.training(runs)}"]
     less = incumbent.scaled_down(runs)
+    if less:
+        lines.append(f"scaled down from the paper: {less}")
     return (
-        f"of each training: {common.training(runs)}",
-        *([f"scaled down from the paper: {less}"] if less else []),
+        *lines,
         "median and quartiles of the incumbent's test metric, chosen by validation loss",
-        "one-pass: best of k trainings after one another, exactly over all subsets of k, their batch's time shared, "
-        "evaluations for their curves included",
+        "one-pass: best of k trainings after one another, exactly over all subsets of k, their "
+        "batch's time shared, evaluations for their curves included",
         f"gradient-equivalents: gradients + {PRODUCT} × Hessian-vector products",
         "diverged runs lose, no resampling",
     )
 
 
 def _styles(runs: Runs) -> list[dict[str, Any]]:
-    """Styles; here the runs that elsewhere feed Random (3-batched) are Random, chosen by
-    validation.
+    """Styles of the methods.
+
+    Here the runs that elsewhere feed Random (3-batched) are Random, chosen by validation loss.
     """
-    plain = {run.run_id: run.method_label for run in runs if run.method == GROUP_SOURCE}
-    return [
-        {**method, "name": GROUP_SOURCE, "label": next(iter(plain.values()))}
-        if method["name"] == common.shown_name(GROUP_SOURCE)
-        else method
-        for method in common.styles(runs)
-    ]
+    labels = {run.method: run.method_label for run in reversed(runs)}
+    looks = common.styles(runs)
+    for look in looks:
+        if look["name"] == paper.shown_name(GROUP_SOURCE):
+            look.update(name=GROUP_SOURCE, label=labels[GROUP_SOURCE])
+    return looks
 
 
 def _restarted(runs: Runs, finals: pd.DataFrame, measure: Measure) -> tuple[pd.DataFrame, int]:
+    """Points of a one-pass method, and how many repetitions they rest on."""
     return incumbent.restarted(runs, finals, measure), len(finals)
 
 
 def _searched(runs: Runs, finals: pd.DataFrame, measure: Measure) -> tuple[pd.DataFrame, int]:
-    found = incumbent.paths(runs, finals, measure)
-    return (incumbent.searched(found), len(found)) if found else (pd.DataFrame(), len(finals))
+    """Points of a search, and how many repetitions they rest on."""
+    incumbents = incumbent.paths(runs, finals, measure)
+    if not incumbents:
+        return pd.DataFrame(), len(finals)
+    return incumbent.searched(incumbents), len(incumbents)
 
 
 def draw(plotted: Plotted) -> Figure:
@@ -133,9 +123,8 @@ def draw(plotted: Plotted) -> Figure:
             ax.set_xlabel(label)
             frame = plotted.of(panel=panel["key"], part=axis)
             if not np.isfinite(frame["y"]).any():
-                ax.text(
-                    0.5, 0.5, "not stored", ha="center", transform=ax.transAxes, color=style.GREY
-                )
+                look = {"ha": "center", "color": style.GREY, "transform": ax.transAxes}
+                ax.text(0.5, 0.5, "not stored", **look)
                 continue
             panels.evolution(ax, frame, plotted.methods, "x")
             ax.set_xscale("log")

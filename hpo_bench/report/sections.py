@@ -13,7 +13,8 @@ import pandas as pd
 
 from hpo_bench.analysis import selection
 from hpo_bench.analysis.claims import Claim, Verdict
-from hpo_bench.analysis.costs import PLAIN, costs
+from hpo_bench.analysis.costs import costs
+from hpo_bench.analysis.paper import PLAIN
 from hpo_bench.analysis.rounding import NOTHING, rounded, within_error_of_best
 from hpo_bench.analysis.selection import Runs
 from hpo_bench.analysis.statistics import distributions, interval

@@ -12,7 +12,7 @@ def test_overhead_is_measured_without_training() -> None:
         measured = bench.overhead(repetitions=2, hyperparameter_updates=2)
     finally:
         bench.PARTS = original
-    assert measured.repetitions == 2 * len(bench.METHODS)
+    assert measured.repetitions == 2 * len(bench.ONE_PASS)
     assert measured.total == measured.planning + measured.writing + measured.indexing
     assert (
         min(measured.planning, measured.writing, measured.indexing, measured.cpu, measured.resume)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from hpo_bench.figures.common import paper
+from hpo_bench.analysis import paper
 from tests.make_store import make_run
 
 MOMENTUM = [0.6224593312018546, 0.6224593312018546]
@@ -29,7 +29,7 @@ def build(results: Path) -> Path:
         _hypergradient_error(results, rng, *cell)
     _larger(results, rng)
     _horizons(results, rng)
-    for share in paper.SHARES[:2]:
+    for share in paper.LARGER_VALIDATION_SHARES[:2]:
         make_run(
             results,
             "ours_wd_lr_m",

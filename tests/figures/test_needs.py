@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from hpo_bench import figures
 from hpo_bench.analysis.selection import find
 from hpo_bench.errors import UserError
-from hpo_bench.figures.common import paper
+from hpo_bench.figures.common import standard
 from hpo_bench.figures.common.conditions import Except, Fixed, Preferably, fits, override
 from hpo_bench.figures.common.make import Request, make
 from hpo_bench.figures.common.needs import Need, Store, check_names, select
@@ -103,7 +103,7 @@ def test_a_half_finished_grid_is_taken_and_reported(tmp_path):
         ("uci_energy",),
         ("random",),
         5,
-        {**paper.START, "update_interval": (1, 2), "look_back": (5,)},
+        {**standard.STARTS, "update_interval": (1, 2), "look_back": (5,)},
     )
     make_run(tmp_path, "random", "uci_energy", [1.0], update_interval=1)
     found = selection(tmp_path, need)

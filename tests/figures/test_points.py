@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 
 from hpo_bench import figures
-from hpo_bench.analysis import incumbent
+from hpo_bench.analysis import incumbent, paper
 from hpo_bench.analysis.selection import find
 from hpo_bench.analysis.summary import Measure
 from hpo_bench.figures import fig03, fig07, fig10, fig14
-from hpo_bench.figures.common import paper, sensitivity
 from hpo_bench.figures.common import points as common
+from hpo_bench.figures.common import sensitivity
 from hpo_bench.figures.common.base import Options, Points
 from hpo_bench.figures.common.needs import NeededRuns
 from tests.figures.every_figure import MOMENTUM, hypergradients

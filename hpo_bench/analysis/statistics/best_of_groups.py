@@ -1,40 +1,42 @@
-"""What the best of k repetitions is worth."""
+"""What the best of a group of repetitions is worth, chosen by its validation loss."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hpo_bench.analysis.statistics.bootstrap import _resample_counts
+from hpo_bench.analysis.statistics.bootstrap import resample_counts
 from hpo_bench.analysis.statistics.interval import (
     CONFIDENCE,
     RESAMPLES,
     Array,
     Interval,
     Summary,
-    _interval,
     as_failures,
+    percentile_interval,
 )
 
 
 def _drawn_from(n: int, size: int) -> Array:
-    """P(a group of ``size`` out of n lies within m given members) = C(m, size)/C(n, size) for m = 0
-    … n, (n+1,).
+    """P(a group of ``size`` out of n lies within m given members), m = 0 … n, (n+1,).
+
+    That is C(m, size)/C(n, size), as a product that does not overflow.
+
+    Raises:
+        ValueError: fewer than ``size`` runs.
     """
     if not 1 <= size <= n:
         raise ValueError(f"size={size}: a group needs between 1 and n={n} runs")
     m = np.arange(n + 1)
     factors = [(m - j).clip(0) / (n - j) for j in range(size)]
-    return np.prod(factors, axis=0)
+    return np.asarray(np.prod(factors, axis=0))
 
 
 def best_of_groups_weights(validation: ArrayLike, size: int = 3) -> Array:
-    """P(run wins) over all groups of ``size`` runs, where the lowest validation value wins its
-    group, (n,).
+    """P(run wins) over all groups of ``size`` runs, (n,).
 
-    A failure (NaN or inf) loses to everything finite; runs that tie share their probability evenly.
+    The lowest validation value wins its group. A failure (NaN or inf) loses to everything finite;
+    runs that tie share their probability evenly.
 
     Args:
         validation: (n,).
@@ -46,35 +48,16 @@ def best_of_groups_weights(validation: ArrayLike, size: int = 3) -> Array:
     drawn = _drawn_from(array.size, size)
     _, place, count = np.unique(array, return_inverse=True, return_counts=True)
     behind = array.size - np.cumsum(count)  # runs worse than each distinct value
-    return ((drawn[behind + count] - drawn[behind]) / count)[place]
-
-
-def _expectation(values: Array, weights: Array) -> float:
-    """Σ weight · value, +inf where a failure has weight."""
-    possible = weights > 0
-    return float(np.sum(values[possible] * weights[possible]))
-
-
-def best_of_groups_expectation(validation: ArrayLike, test: ArrayLike, size: int = 3) -> float:
-    """Expected test value of the run with the lowest validation value of a group, exactly over all
-    C(n, size) groups.
-
-    +inf where a whole group can fail; `best_of_groups_weights` has the distribution.
-
-    Args:
-        validation, test: (n,) each, failures as NaN or inf.
-
-    Raises:
-        ValueError: fewer than ``size`` runs.
-    """
-    return _expectation(as_failures(test), best_of_groups_weights(validation, size))
+    chances: Array = (drawn[behind + count] - drawn[behind]) / count
+    return chances[place]
 
 
 def random_group_winners(
     validation: ArrayLike, size: int = 3, seed: int = 0, paper: bool = False
 ) -> NDArray[np.int64]:
-    """Indices of the winners of ⌊n/size⌋ groups of a random permutation of the runs; the last n mod
-    size are left out.
+    """Indices of the winners of ⌊n/size⌋ groups of a random permutation of the runs.
+
+    The last n mod size runs of the permutation are left out.
 
     DIFFERENCE: a diverged run (NaN) counts as +inf and loses. In the released code it wins its
     group (argmin returns a NaN's place); ``paper=True`` does so too.
@@ -84,12 +67,10 @@ def random_group_winners(
     """
     array = np.asarray(validation, dtype=float)
     array = np.where(np.isfinite(array), array, -np.inf) if paper else as_failures(array)
-    groups = (
-        np.random.default_rng(seed)
-        .permutation(array.size)[: array.size // size * size]
-        .reshape(-1, size)
-    )
-    return groups[np.arange(len(groups)), array[groups].argmin(axis=1)]
+    order = np.random.default_rng(seed).permutation(array.size)
+    groups = order[: array.size // size * size].reshape(-1, size)
+    winners: NDArray[np.int64] = groups[np.arange(len(groups)), array[groups].argmin(axis=1)]
+    return winners
 
 
 def best_of_groups_random(
@@ -115,8 +96,9 @@ def best_of_groups_bootstrap(
     seed: int = 0,
     confidence: float = CONFIDENCE,
 ) -> Interval:
-    """Bootstrap over runs of the exact distribution over all groups: its median, or its mean given
-    a run did not fail.
+    """Bootstrap over runs of the exact distribution over all groups.
+
+    The statistic is the median of that distribution, or its mean given a run did not fail.
 
     Args:
         validation, test: (n,) each, failures as NaN or inf; NaN for fewer than ``size`` runs.
@@ -125,21 +107,24 @@ def best_of_groups_bootstrap(
     if metric.size < size:
         return Interval(np.nan, np.nan, np.nan, np.nan, metric.size, f"none (n < {size})", None)
     order = np.argsort(as_failures(validation), kind="stable")
-    counts = _resample_counts(metric.size, resamples, seed)[order]
+    counts = resample_counts(metric.size, resamples, seed)[order]
     drawn = _drawn_from(metric.size, size)
     at_or_behind = np.cumsum(counts[::-1], axis=0)[::-1]
-    weights = (
-        drawn[at_or_behind] - drawn[at_or_behind - counts]
-    )  # (n, resamples), best validation first
-    own = best_of_groups_weights(validation, size)[order]
+    # Chances to win, (n, resamples), best validation first; those of the runs themselves before.
+    resampled = drawn[at_or_behind] - drawn[at_or_behind - counts]
+    of_runs = best_of_groups_weights(validation, size)[order]
+    weights = np.column_stack([of_runs, resampled])
     summary = _weighted_means if statistic == "mean" else _weighted_medians
-    value, *distribution = summary(metric[order], np.column_stack([own, weights]))
-    return _interval(float(value), np.array(distribution), metric.size, seed, confidence)
+    value, *distribution = summary(metric[order], weights)
+    return percentile_interval(float(value), np.array(distribution), metric.size, seed, confidence)
 
 
 def _weighted_means(values: Array, weights: Array) -> Array:
-    """Mean of the finite values under each column of weights, NaN-free: inf where no finite value
-    has weight.
+    """Mean of the finite values under each column of weights; inf where none of them has weight.
+
+    Args:
+        values: (n,).
+        weights: (n, columns).
     """
     ok = np.isfinite(values)
     mass = weights[ok].sum(axis=0)
@@ -148,25 +133,8 @@ def _weighted_means(values: Array, weights: Array) -> Array:
 
 
 def _weighted_medians(values: Array, weights: Array) -> Array:
+    """Median of the values under each column of weights, as `_weighted_means`."""
     order = np.argsort(values, kind="stable")
     reached = np.cumsum(weights[order], axis=0) >= 0.5 * (1 - 1e-12)
-    return values[order][reached.argmax(axis=0)]
-
-
-def expected_best_of_k(values: ArrayLike, ks: Sequence[int], by: ArrayLike | None = None) -> Array:
-    """Expected value of the best of k runs drawn without replacement, exactly (order statistics),
-    (len(ks),).
-
-    +inf where k runs can all fail.
-
-    Args:
-        values: (n,) failures as NaN or inf.
-        ks: budgets, between 1 and n.
-        by: (n,) what the best is chosen by, e.g. the validation loss; the values themselves by
-            default.
-
-    Raises:
-        ValueError: a k that is below 1 or above n.
-    """
-    choice = values if by is None else by
-    return np.array([best_of_groups_expectation(choice, values, k) for k in ks])
+    medians: Array = values[order][reached.argmax(axis=0)]
+    return medians

@@ -16,22 +16,22 @@ from hpo_bench.analysis.statistics.interval import (
     Array,
     Interval,
     Summary,
-    _interval,
     as_failures,
+    percentile_interval,
 )
 
 STEPS_AT_ONCE = 32  # of a curve's bootstrap: what keeps a thousand resamples in cache
 
 
 def _median(values: Array, axis: int = -1) -> Array:
-    return np.median(values, axis=axis)
+    return np.asarray(np.median(values, axis=axis))
 
 
 def _mean(values: Array, axis: int = -1) -> Array:
-    return np.mean(values, axis=axis)
+    return np.asarray(np.mean(values, axis=axis))
 
 
-_STATISTICS: dict[str, Callable[..., Array]] = {"mean": _mean, "median": _median}
+STATISTICS: dict[Summary, Callable[..., Array]] = {"mean": _mean, "median": _median}
 
 
 def bootstrap(
@@ -41,19 +41,17 @@ def bootstrap(
     seed: int = 0,
     confidence: float = CONFIDENCE,
 ) -> Interval:
-    """Bootstrap of the mean or median of runs; failures (NaN or inf) count as +inf, drop them first
-    if they must not.
+    """Bootstrap of the mean or median of runs.
 
-    The estimate is the mean over the resamples of the resample's statistic, the standard deviation
-    their SD (paper.md, tables), the interval the percentile one. Where a resample is infinite that
-    mean does not exist: the estimate is then the statistic of the runs themselves and the SD is
-    inf.
+    Failures (NaN or inf) count as +inf; drop them first if they must not. The estimate is the mean
+    over the resamples of the resample's statistic and the standard deviation theirs, as in the
+    paper's tables; see `percentile_interval` for what happens where a resample is infinite.
 
     Args:
         values: (n,) one value a run; n = 0 gives NaN, n = 1 the value without SD and interval.
     """
     array = as_failures(values)
-    function = _STATISTICS[statistic]
+    function = STATISTICS[statistic]
     if array.size < 2:
         only = float(array[0]) if array.size else np.nan
         return Interval(only, np.nan, np.nan, np.nan, array.size, "none (n < 2)", None)
@@ -66,7 +64,8 @@ def bootstrap(
             method="percentile",
             rng=np.random.default_rng(seed),
         ).bootstrap_distribution
-    return _interval(float(function(array)), distribution, array.size, seed, confidence)
+    of_runs = float(function(array))
+    return percentile_interval(of_runs, distribution, array.size, seed, confidence)
 
 
 def medians_of(
@@ -84,15 +83,15 @@ def medians_of(
     if array.size < 2:
         only = float(array[0]) if array.size else np.nan
         return Interval(only, np.nan, np.nan, np.nan, array.size, "none (n < 2)", None)
-    distribution = np.median(np.random.default_rng(seed).choice(array, (resamples, size)), axis=-1)
-    own = float(np.median(array))
-    found = _interval(
-        own, distribution, array.size, seed, confidence, f"medians of {size} drawn runs,"
-    )
-    return replace(found, estimate=own)
+    draws = np.random.default_rng(seed).choice(array, (resamples, size))
+    distribution = np.median(draws, axis=-1)
+    median = float(np.median(array))
+    method = f"medians of {size} drawn runs,"
+    interval = percentile_interval(median, distribution, array.size, seed, confidence, method)
+    return replace(interval, estimate=median)
 
 
-def _resample_counts(n: int, resamples: int, seed: int) -> NDArray[Any]:
+def resample_counts(n: int, resamples: int, seed: int) -> NDArray[Any]:
     """How often each run is in each resample, (n, resamples)."""
     indices = np.random.default_rng(seed).integers(n, size=(resamples, n), dtype=np.int64)
     offsets = np.arange(resamples)[:, None] * n
@@ -102,17 +101,17 @@ def _resample_counts(n: int, resamples: int, seed: int) -> NDArray[Any]:
 
 
 def _medians_of_counts(matrix: Array, counts: NDArray[Any]) -> Array:
-    """Median of every resample at every step, (resamples, steps): the middle order statistics,
-    found by counting.
+    """Median of every resample at every step, (resamples, steps).
+
+    The middle order statistics are found by counting, so that no resample is ever built.
 
     Args:
         matrix: (n, steps), NaN = not there; a few steps at a time keep the work in cache.
         counts: (n, resamples).
     """
     order = np.argsort(matrix, axis=0, kind="stable")  # NaN last
-    total = np.stack(
-        [counts[there].sum(axis=0, dtype=counts.dtype) for there in ~np.isnan(matrix).T]
-    )
+    present = ~np.isnan(matrix)
+    total = np.stack([counts[runs].sum(axis=0, dtype=counts.dtype) for runs in present.T])
     lower, upper = (total - 1) // 2, total // 2
     reached, first, second = np.zeros_like(total), np.zeros_like(total), np.zeros_like(total)
     for runs in order:  # of each step the run with the next larger value
@@ -120,18 +119,16 @@ def _medians_of_counts(matrix: Array, counts: NDArray[Any]) -> Array:
         first += reached <= lower
         second += reached <= upper
     values = np.take_along_axis(matrix, order, axis=0).T
-    places = np.minimum([first, second], len(matrix) - 1)
-    medians = (
-        np.take_along_axis(values, places[0], axis=1)
-        + np.take_along_axis(values, places[1], axis=1)
-    ) / 2
-    return np.where(total > 0, medians, np.nan).T
+    last = len(matrix) - 1
+    below = np.take_along_axis(values, np.minimum(first, last), axis=1)
+    above = np.take_along_axis(values, np.minimum(second, last), axis=1)
+    return np.where(total > 0, (below + above) / 2, np.nan).T
 
 
 def _means_of_counts(matrix: Array, counts: NDArray[Any]) -> Array:
-    """Mean of every resample at every step, (resamples, steps);
+    """Mean of every resample at every step, (resamples, steps).
 
-    NaN = not there, +inf stays +inf.
+    What is not there (NaN) is left out, and +inf stays +inf.
     """
     weights = counts.T.astype(float)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -142,25 +139,25 @@ def _means_of_counts(matrix: Array, counts: NDArray[Any]) -> Array:
 def bootstrap_curve(
     matrix: ArrayLike, statistic: Summary = "median", resamples: int = RESAMPLES, seed: int = 0
 ) -> tuple[Array, Array]:
-    """Bootstrap of the mean or median of runs at every step, with the same resamples of runs for
-    all steps.
+    """Bootstrap of the mean or median of runs at every step.
 
-    O(runs · steps · resamples) time, O(runs · resamples) memory beside the matrix and the result.
+    All steps have the same resamples of runs. It takes O(runs · steps · resamples) time, and
+    O(runs · resamples) memory beside the matrix and the result.
 
     Args:
         matrix: (runs, steps); +inf = failed at that step, NaN = no value there (a shorter run):
             left out.
 
     Returns:
-        estimate and standard deviation, (steps,) each, as in `bootstrap`; the SD is NaN where n <
-        2.
+        estimate and standard deviation, (steps,) each, as in `bootstrap`; the standard deviation
+        is NaN where there are fewer than two values.
     """
     values = np.asarray(matrix, dtype=float)
     runs, steps = values.shape
     estimate, deviation = np.full(steps, np.nan), np.full(steps, np.nan)
     if runs == 0:
         return estimate, deviation
-    counts = _resample_counts(runs, resamples, seed)
+    counts = resample_counts(runs, resamples, seed)
     resample = _means_of_counts if statistic == "mean" else _medians_of_counts
     for start in range(0, steps, STEPS_AT_ONCE):
         part = values[:, start : start + STEPS_AT_ONCE]
@@ -170,37 +167,46 @@ def bootstrap_curve(
 
 
 def _curve_summary(part: Array, resampled: Array, statistic: Summary) -> tuple[Array, Array]:
-    """Estimate and SD of each step:
+    """Estimate and standard deviation of each step, (steps,) each.
 
-    `_interval` for (resamples, steps), resamples without any value left out.
+    They are those of `percentile_interval`, resamples without any value left out.
+
+    Args:
+        part: values of the runs, (runs, steps).
+        resampled: the statistic of each resample, (resamples, steps).
     """
-    own = np.array(
-        [
-            _STATISTICS[statistic](column[~np.isnan(column)])
-            if (~np.isnan(column)).any()
-            else np.nan
-            for column in part.T
-        ]
-    )
-    there = ~np.isnan(resampled)
-    count = there.sum(axis=0)
-    filled = np.where(there, resampled, 0.0)
+    present = ~np.isnan(resampled)
+    count = present.sum(axis=0)
+    filled = np.where(present, resampled, 0.0)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = filled.sum(axis=0) / count
-        deviation = np.sqrt((np.where(there, resampled - mean, 0.0) ** 2).sum(axis=0) / (count - 1))
+        squares = np.where(present, resampled - mean, 0.0) ** 2
+        deviation = np.sqrt(squares.sum(axis=0) / (count - 1))
+
     infinite = np.isinf(resampled).any(axis=0)
+    estimate = np.where(infinite, _of_runs(part, statistic), mean)
     deviation = np.where(infinite, np.inf, deviation)
-    return np.where(infinite, own, mean), np.where(
-        (~np.isnan(part)).sum(axis=0) < 2, np.nan, deviation
-    )
+    too_few = (~np.isnan(part)).sum(axis=0) < 2
+    return estimate, np.where(too_few, np.nan, deviation)
+
+
+def _of_runs(part: Array, statistic: Summary) -> Array:
+    """The statistic of what is there at each step, (steps,); NaN where nothing is."""
+    of_steps = np.full(part.shape[1], np.nan)
+    for step, column in enumerate(part.T):
+        values = column[~np.isnan(column)]
+        if values.size:
+            of_steps[step] = STATISTICS[statistic](values)
+    return of_steps
 
 
 def quantile_band(matrix: ArrayLike, low: float = 0.25, high: float = 0.75) -> tuple[Array, Array]:
-    """Quantiles of the runs at every step, (steps,) each: order statistics, +inf = failed, NaN = no
-    value there.
+    """Two quantiles of the runs at every step, (steps,) each.
+
+    They are order statistics of the values that are there.
 
     Args:
-        matrix: (runs, steps).
+        matrix: (runs, steps); +inf = failed, NaN = no value there.
     """
     ordered = np.sort(np.asarray(matrix, dtype=float), axis=0)  # NaN last
     count = (~np.isnan(ordered)).sum(axis=0)
@@ -209,6 +215,7 @@ def quantile_band(matrix: ArrayLike, low: float = 0.25, high: float = 0.75) -> t
 
     def at(q: float) -> Array:
         place = np.clip(np.ceil(q * count).astype(int) - 1, 0, None)  # inverse of the empirical CDF
-        return np.take_along_axis(ordered, place[None, :], axis=0)[0]
+        values: Array = np.take_along_axis(ordered, place[None, :], axis=0)[0]
+        return values
 
     return at(low), at(high)

@@ -1,9 +1,8 @@
-"""Distribution functions and shares."""
+"""How the values of runs are distributed, and shares of runs with their intervals."""
 
 from __future__ import annotations
 
 import warnings
-from typing import Any
 
 import numpy as np
 import scipy.stats
@@ -13,15 +12,16 @@ from hpo_bench.analysis.statistics.interval import CONFIDENCE, Array, Interval, 
 
 
 def ecdf(values: ArrayLike, confidence: float = CONFIDENCE) -> tuple[Array, Array, Array, Array]:
-    """Empirical CDF with a pointwise confidence band; failures (NaN or inf) are right-censored: it
-    ends below 1.
+    """Empirical CDF with a pointwise confidence band.
+
+    Failures (NaN or inf) are right-censored: it ends below 1.
 
     Args:
         values: (n,) one value a run.
 
     Returns:
         sorted distinct finite values x, P(value ≤ x), lower and upper bound (SciPy's log-log
-        Greenwood interval, where that is undefined, at P = 1, Wilson's); all empty where every run
+        Greenwood interval; where that is undefined, at P = 1, Wilson's); all empty where every run
         failed.
     """
     array = as_failures(values)
@@ -30,35 +30,30 @@ def ecdf(values: ArrayLike, confidence: float = CONFIDENCE) -> tuple[Array, Arra
         return np.empty(0), np.empty(0), np.empty(0), np.empty(0)
     censored = np.full(array.size - finite.size, finite.max())
     cdf = scipy.stats.ecdf(scipy.stats.CensoredData(uncensored=finite, right=censored)).cdf
-    counts = np.searchsorted(np.sort(finite), np.unique(finite), side="right")
-    place = np.searchsorted(cdf.quantiles, np.unique(finite))
-    low, high = _greenwood(cdf, confidence)
-    undefined = np.isnan(low[place]) | np.isnan(high[place])
-    wilsons = [
-        wilson(int(count), array.size, confidence) if bad else None
-        for count, bad in zip(counts, undefined, strict=True)
-    ]
-    low_x = np.array([w.low if w else bound for w, bound in zip(wilsons, low[place], strict=True)])
-    high_x = np.array(
-        [w.high if w else bound for w, bound in zip(wilsons, high[place], strict=True)]
-    )
-    return cdf.quantiles[place], cdf.probabilities[place], low_x, high_x
-
-
-def _greenwood(cdf: Any, confidence: float) -> tuple[Array, Array]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # undefined at P = 1: the caller's case
-        bounds = cdf.confidence_interval(confidence, method="log-log")
-    return bounds.low.probabilities, bounds.high.probabilities
+        warnings.simplefilter("ignore", RuntimeWarning)  # undefined at P = 1
+        greenwood = cdf.confidence_interval(confidence, method="log-log")
+
+    x = np.unique(finite)
+    place = np.searchsorted(cdf.quantiles, x)
+    low = np.array(greenwood.low.probabilities[place])
+    high = np.array(greenwood.high.probabilities[place])
+    counts = np.searchsorted(np.sort(finite), x, side="right")
+    for at in np.flatnonzero(np.isnan(low) | np.isnan(high)):
+        interval = wilson(int(counts[at]), array.size, confidence)
+        low[at], high[at] = interval.low, interval.high
+    return cdf.quantiles[place], cdf.probabilities[place], low, high
 
 
 def weighted_ecdf(values: ArrayLike, weights: ArrayLike) -> tuple[Array, Array]:
-    """Empirical CDF of weighted values: sorted finite x and P(value ≤ x); failures keep their
-    weight at +inf.
+    """Empirical CDF of weighted values; failures keep their weight at +inf.
 
     Args:
         values: (n,) one value a run.
         weights: (n,) probabilities, as `best_of_groups_weights` gives; they sum to 1.
+
+    Returns:
+        sorted distinct finite values x, P(value ≤ x).
     """
     array, weight = as_failures(values), np.asarray(weights, dtype=float)
     x, place = np.unique(array, return_inverse=True)
@@ -67,8 +62,9 @@ def weighted_ecdf(values: ArrayLike, weights: ArrayLike) -> tuple[Array, Array]:
 
 
 def weighted_quantile(values: ArrayLike, weights: ArrayLike, q: float = 0.5) -> float:
-    """Smallest value at or below which a share of ``q`` of the weight lies, +inf where that is a
-    failure.
+    """Smallest value at or below which a share of ``q`` of the weight lies.
+
+    It is +inf where that is a failure.
 
     Args:
         values, weights: (n,) each, as in `weighted_ecdf`.
@@ -79,9 +75,9 @@ def weighted_quantile(values: ArrayLike, weights: ArrayLike, q: float = 0.5) -> 
 
 
 def wilson(k: int, n: int, confidence: float = CONFIDENCE) -> Interval:
-    """Wilson score interval of a rate k/n; the estimate is k/n, the SD the binomial one;
+    """Wilson score interval of a rate k/n.
 
-    NaN for n = 0.
+    The estimate is k/n and the standard deviation the binomial one; all are NaN for n = 0.
     """
     method = f"Wilson {100 * confidence:g} %"
     if n == 0:

@@ -1,4 +1,4 @@
-"""Statistics with intervals in which a repetition that failed counts as worse than every other."""
+"""What an estimate is worth: its interval, how failures count in it, and how it is labelled."""
 
 from __future__ import annotations
 
@@ -47,8 +47,9 @@ def label(
     interval: str = "",
     resamples: int = RESAMPLES,
 ) -> str:
-    """What an artefact must say about its statistics: mode, n_ok/n, kind of interval, resamples and
-    seed.
+    """What an artefact must say about its statistics.
+
+    That is the mode, n_ok/n, the kind of interval, the resamples and their seed.
     """
     rule = {"default": "diverged = +inf", "paper": "diverged runs dropped"}[mode]
     parts = [f"statistics: {mode} ({rule})", f"n_ok/n = {n_ok}/{n}"]
@@ -66,9 +67,9 @@ def as_failures(values: ArrayLike) -> Array:
 
 
 def survival_median(values: ArrayLike, axis: int = 0) -> Any:
-    """Median with failures (NaN or inf) as +inf: inf as soon as half of the runs failed;
+    """Median with failures (NaN or inf) as +inf.
 
-    NaN where there are none.
+    It is inf as soon as half of the runs failed, and NaN where there are no runs.
     """
     array = as_failures(values)
     if array.shape[axis] == 0:
@@ -76,29 +77,35 @@ def survival_median(values: ArrayLike, axis: int = 0) -> Any:
     return np.median(array, axis=axis)
 
 
-def _quantile(values: Array, q: float) -> float:
-    """Smallest value at or below which a share of ``q`` lies: never between a finite value and
-    inf.
-    """
-    return float(np.quantile(values, q, method="inverted_cdf"))
-
-
-def _interval(
-    own: float,
+def percentile_interval(
+    statistic: float,
     distribution: Array,
     n: int,
     seed: int,
     confidence: float,
     method: str = "bootstrap percentile",
 ) -> Interval:
-    """Sum up a bootstrap distribution, see `bootstrap`."""
+    """Sum up a bootstrap distribution.
+
+    The estimate is the mean of the distribution and the standard deviation its own. Where a
+    resample is infinite there is no such mean: the estimate is then the statistic of the runs
+    themselves, and the standard deviation is inf.
+
+    Args:
+        statistic: of the runs themselves.
+        distribution: the statistic of each resample, (resamples,).
+        n: how many runs were resampled.
+    """
     finite = bool(np.isfinite(distribution).all())
     tail = (1 - confidence) / 2
+
+    # Order statistics, which never lie between a finite value and inf.
+    low, high = np.quantile(distribution, (tail, 1 - tail), method="inverted_cdf")
     return Interval(
-        estimate=float(distribution.mean()) if finite else own,
+        estimate=float(distribution.mean()) if finite else statistic,
         standard_deviation=float(distribution.std(ddof=1)) if finite else np.inf,
-        low=_quantile(distribution, tail),
-        high=_quantile(distribution, 1 - tail),
+        low=float(low),
+        high=float(high),
         n=n,
         method=f"{method} {100 * confidence:g} %",
         seed=seed,

@@ -1,4 +1,4 @@
-"""Two methods on equal seeds."""
+"""Two methods compared: on shared seeds, or as two samples."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from hpo_bench.analysis.statistics.interval import (
     RESAMPLES,
     Array,
     Interval,
-    _interval,
     as_failures,
+    percentile_interval,
 )
 
 
@@ -47,8 +47,9 @@ def paired_comparison(
     seed: int = 0,
     confidence: float = CONFIDENCE,
 ) -> Comparison:
-    """Compare two methods run by run on shared seeds; failures (NaN or inf) are +inf, and lower is
-    better.
+    """Compare two methods run by run on shared seeds.
+
+    Failures (NaN or inf) are +inf, and lower is better.
 
     Args:
         a, b: (n,) each, entry j of both from the same seed.
@@ -70,12 +71,8 @@ def paired_comparison(
         method=wilson(0, n, confidence).method,
         seed=None,
     )
-    return Comparison(
-        n,
-        probability,
-        bootstrap_two(left, right, "difference", True, resamples, seed, confidence),
-        _wilcoxon(left, right),
-    )
+    difference = bootstrap_two(left, right, "difference", True, resamples, seed, confidence)
+    return Comparison(n, probability, difference, _wilcoxon(left, right))
 
 
 def _minus(a: Array, b: Array) -> Array:
@@ -106,7 +103,8 @@ def _ratio_of_spreads(a: Array, b: Array, axis: int = -1) -> Array:
     return _ratio(spread(a), spread(b))
 
 
-_OF_TWO: dict[str, Callable[..., Array]] = {
+OfTwo = Literal["difference", "ratio", "spread"]
+STATISTICS_OF_TWO: dict[OfTwo, Callable[..., Array]] = {
     "difference": _difference_of_medians,
     "ratio": _ratio_of_medians,
     "spread": _ratio_of_spreads,
@@ -116,24 +114,22 @@ _OF_TWO: dict[str, Callable[..., Array]] = {
 def bootstrap_two(
     a: ArrayLike,
     b: ArrayLike,
-    statistic: Literal["difference", "ratio", "spread"] = "difference",
+    statistic: OfTwo = "difference",
     paired: bool = True,
     resamples: int = RESAMPLES,
     seed: int = 0,
     confidence: float = CONFIDENCE,
 ) -> Interval:
-    """Bootstrap of the difference or ratio of two medians, or the ratio of two interquartile ranges
-    (``spread``).
+    """Bootstrap of the difference or ratio of two medians, or of the ratio of two spreads.
 
-    Failures are +inf; two infinite medians, or ranges, are equal.
-
-    The estimate is that of the runs themselves.
+    A spread is an interquartile range. Failures are +inf; two infinite medians, or ranges, are
+    equal. The estimate is that of the runs themselves.
 
     Args:
         a, b: (n,) each; with ``paired`` entry j of both from the same seed and resampled together.
     """
     left, right = as_failures(a), as_failures(b)
-    function, n = _OF_TWO[statistic], min(left.size, right.size)
+    function, n = STATISTICS_OF_TWO[statistic], min(left.size, right.size)
     if n < 2:
         only = float(function(left, right)) if n else np.nan
         return Interval(only, np.nan, np.nan, np.nan, n, "none (n < 2)", None)
@@ -148,11 +144,13 @@ def bootstrap_two(
             rng=np.random.default_rng(seed),
         ).bootstrap_distribution
     method = "paired bootstrap percentile" if paired else "bootstrap percentile"
-    own = float(function(left, right))
-    return replace(_interval(own, distribution, n, seed, confidence, method), estimate=own)
+    of_runs = float(function(left, right))
+    interval = percentile_interval(of_runs, distribution, n, seed, confidence, method)
+    return replace(interval, estimate=of_runs)
 
 
 def _wilcoxon(a: Array, b: Array) -> float:
+    """Two-sided p-value of the signed-rank test; 1 where all pairs tie, NaN without pairs."""
     difference = _minus(a, b)
     if difference.size == 0:
         return np.nan
@@ -162,7 +160,7 @@ def _wilcoxon(a: Array, b: Array) -> float:
 
 
 def holm(p_values: ArrayLike) -> Array:
-    """Holm's step-down adjustment of p-values for multiple tests, in their order;
+    """Holm's step-down adjustment of p-values for multiple tests, in their order.
 
     NaN stays NaN and is no test.
     """

@@ -1,4 +1,3 @@
 """Machinery that the figures share: style, points, panels, artefacts.
 
-Not a figure itself, so not discovered as one.
-"""
+It is no figure, so it is not discovered as one."""

@@ -1,6 +1,6 @@
-"""Write a figure so that it can be drawn again bit for bit: plotted points (CSV), images, and a
-manifest (JSON).
-"""
+"""Write a figure so that it can be drawn again bit for bit.
+
+Its files are the plotted points (CSV), the images, and a manifest (JSON)."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from hpo_bench import __version__, figures
 from hpo_bench.errors import UserError, nearest
@@ -27,8 +28,18 @@ from hpo_bench.store.files import atomic, write_json
 FORMAT = 1
 TEXT_COLUMNS = ("part", "panel", "dataset", "method", "hyperparameter", "kind", "status", "text")
 PACKAGES = ("matplotlib", "numpy", "pandas", "scipy", "scikit-learn")
-IDS = ("name", "method", "dataset")  # by which parts of a figure's context are found
-KEYS = ("format", "figure", "name", "csv", "csv_sha256", "context", "footer", "formats", "versions")
+IDENTIFIERS = ("name", "method", "dataset")  # by which parts of a figure's context are found
+MANIFEST_KEYS = (  # without which a figure cannot be drawn again
+    "format",
+    "figure",
+    "name",
+    "csv",
+    "csv_sha256",
+    "context",
+    "footer",
+    "formats",
+    "versions",
+)
 
 
 def check_formats(formats: Sequence[str]) -> tuple[str, ...]:
@@ -47,8 +58,10 @@ def check_formats(formats: Sequence[str]) -> tuple[str, ...]:
 
 def footer(points: Points, options: Options) -> str:
     """The small print of a figure: how its numbers were made."""
-    rule = (RULES[options.statistics],) if points.runs and points.by_mode else ()
-    return " · ".join((*rule, *points.statistics))
+    lines = list(points.statistics)
+    if points.runs and points.by_mode:
+        lines.insert(0, RULES[options.statistics])
+    return " · ".join(lines)
 
 
 def write(
@@ -65,6 +78,10 @@ def write(
         the images, in the order of ``formats``, then the CSV and the manifest.
     """
     content = csv_bytes(points.frame)
+    runs = [
+        {"run_id": run.run_id, "config_hash": run.config_hash, "repetitions": len(run.seeds)}
+        for run in points.runs
+    ]
     document = {
         "format": FORMAT,
         "figure": figure,
@@ -82,10 +99,7 @@ def write(
             "confidence": options.confidence,
         },
         "context": points.context,
-        "runs": [
-            {"run_id": run.run_id, "config_hash": run.config_hash, "repetitions": len(run.seeds)}
-            for run in points.runs
-        ],
+        "runs": runs,
         "notes": list(points.notes),
         "versions": versions(),
     }
@@ -112,10 +126,11 @@ def redraw(manifest: Path, out: Path, formats: Sequence[str] = ()) -> tuple[list
         raise UserError(f"{file}: is not the file that {manifest.name} describes (SHA-256 differs)")
     wanted = tuple(formats) or tuple(document["formats"])
     document["formats"] = list(wanted)
+    today = versions()
     changed = [
-        f"{package} {then} -> {versions().get(package)}"
+        f"{package} {then} -> {today.get(package)}"
         for package, then in document["versions"].items()
-        if versions().get(package) != then
+        if today.get(package) != then
     ]
     return _write(figures.resolve(document["figure"]), document, content, out, wanted), changed
 
@@ -139,13 +154,13 @@ def _write(
 def images(figure: str, plotted: Plotted, formats: Sequence[str]) -> dict[str, bytes]:
     """The figure in each format, without dates."""
     with style.style():
-        drawn = draw(figure, plotted)
-        result = {}
+        sheet = draw(figure, plotted)
+        contents = {}
         for name in formats:
             buffer = io.BytesIO()
-            drawn.savefig(buffer, format=name, metadata=style.METADATA[name])
-            result[name] = buffer.getvalue()
-    return result
+            sheet.savefig(buffer, format=name, metadata=style.METADATA[name])
+            contents[name] = buffer.getvalue()
+    return contents
 
 
 def draw(figure: str, plotted: Plotted) -> Figure:
@@ -157,11 +172,13 @@ def draw(figure: str, plotted: Plotted) -> Figure:
 
 
 def _as_text(context: Any) -> Any:
-    """What a figure knows of its runs, for Matplotlib: labels are no formulas, whatever dollars are
-    in them.
+    """What a figure knows of its runs, for Matplotlib.
+
+    Labels are no formulas, whatever dollars are in them.
     """
     if isinstance(context, Mapping):
-        return {key: value if key in IDS else _as_text(value) for key, value in context.items()}
+        texts = {key: _as_text(value) for key, value in context.items() if key not in IDENTIFIERS}
+        return {**context, **texts}
     if isinstance(context, list | tuple):
         return [_as_text(value) for value in context]
     return context.replace("$", r"\$") if isinstance(context, str) else context
@@ -173,15 +190,19 @@ def csv_bytes(frame: pd.DataFrame) -> bytes:
 
 
 def read_csv(content: bytes) -> pd.DataFrame:
-    """Read what `csv_bytes` wrote, exactly: numbers by Python's own rounding, whatever the default
-    of pandas is.
+    """Read what `csv_bytes` wrote, exactly.
+
+    Numbers are rounded as Python does it, whatever the default of pandas is.
     """
     frame = pd.read_csv(io.BytesIO(content), dtype=object, keep_default_na=False)
-    numbers = [column for column in frame.columns if column not in TEXT_COLUMNS]
-    return frame.assign(**{column: _numbers(frame[column].to_numpy()) for column in numbers})
+    for column in frame.columns:
+        if column not in TEXT_COLUMNS:
+            frame[column] = _numbers(frame[column].to_numpy())
+    return frame
 
 
-def _numbers(texts: np.ndarray) -> np.ndarray:
+def _numbers(texts: NDArray[Any]) -> NDArray[Any]:
+    """Whole numbers where all are whole, else floats; NaN for nothing."""
     try:
         return texts.astype(np.int64)
     except ValueError:
@@ -190,11 +211,8 @@ def _numbers(texts: np.ndarray) -> np.ndarray:
 
 def versions() -> dict[str, str]:
     """Versions of what decides the bytes of a figure."""
-    return {
-        "hpo-bench": __version__,
-        "python": platform.python_version(),
-        **{name: version(name) for name in PACKAGES},
-    }
+    packages = {name: version(name) for name in PACKAGES}
+    return {"hpo-bench": __version__, "python": platform.python_version(), **packages}
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
@@ -202,18 +220,18 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         document = json.loads(_read_bytes(path))
     except ValueError as error:
         raise UserError(f"{path}: is not a figure's manifest ({error})") from None
-    missing = [key for key in KEYS if not isinstance(document, Mapping) or key not in document]
-    if missing:
-        raise UserError(f"{path}: is not a figure's manifest (it lacks {missing[0]!r})")
+    keys = document if isinstance(document, Mapping) else {}
+    for key in MANIFEST_KEYS:
+        if key not in keys:
+            raise UserError(f"{path}: is not a figure's manifest (it lacks {key!r})")
     if document["format"] != FORMAT:
         raise UserError(
-            f"{path}: format {document['format']} is from another version of hpo-bench; known: {FORMAT}"
+            f"{path}: format {document['format']} is from another version of hpo-bench; "
+            f"known: {FORMAT}"
         )
-    if (
-        Path(document["csv"]).name != document["csv"]
-        or Path(document["name"]).name != document["name"]
-    ):
-        raise UserError(f"{path}: names files in another folder")
+    for name in (document["csv"], document["name"]):
+        if Path(name).name != name:
+            raise UserError(f"{path}: names files in another folder")
     return dict(document)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pandas as pd
 
-from hpo_bench.analysis import frames
+from hpo_bench.analysis.frames import finals
 from hpo_bench.analysis.selection import Runs
 from hpo_bench.analysis.statistics.interval import CONFIDENCE, RESAMPLES, Statistics
 from hpo_bench.figures.common.needs import Need, NeededRuns
@@ -37,7 +37,7 @@ class Options:
     resamples: int = RESAMPLES
     seed: int = 0
     confidence: float = CONFIDENCE
-    finals: Callable[[Runs], pd.DataFrame] = frames.finals
+    finals: Callable[[Runs], pd.DataFrame] = finals
 
     @property
     def failure_aware(self) -> bool:
@@ -90,7 +90,7 @@ class Plotted:
 
 
 class FigureModule(Protocol):
-    """A module of `hpo_bench.figures`."""
+    """What a module of `hpo_bench.figures` holds; see there."""
 
     TITLE: str
     NEEDS: tuple[Need, ...]
@@ -102,5 +102,5 @@ class FigureModule(Protocol):
 
     @staticmethod
     def draw(plotted: Plotted) -> Figure:
-        """Draw it; called inside `style.style`."""
+        """Draw those points; called inside `style.style`."""
         ...

@@ -1,6 +1,6 @@
-"""What a figure asks of a setting of its runs, beside plain values: those are compared for
-equality.
-"""
+"""What a figure asks of a setting of its runs.
+
+Beside plain values, which are compared for equality, these are conditions."""
 
 from __future__ import annotations
 
@@ -32,7 +32,6 @@ class Except:
     value: None = None
 
     def fits(self, value: Any) -> bool:
-        """See `Condition`."""
         return value not in self.values
 
 
@@ -44,7 +43,6 @@ class Preferably:
     value: None = None
 
     def fits(self, value: Any) -> bool:
-        """See `Condition`."""
         return True
 
 
@@ -55,26 +53,26 @@ class Fixed:
     number: float
 
     def fits(self, value: Any) -> bool:
-        """See `Condition`."""
-        return (
-            isinstance(value, list)
-            and len(value) == 2
-            and all(abs(end - self.number) < 1e-3 for end in value)
-        )
+        if not isinstance(value, list) or len(value) != 2:
+            return False
+        return all(abs(end - self.number) < 1e-3 for end in value)
 
     @property
     def value(self) -> list[float]:
-        """See `Condition`."""
         return [self.number, self.number]
 
 
 def fits(stored: Any, wanted: Any) -> bool:
-    """Whether a stored setting is as wanted: a condition, one of several values (tuple, range), or
-    an equal value.
+    """Whether a stored setting is as wanted.
+
+    Args:
+        wanted: a condition, one of several values (tuple, range), or the value itself.
     """
     if isinstance(wanted, Condition):
         return wanted.fits(stored)
-    return stored in wanted if isinstance(wanted, (tuple, range)) else bool(stored == wanted)
+    if isinstance(wanted, (tuple, range)):
+        return stored in wanted
+    return bool(stored == wanted)
 
 
 def override(wanted: Any) -> str | None:

@@ -30,9 +30,10 @@ def points(selection: NeededRuns, options: Options, roles: Sequence[str]) -> Poi
     for dataset in selection.datasets:
         groups = []
         for role in roles:
-            runs, passed_over = common.of_any_length(selection.runs(role, dataset))
+            of_role, passed_over = common.of_any_length(selection.runs(role, dataset))
             notes += passed_over
-            groups += [runs] if runs else []
+            if of_role:
+                groups.append(of_role)
         seeds = common.shared_seeds(groups)
         runs = [run for group in groups for run in group]
         measure = metric(runs)
@@ -61,15 +62,12 @@ def draw(plotted: Plotted) -> Figure:
     )
     axes = figure.subplots(len(shown), 3, squeeze=False)
     for row, panel in zip(axes, shown, strict=True):
-        cdf, evolution = (
-            plotted.of(part=part, panel=panel["key"]) for part in ("cdf", "evolution")
-        )
+        cdf = plotted.of(part="cdf", panel=panel["key"])
+        evolution = plotted.of(part="evolution", panel=panel["key"])
         panels.cdf(row[0], cdf, plotted.methods)
         row[0].set(xlabel=panel["label"], ylabel=f"{panel['title']}\nEmpirical CDF")
-        for ax, x, label in (
-            (row[1], "step", "Weight updates"),
-            (row[2], "seconds", "Seconds for one repetition"),
-        ):
+        against = {"step": "Weight updates", "seconds": "Seconds for one repetition"}
+        for ax, (x, label) in zip(row[1:], against.items(), strict=True):
             panels.evolution(ax, evolution[evolution[x] > 0], plotted.methods, x)
             ax.set(xscale="log", xlabel=label, ylabel=panel["label"])
             panels.log_ticks(ax, "x")

@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from hpo_bench import figures
-from hpo_bench.analysis.selection import Runs
+from hpo_bench.analysis.selection import Runs, by_dataset, by_method
 from hpo_bench.errors import UserError, nearest
 from hpo_bench.figures.common import artefact, needs
 from hpo_bench.figures.common.base import Options, Plotted
@@ -63,8 +63,10 @@ class Made:
 
 
 def make(chosen: Sequence[str], request: Request) -> Iterator[Made]:
-    """Draw figures, each as one artefact of all its datasets, or one for each dataset that was
-    asked for.
+    """Draw figures, each as one artefact of all its datasets, or as one for each that is asked for.
+
+    Yields:
+        what became of each artefact, as soon as it is drawn.
     """
 
     @cache
@@ -72,9 +74,8 @@ def make(chosen: Sequence[str], request: Request) -> Iterator[Made]:
         extra = complete_runs(Path(request.results) / folder) if folder else []
         return Store.of(told_apart([*request.runs, *extra]) if extra else request.runs)
 
-    request = replace(
-        request, options=replace(request.options, finals=read_once(request.options.finals))
-    )
+    options = replace(request.options, finals=read_once(request.options.finals))
+    request = replace(request, options=options)
     for figure in chosen:
         for dataset in request.datasets or (None,):
             yield _make(figure, request, stored, dataset)
@@ -139,13 +140,13 @@ def _check_held(
 
 def read_once(read: Callable[[Runs], pd.DataFrame]) -> Callable[[Runs], pd.DataFrame]:
     """A reader that remembers what it has read: several figures show the same runs."""
-    known: dict[tuple[Path, ...], pd.DataFrame] = {}
+    frames: dict[tuple[Path, ...], pd.DataFrame] = {}
 
     def reading(runs: Runs) -> pd.DataFrame:
         key = tuple(run.path for run in runs)
-        if key not in known:
-            known[key] = read(runs)
-        return known[key].copy()
+        if key not in frames:
+            frames[key] = read(runs)
+        return frames[key].copy()
 
     return reading
 
@@ -166,31 +167,27 @@ def _make(
 
 
 def _wanted(all_needs: Sequence[Need], request: Request, dataset: str | None) -> list[Need]:
-    """A figure's needs for one dataset: those that name it; all of them, turned to it, where none
-    does.
+    """A figure's needs for one dataset, or for all of its own.
+
+    They are those that name the dataset; where none does, all of them are turned to it.
     """
-    of_dataset = [
-        need for need in all_needs if dataset is None or dataset in need.datasets
-    ] or all_needs
-    narrowed = [
-        need.narrowed((dataset,) if dataset else (), request.methods, request.where)
-        for need in of_dataset
-    ]
-    return list(
-        {
-            (need.role, need.methods, need.datasets, str(need.where)): need for need in narrowed
-        }.values()
-    )
+    naming = [need for need in all_needs if dataset is None or dataset in need.datasets]
+    datasets = (dataset,) if dataset else ()
+    distinct: dict[tuple[object, ...], Need] = {}  # two needs may be one when turned
+    for need in naming or all_needs:
+        turned = need.narrowed(datasets, request.methods, request.where)
+        distinct[turned.role, turned.methods, turned.datasets, str(turned.where)] = turned
+    return list(distinct.values())
 
 
 def _drawn(runs: Sequence[Run]) -> str:
+    """What is on a figure, in words."""
     if not runs:
         return "illustration"
-    methods, datasets = {run.method for run in runs}, {run.dataset for run in runs}
-    repetitions = {(run.dataset, run.method, seed) for run in runs for seed in run.seeds}
-    counts = (
-        ("method", len(methods)),
-        ("dataset", len(datasets)),
-        ("repetition", len(repetitions)),
-    )
-    return ", ".join(f"{count} {word}{'s' if count > 1 else ''}" for word, count in counts)
+    seeds = {(run.dataset, run.method, seed) for run in runs for seed in run.seeds}
+    counts = {
+        "method": len(by_method(runs)),
+        "dataset": len(by_dataset(runs)),
+        "repetition": len(seeds),
+    }
+    return ", ".join(f"{count} {word}{'s' if count > 1 else ''}" for word, count in counts.items())

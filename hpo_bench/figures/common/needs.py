@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hpo_bench.analysis.selection import Runs, settings
+from hpo_bench.analysis.selection import Runs, grouped, settings
 from hpo_bench.errors import UserError, nearest
 from hpo_bench.figures.common.conditions import Preferably, fits, override
-from hpo_bench.figures.common.paper import STANDARD
+from hpo_bench.figures.common.standard import STANDARD
 from hpo_bench.store.runs import Run
 from hpo_bench.system.quoting import quoted
 
@@ -47,69 +47,70 @@ class Need:
 
     def accepts(self, settings: Values) -> bool:
         """Whether a run with these (dotted) settings is one of these runs."""
-        return all(
-            key in settings and fits(settings[key], value) for key, value in self.where.items()
-        ) and self.valid({key: settings[key] for key in self.where})
+        for key, wanted in self.where.items():
+            if key not in settings or not fits(settings[key], wanted):
+                return False
+        return self.valid({key: settings[key] for key in self.where})
 
     def preferred(self, runs: Runs, settings: Mapping[str, Values]) -> list[Run]:
-        """Of each method on each dataset the runs with the preferred settings, where there are
-        any.
-        """
-        kept = list(runs)
+        """Of each method on each dataset the runs with preferred settings, where there are any."""
+        remaining = list(runs)
         for key, wanted in self.where.items():
             if isinstance(wanted, Preferably):
-                has = {
-                    (run.dataset, run.method)
-                    for run in kept
-                    if settings[run.run_id][key] == wanted.wanted
-                }
-                kept = [
-                    run
-                    for run in kept
-                    if (run.dataset, run.method) not in has
-                    or settings[run.run_id][key] == wanted.wanted
-                ]
-        return kept
+                groups = grouped(remaining, lambda run: (run.dataset, run.method))
+                for group, candidates in groups.items():
+                    as_wanted = [
+                        run for run in candidates if settings[run.run_id][key] == wanted.wanted
+                    ]
+                    groups[group] = as_wanted or candidates
+                chosen = {run.run_id for candidates in groups.values() for run in candidates}
+                remaining = [run for run in remaining if run.run_id in chosen]
+        return remaining
 
     def cells(self) -> list[Values]:
         """The combinations of swept values; one empty one where nothing is swept."""
-        swept = {
-            key: value for key, value in self.where.items() if isinstance(value, (tuple, range))
-        }
-        cells = [
-            dict(zip(swept, values, strict=True)) for values in itertools.product(*swept.values())
-        ]
-        return [cell for cell in cells if not cell or self.valid(cell)]
+        swept = [key for key, value in self.where.items() if isinstance(value, (tuple, range))]
+        if not swept:
+            return [{}]
+        combinations = itertools.product(*(self.where[key] for key in swept))
+        cells = [dict(zip(swept, values, strict=True)) for values in combinations]
+        return [cell for cell in cells if self.valid(cell)]
 
     def narrowed(self, datasets: Sequence[str], methods: Sequence[str], where: Values) -> Need:
-        """The same for other datasets, methods or settings, where given; a role of its own keeps
-        its methods.
+        """The same for other datasets, methods or settings, where any are given.
+
+        Methods take the place of those that are compared with each other alone: another role says
+        what its methods are there for.
         """
+        replaces_methods = methods and self.role == MAIN
         return replace(
             self,
             datasets=tuple(datasets) or self.datasets,
-            methods=(tuple(methods) if self.role == MAIN else ()) or self.methods,
+            methods=tuple(methods) if replaces_methods else self.methods,
             where={**self.where, **where},
         )
 
     def command(self, datasets: Iterable[str], methods: Iterable[str], results: str) -> str:
         """The shell command that makes these runs of some of the methods and datasets."""
-        names = {"method": list(methods), "dataset": [name.partition("@")[0] for name in datasets]}
-        words = [f"{key}={','.join(values)}" for key, values in names.items()]
-        words.append(f"repetitions={self.repetitions}")
-        changed = {
-            key: override(value)
-            for key, value in self.where.items()
-            if STANDARD.get(key, _MISSING) != value
-        }
-        words += [f"{key}={value}" for key, value in changed.items() if value is not None]
+        of_methods = list(methods)
+        on_datasets = [name.partition("@")[0] for name in datasets]
+        words = ["hpo-bench", "run"]
+        if len(of_methods) > 1 or len(on_datasets) > 1 or len(self.cells()) > 1:
+            words.append("-m")
+        words += [
+            f"method={','.join(of_methods)}",
+            f"dataset={','.join(on_datasets)}",
+            f"repetitions={self.repetitions}",
+        ]
+        for key, wanted in self.where.items():
+            if key not in STANDARD or STANDARD[key] != wanted:
+                value = override(wanted)
+                words += [] if value is None else [f"{key}={value}"]
+        words += self.also
         store = str(Path(results) / self.folder)
-        words += [*self.also, *([f"results_dir={quoted(store)}"] if store != "results" else [])]
-        several = any(len(values) > 1 for values in names.values()) or len(self.cells()) > 1
-        return shlex.join(["hpo-bench", "run", *(["-m"] if several else []), *words])
-
-
-_MISSING = object()
+        if store != "results":
+            words.append(f"results_dir={quoted(store)}")
+        return shlex.join(words)
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,8 @@ class NeededRuns:
 
     def runs(self, role: str = MAIN, dataset: str | None = None) -> list[Run]:
         """Runs of one role, of one dataset or all."""
-        return [run for run in self.by_role.get(role, []) if dataset in (None, run.dataset)]
+        runs = self.by_role.get(role, [])
+        return [run for run in runs if dataset in (None, run.dataset)]
 
     @property
     def empty(self) -> bool:
@@ -188,8 +190,9 @@ def select(needs: Iterable[Need], store: Callable[[str], Store], results: str) -
         by_role.setdefault(need.role, []).extend(accepted)
         missing += _missing(need, accepted, stored.settings, results)
         datasets.update(dict.fromkeys(need.datasets))
-    found = {run.dataset for group in by_role.values() for run in group}
-    return NeededRuns(by_role, tuple(name for name in datasets if name in found), tuple(missing))
+    with_runs = {run.dataset for group in by_role.values() for run in group}
+    drawn = tuple(name for name in datasets if name in with_runs)
+    return NeededRuns(by_role, drawn, tuple(missing))
 
 
 def _missing(
@@ -197,18 +200,19 @@ def _missing(
 ) -> Iterator[Missing]:
     """Group what is missing: methods that lack the same datasets share a line."""
     cells = need.cells()
-    stored = {
-        (run.method, run.dataset, number)
-        for run in accepted
-        for number, cell in enumerate(cells)
-        if all(settings[run.run_id][key] == value for key, value in cell.items())
-    }
+    stored: dict[tuple[str, str], set[int]] = {}  # numbers of the cells that have runs
+    for run in accepted:
+        config = settings[run.run_id]
+        for number, cell in enumerate(cells):
+            if all(config[key] == value for key, value in cell.items()):
+                stored.setdefault((run.method, run.dataset), set()).add(number)
+
     by_datasets: dict[tuple[str, ...], list[str]] = {}
     for method in need.methods:
         lacking = tuple(
             dataset
             for dataset in need.datasets
-            if any((method, dataset, number) not in stored for number in range(len(cells)))
+            if len(stored.get((method, dataset), ())) < len(cells)
         )
         if lacking:
             by_datasets.setdefault(lacking, []).append(method)

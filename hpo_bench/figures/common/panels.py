@@ -40,54 +40,45 @@ def sheet_of_panels(
         figure = style.sheet(style.COLUMN_WIDTH, 2.2, legend=legend, footer=footer)
     else:
         width = style.PAGE_WIDTH if count > 2 else style.PAGE_WIDTH * 0.8
-        taller = height if columns_of(count) == 4 else 1.25 * height
-        figure = style.sheet(
-            width, taller * -(-count // columns_of(count)), legend=legend, footer=footer
-        )
+        rows = -(-count // columns_of(count))
+        of_row = height if columns_of(count) == 4 else 1.25 * height
+        figure = style.sheet(width, of_row * rows, legend=legend, footer=footer)
     return figure, grid(figure, count)
 
 
 def legend(plotted: Plotted) -> list[Artist]:
     """Shared legend: every method with n_ok/n, summed over the panels."""
-    counts = pd.DataFrame(
-        plotted.context["counts"], columns=["panel", "method", "n_ok", "n", "text"]
-    )
+    columns = ["panel", "method", "n_ok", "n", "text"]
+    counts = pd.DataFrame(plotted.context["counts"], columns=columns)
     entries: list[Artist] = []
     for method in plotted.methods:
-        own = counts[counts["method"] == method["name"]]
-        if len(own):
-            texts = {text for text in own["text"] if text}
-            told = (
-                f"{own['n_ok'].sum()}/{own['n'].sum()}" if not texts else " / ".join(sorted(texts))
-            )
-            entries.append(style.entry(method, f"  {told}"))
+        rows = counts[counts["method"] == method["name"]]
+        if rows.empty:
+            continue
+        texts = sorted(set(rows["text"]) - {""})
+        suffix = " / ".join(texts) or f"{rows['n_ok'].sum()}/{rows['n'].sum()}"
+        entries.append(style.entry(method, f"  {suffix}"))
     return entries
 
 
 def cdf(ax: Axes, frame: pd.DataFrame, methods: Sequence[Method]) -> Axes:
-    """Empirical CDFs on a logarithmic axis; each goes on to the right at the share of runs that did
-    not fail.
+    """Empirical CDFs on a logarithmic axis.
+
+    Each goes on to the right at the share of runs that did not fail.
     """
     limits = _cdf_limits(frame)
     for method in methods:
-        own = frame[frame["method"] == method["name"]]
-        if own.empty:
+        curve = frame[frame["method"] == method["name"]]
+        if curve.empty:
             continue
-        x = np.concatenate([[limits[0]], own["x"].to_numpy(), [max(limits[1], own["x"].max())]])
-        y, low, high = (
-            np.concatenate([[0.0], own[column], own[column].iloc[-1:]])
-            for column in ("y", "low", "high")
-        )
+        right = max(limits[1], curve["x"].max())
+        x = np.concatenate([[limits[0]], curve["x"].to_numpy(), [right]])
+        y = np.concatenate([[0.0], curve["y"], curve["y"].iloc[-1:]])
         ax.plot(x, y, drawstyle="steps-post", **style.line(method))
-        ax.fill_between(
-            x[1:],
-            low[1:],
-            high[1:],
-            step="post",
-            color=method["colour"],
-            alpha=opacity(methods),
-            lw=0,
-        )
+        low = np.concatenate([curve["low"], curve["low"].iloc[-1:]])
+        high = np.concatenate([curve["high"], curve["high"].iloc[-1:]])
+        band = {"color": method["colour"], "alpha": opacity(methods), "lw": 0}
+        ax.fill_between(x[1:], low, high, step="post", **band)
     ax.set(xscale="log", xlim=limits, ylim=(0, 1.02))
     ax.grid(visible=True)
     log_ticks(ax, "x")
@@ -95,40 +86,39 @@ def cdf(ax: Axes, frame: pd.DataFrame, methods: Sequence[Method]) -> Axes:
 
 
 def opacity(methods: Sequence[Method]) -> float:
-    """Of one band, the lower the more of them may lie on top of each other."""
+    """The opacity of one band: the lower, the more of them may lie on top of each other."""
     return 0.18 if len(methods) <= 4 else 0.13
 
 
 def _cdf_limits(frame: pd.DataFrame) -> tuple[float, float]:
-    """From the least value to where every curve has all but reached its end; far outliers are cut
-    off.
+    """From the least value to where every curve has all but reached its end.
+
+    Far outliers are cut off.
     """
     x = frame.loc[frame["x"] > 0, "x"]
     if x.empty:
         return 0.1, 10.0
-    ends = [
-        own.loc[own["y"] >= 0.97 * own["y"].iloc[-1], "x"].iloc[0]
-        for _, own in frame.groupby("method")
-        if len(own)
-    ]
+    ends = []
+    for _, curve in frame.groupby("method"):
+        near_its_end = curve["y"] >= 0.97 * curve["y"].iloc[-1]
+        ends.append(curve.loc[near_its_end, "x"].iloc[0])
     low, high = x.min() / 1.15, max(ends) * 1.15
     return (low, high) if high > 1.5 * low else (low / 2, high * 2)
 
 
 def evolution(ax: Axes, frame: pd.DataFrame, methods: Sequence[Method], x: str = "step") -> Axes:
     """Medians with their bands on a logarithmic axis."""
+    finite = frame[np.isfinite(frame["y"]) & np.isfinite(frame[x])]
     for method in methods:
-        own = frame[
-            (frame["method"] == method["name"]) & np.isfinite(frame["y"]) & np.isfinite(frame[x])
-        ]
-        if own.empty:
+        curve = finite[finite["method"] == method["name"]]
+        if curve.empty:
             continue
-        ax.plot(own[x], own["y"], **style.line(method, marker="o" if len(own) == 1 else ""))
-        band = own[np.isfinite(own["low"])]
-        floor = np.maximum(band["low"], 1e-3 * band["y"])
-        ax.fill_between(
-            band[x], floor, band["high"], color=method["colour"], alpha=opacity(methods), lw=0
-        )
+        marker = "o" if len(curve) == 1 else ""
+        ax.plot(curve[x], curve["y"], **style.line(method, marker=marker))
+        band = curve[np.isfinite(curve["low"])]
+        low = np.maximum(band["low"], 1e-3 * band["y"])  # a logarithmic axis has no zero
+        look = {"color": method["colour"], "alpha": opacity(methods), "lw": 0}
+        ax.fill_between(band[x], low, band["high"], **look)
     ax.set_yscale("log")
     ax.margins(x=0.01)
     ax.grid(visible=True)
@@ -138,8 +128,9 @@ def evolution(ax: Axes, frame: pd.DataFrame, methods: Sequence[Method], x: str =
 
 
 def limit_above(ax: Axes, values: pd.Series) -> None:
-    """Keep huge transients from squeezing the rest: at most three decades above the median of the
-    points.
+    """Keep huge transients from squeezing the rest of a logarithmic axis.
+
+    It ends at most three decades above the median of the points.
     """
     finite = values[np.isfinite(values) & (values > 0)]
     if len(finite):
@@ -147,8 +138,9 @@ def limit_above(ax: Axes, values: pd.Series) -> None:
 
 
 def log_ticks(ax: Axes, which: str) -> None:
-    """Label at least two ticks of a logarithmic axis, in-between ones where it spans less than two
-    decades.
+    """Label at least two ticks of a logarithmic axis.
+
+    Those in between powers of ten are labelled, too, where it spans less than two decades.
     """
     axis = ax.xaxis if which == "x" else ax.yaxis
     low, high = ax.get_xlim() if which == "x" else ax.get_ylim()
@@ -157,9 +149,8 @@ def log_ticks(ax: Axes, which: str) -> None:
         axis.set_major_locator(LogLocator(numticks=6))
         axis.set_minor_formatter(NullFormatter())
         return
-    axis.set_major_locator(
-        LogLocator(subs=(1, 2, 5) if decades > 0.5 else tuple(range(1, 10)), numticks=12)
-    )
+    digits = (1, 2, 5) if decades > 0.5 else tuple(range(1, 10))
+    axis.set_major_locator(LogLocator(subs=digits, numticks=12))
     axis.set_minor_formatter(NullFormatter())
     if high >= 1e-3 and low <= 1e4:
         axis.set_major_formatter(_plain)

@@ -8,16 +8,24 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from hpo_bench.analysis import frames as tabular
-from hpo_bench.analysis import selection as selecting
-from hpo_bench.analysis import summary
-from hpo_bench.analysis.selection import Runs
-from hpo_bench.analysis.statistics import best_of_groups, bootstrap, distributions
-from hpo_bench.analysis.summary import GROUP_SIZE, GROUP_SOURCE, GROUPED, Measure
-from hpo_bench.figures.common import paper
+from hpo_bench.analysis.frames import curves, failure_aware, matrix
+from hpo_bench.analysis.paper import GROUP_SIZE, GROUP_SOURCE, shown_label, shown_name
+from hpo_bench.analysis.selection import Runs, by_dataset, by_method, comparable, weight_updates
+from hpo_bench.analysis.statistics.best_of_groups import (
+    best_of_groups_random,
+    best_of_groups_weights,
+)
+from hpo_bench.analysis.statistics.bootstrap import bootstrap_curve
+from hpo_bench.analysis.statistics.distributions import ecdf, weighted_ecdf
+from hpo_bench.analysis.summary import Measure, paper_keeps
+from hpo_bench.figures.common import standard
 from hpo_bench.figures.common.base import Options
 from hpo_bench.store.runs import Run
+
+Array = NDArray[np.float64]
+Counts = list[dict[str, Any]]  # per panel and method: n_ok, n and a text for the legend
 
 POINTS_A_CURVE = 200
 LEGEND = "legend: n_ok/n, summed over panels"
@@ -25,25 +33,28 @@ LEGEND = "legend: n_ok/n, summed over panels"
 
 def of_any_length(runs: Runs) -> tuple[list[Run], tuple[str, ...]]:
     """One configuration per dataset and method, and a note on each that was passed over."""
-    selection = selecting.comparable(runs)
+    selection = comparable(runs)
     return selection.runs, selection.notes
 
 
 def alike(runs: Runs) -> tuple[list[Run], tuple[str, ...]]:
     """`of_any_length` without methods that were trained longer or shorter than most."""
-    comparable, passed_over = of_any_length(runs)
-    kept: list[Run] = []
+    of_all_lengths, passed_over = of_any_length(runs)
+    of_usual_length: list[Run] = []
     notes = list(passed_over)
-    for dataset in summary.by(comparable, "dataset").values():
-        updates = [selecting.weight_updates(run) for run in dataset]
-        usual = max(set(updates), key=lambda length: (updates.count(length), length))
-        kept += [run for run, length in zip(dataset, updates, strict=True) if length == usual]
-        notes += [
-            f"{run.dataset}, {run.method}: left out {len(run.seeds)} repetitions of {length} updates (kept: {usual})"
-            for run, length in zip(dataset, updates, strict=True)
-            if length != usual
-        ]
-    return kept, tuple(notes)
+    for of_dataset in by_dataset(of_all_lengths).values():
+        lengths = Counter(weight_updates(run) for run in of_dataset)
+        usual = max(lengths, key=lambda length: (lengths[length], length))
+        for run in of_dataset:
+            length = weight_updates(run)
+            if length == usual:
+                of_usual_length.append(run)
+            else:
+                notes.append(
+                    f"{run.dataset}, {run.method}: left out {len(run.seeds)} repetitions of "
+                    f"{length} updates (kept: {usual})"
+                )
+    return of_usual_length, tuple(notes)
 
 
 def shared_seeds(groups: Sequence[Runs]) -> set[int]:
@@ -55,22 +66,22 @@ def shared_seeds(groups: Sequence[Runs]) -> set[int]:
 
 def styles(runs: Runs) -> list[dict[str, Any]]:
     """Name, label, colour and line style of the methods of some runs, in the legend's order."""
-    found = {run.method: {**run.config["method"], "label": run.method_label} for run in runs}
-    ordered = sorted(found.items(), key=lambda item: (item[1].get("order", 0), item[0]))
-    return [
-        {
-            "name": shown_name(name),
-            "label": GROUPED[1] if name == GROUP_SOURCE else method["label"],
-            "colour": method.get("colour", "#000000"),
-            "line_style": method.get("line_style", "-"),
-        }
-        for name, method in ordered
-    ]
-
-
-def shown_name(method: str) -> str:
-    """What stands for a method in a figure: Random (3-batched) for the runs that it is made of."""
-    return GROUPED[0] if method == GROUP_SOURCE else method
+    last_of_each = {run.method: run for run in runs}
+    ordered = sorted(
+        last_of_each.items(), key=lambda item: (item[1].config["method"].get("order", 0), item[0])
+    )
+    looks = []
+    for name, run in ordered:
+        method = run.config["method"]
+        looks.append(
+            {
+                "name": shown_name(name),
+                "label": shown_label(name, run.method_label),
+                "colour": method.get("colour", "#000000"),
+                "line_style": method.get("line_style", "-"),
+            }
+        )
+    return looks
 
 
 def method_label(run: Run) -> str:
@@ -84,33 +95,35 @@ def label(runs: Runs) -> str:
 
 
 def training(runs: Runs) -> str:
-    """Length of the trainings, for the small print: of each dataset, where they differ; other
-    methods are named.
+    """Length of the trainings, for the small print.
+
+    It is told of each dataset, where they differ, and methods of other lengths are named.
     """
     lengths: dict[str, dict[str, str]] = {}
     for run in runs:
-        updates, interval = selecting.weight_updates(run), int(run.config["update_interval"])
-        odd = (
-            f" (T = {interval})"
-            if run.config["method"].get("estimator") and interval != paper.UPDATE_INTERVAL
-            else ""
-        )
-        lengths.setdefault(label([run]), {})[method_label(run)] = f"{updates}{odd}"
-    told = {dataset: _usual_and_others(methods) for dataset, methods in lengths.items()}
-    if len(set(told.values())) == 1:
-        return f"weight updates: {next(iter(told.values()))}"
-    return "weight updates: " + ", ".join(f"{dataset} {text}" for dataset, text in told.items())
+        length = str(weight_updates(run))
+        interval = int(run.config["update_interval"])
+        if run.config["method"].get("estimator") and interval != standard.UPDATE_INTERVAL:
+            length += f" (T = {interval})"
+        lengths.setdefault(label([run]), {})[method_label(run)] = length
+    texts = {dataset: _usual_and_others(methods) for dataset, methods in lengths.items()}
+    if len(set(texts.values())) == 1:
+        return f"weight updates: {next(iter(texts.values()))}"
+    return "weight updates: " + ", ".join(f"{dataset} {text}" for dataset, text in texts.items())
 
 
 def _usual_and_others(lengths: Mapping[str, str]) -> str:
+    """The most frequent of some lengths, and in brackets the methods that have others."""
     usual = Counter(lengths.values()).most_common(1)[0][0]
     others = [f"{name} {length}" for name, length in lengths.items() if length != usual]
-    return usual + (f" ({', '.join(others)})" if others else "")
+    return f"{usual} ({', '.join(others)})" if others else usual
 
 
 def _finals(runs: Runs, options: Options, seeds: Collection[int] | None) -> pd.DataFrame:
     finals = options.finals(runs)
-    return finals if seeds is None else finals[finals["seed"].isin(seeds)].reset_index(drop=True)
+    if seeds is None:
+        return finals
+    return finals[finals["seed"].isin(seeds)].reset_index(drop=True)
 
 
 # --- empirical CDFs ---
@@ -118,7 +131,7 @@ def _finals(runs: Runs, options: Options, seeds: Collection[int] | None) -> pd.D
 
 def cdf(
     runs: Runs, measure: Measure, options: Options, panel: str, seeds: Collection[int] | None = None
-) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
+) -> tuple[pd.DataFrame, Counts]:
     """Empirical CDFs of the final values of every method, and how many runs are ok.
 
     Args:
@@ -131,66 +144,52 @@ def cdf(
         a ``text`` for the legend.
     """
     frames, counts = [], []
-    for name, group in summary.by(runs, "method").items():
+    for name, group in by_method(runs).items():
         finals = _finals(group, options, seeds)
-        values = tabular.failure_aware(finals, measure.column) * measure.scale
+        values = failure_aware(finals, measure.column) * measure.scale
         text = ""
         if name == GROUP_SOURCE:
-            x, y, text, values = _grouped(finals, values, options)
+            x, y, text, values = _of_groups(finals, values, options)
             low = high = np.full(len(x), np.nan)
         else:
-            x, y, low, high = distributions.ecdf(values, options.confidence)
-        band = (
-            {"low": low, "high": high} if options.failure_aware else {"low": np.nan, "high": np.nan}
-        )
-        frames.append(
-            pd.DataFrame(
-                {
-                    "panel": panel,
-                    "dataset": runs[0].dataset,
-                    "method": shown_name(name),
-                    "x": x,
-                    "y": y,
-                    **band,
-                }
-            )
-        )
+            x, y, low, high = ecdf(values, options.confidence)
+        frame = pd.DataFrame({"x": x, "y": y, "low": low, "high": high})
+        frame.insert(0, "panel", panel)
+        frame.insert(1, "dataset", runs[0].dataset)
+        frame.insert(2, "method", shown_name(name))
+        if not options.failure_aware:
+            frame[["low", "high"]] = np.nan
+        frames.append(frame)
         counts.append(_count(panel, name, values, text))
     return pd.concat(frames, ignore_index=True), counts
 
 
-def _grouped(
-    finals: pd.DataFrame, values: np.ndarray, options: Options
-) -> tuple[np.ndarray, np.ndarray, str, np.ndarray]:
-    """CDF of Random (3-batched): exactly over all groups, or as in the paper over one random
-    grouping.
+def _of_groups(
+    finals: pd.DataFrame, values: Array, options: Options
+) -> tuple[Array, Array, str, Array]:
+    """CDF of Random (3-batched), x and P(value ≤ x), a text for the legend, and the values behind.
+
+    It is exact over all groups, or as in the paper over one random grouping.
     """
     if not options.failure_aware:
-        validation = (
-            finals["validation_loss"]
-            .where(finals["status"] == "ok")
-            .to_numpy(dtype=float, na_value=np.nan)
-        )
-        winners = best_of_groups.best_of_groups_random(
-            validation, values, GROUP_SIZE, options.seed, paper=True
-        )
-        x, y, _, _ = distributions.ecdf(winners)
+        # With the paper's statistics a repetition that diverged wins its group, so it is no +inf.
+        ok = finals["status"] == "ok"
+        validation = finals["validation_loss"].where(ok).to_numpy(dtype=float, na_value=np.nan)
+        winners = best_of_groups_random(validation, values, GROUP_SIZE, options.seed, paper=True)
+        x, y, _, _ = ecdf(winners)
         return x, y, "", winners
     if len(values) < GROUP_SIZE:
         return np.empty(0), np.empty(0), f"needs {GROUP_SIZE} runs", values
-    weights = best_of_groups.best_of_groups_weights(
-        tabular.failure_aware(finals, "validation_loss"), GROUP_SIZE
-    )
-    x, y = distributions.weighted_ecdf(values, weights)
+    weights = best_of_groups_weights(failure_aware(finals, "validation_loss"), GROUP_SIZE)
+    x, y = weighted_ecdf(values, weights)
     return x, y, "all triples", values
 
 
-def _count(panel: str, method: str, values: np.ndarray, text: str = "") -> dict[str, Any]:
-    ok = int(np.isfinite(values).sum())
+def _count(panel: str, method: str, values: Array, text: str = "") -> dict[str, Any]:
     return {
         "panel": panel,
         "method": shown_name(method),
-        "n_ok": ok,
+        "n_ok": int(np.isfinite(values).sum()),
         "n": len(values),
         "text": text,
     }
@@ -199,15 +198,13 @@ def _count(panel: str, method: str, values: np.ndarray, text: str = "") -> dict[
 def cdf_statistics(runs: Runs, options: Options) -> tuple[str, ...]:
     """Small print of a figure of empirical CDFs."""
     if options.failure_aware:
-        bands = f"CDF bands: pointwise {100 * options.confidence:g} % intervals (Greenwood, log-log; no resampling)"
+        intervals = f"{100 * options.confidence:g} % intervals"
+        bands = f"CDF bands: pointwise {intervals} (Greenwood, log-log; no resampling)"
         return training(runs), bands, LEGEND
-    grouped = any(run.method == GROUP_SOURCE for run in runs)
-    return (
-        training(runs),
-        "CDFs without bands",
-        *([f"random triples: seed {options.seed}"] if grouped else []),
-        LEGEND,
-    )
+    lines = [training(runs), "CDFs without bands"]
+    if any(run.method == GROUP_SOURCE for run in runs):
+        lines.append(f"random triples: seed {options.seed}")
+    return (*lines, LEGEND)
 
 
 # --- evolutions ---
@@ -215,9 +212,8 @@ def cdf_statistics(runs: Runs, options: Options) -> tuple[str, ...]:
 
 def evolution(
     runs: Runs, measure: Measure, options: Options, panel: str, seeds: Collection[int] | None = None
-) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
-    """Bootstrapped median of every method at every recorded step (thinned), and how many runs are
-    ok.
+) -> tuple[pd.DataFrame, Counts]:
+    """Bootstrapped median of every method at every recorded step, thinned.
 
     Args:
         runs: one configuration per method, of one dataset; those that feed Random (3-batched) are
@@ -228,42 +224,41 @@ def evolution(
         a row per point (``panel``, ``dataset``, ``method``, ``step``, ``seconds``, ``y``, ``low``,
         ``high``): median ± its bootstrap SD, +inf where more than half of the runs have failed;
         ``seconds`` is the mean time of the runs until then, a block's wall time shared among its
-        rows. Methods that put their weights back are shown at the last recorded step before.
+        rows. Methods that put their weights back are shown at the last recorded step before. And
+        how many runs are ok, as in `cdf`.
     """
     frames, counts = [], []
-    for name, group in summary.by(runs, "method").items():
+    for name, group in by_method(runs).items():
         if name == GROUP_SOURCE:
             continue
         finals = _finals(group, options, seeds)
         points = _medians(group, finals, measure.column, options)
         points[["y", "low", "high"]] *= measure.scale
         frames.append(points.assign(panel=panel, dataset=runs[0].dataset, method=name))
-        counts.append(_count(panel, name, tabular.failure_aware(finals, measure.column)))
+        counts.append(_count(panel, name, failure_aware(finals, measure.column)))
     columns = ["panel", "dataset", "method", "step", "seconds", "y", "low", "high"]
-    return (
-        pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)
-    ), counts
+    if not frames:
+        return pd.DataFrame(columns=columns), counts
+    return pd.concat(frames, ignore_index=True)[columns], counts
 
 
 def _medians(group: Runs, finals: pd.DataFrame, column: str, options: Options) -> pd.DataFrame:
-    reset = bool(group[0].config["method"].get("reset_weights"))
-    curves = tabular.curves(group, [column, "elapsed_s"], None if reset else thinning(group))
-    curves = curves[curves["seed"].isin(finals["seed"])].reset_index(drop=True)
-    rows = finals.set_index("seed")["rows_in_block"].reindex(curves["seed"]).to_numpy(dtype=float)
-    curves["seconds"] = curves["elapsed_s"].to_numpy(dtype=float, na_value=np.nan) / rows
-    steps, seeds, values = tabular.matrix(curves, column, finals)
-    _, _, seconds = tabular.matrix(curves, "seconds")
+    """The evolution of one method, in the stored unit of a column."""
+    resets = bool(group[0].config["method"].get("reset_weights"))
+    frame = curves(group, [column, "elapsed_s"], None if resets else thinning(group))
+    frame = frame[frame["seed"].isin(finals["seed"])].reset_index(drop=True)
+    rows = finals.set_index("seed")["rows_in_block"].reindex(frame["seed"]).to_numpy(dtype=float)
+    frame["seconds"] = frame["elapsed_s"].to_numpy(dtype=float, na_value=np.nan) / rows
+
+    steps, seeds, values = matrix(frame, column, finals)
+    _, _, seconds = matrix(frame, "seconds")
     if not options.failure_aware:
-        kept = finals.loc[summary.paper_keeps(finals, column), "seed"]
-        values = values[np.isin(seeds, kept)]
-    shown = (
-        before_resets(steps, int(group[0].config["update_interval"]))
-        if reset
-        else np.arange(len(steps))
-    )
-    median, deviation = bootstrap.bootstrap_curve(
-        values[:, shown], "median", options.resamples, options.seed
-    )
+        counting = finals.loc[paper_keeps(finals, column), "seed"]
+        values = values[np.isin(seeds, counting)]
+    shown = np.arange(len(steps))
+    if resets:
+        shown = before_resets(steps, int(group[0].config["update_interval"]))
+    median, deviation = bootstrap_curve(values[:, shown], "median", options.resamples, options.seed)
     with np.errstate(invalid="ignore"):
         low, high = median - deviation, median + deviation
     return pd.DataFrame(
@@ -277,27 +272,32 @@ def _medians(group: Runs, finals: pd.DataFrame, column: str, options: Options) -
     )
 
 
-def _mean(values: np.ndarray) -> np.ndarray:
-    """Mean over rows of what is there; NaN where nothing is."""
-    there = np.isfinite(values)
+def _mean(values: Array) -> Array:
+    """Mean over rows of what is there, (steps,); NaN where nothing is."""
+    present = np.isfinite(values)
     with np.errstate(invalid="ignore"):
-        return np.where(there, values, 0.0).sum(axis=0) / there.sum(axis=0)
+        mean: Array = np.where(present, values, 0.0).sum(axis=0) / present.sum(axis=0)
+    return mean
 
 
-def before_resets(steps: np.ndarray, interval: int) -> np.ndarray:
-    """Indices of the last recorded step before each multiple of ``interval``, where weights go
-    back, and the last.
+def before_resets(steps: NDArray[np.int64], interval: int) -> NDArray[np.int64]:
+    """Indices of the last recorded step before each reset of the weights, and of the last step.
+
+    Args:
+        steps: recorded ones, (S,).
+        interval: weights go back at each multiple of it.
     """
     window = np.where(steps == steps[-1], (steps - 1) // interval, steps // interval)
     return np.flatnonzero(np.append(window[1:] != window[:-1], True))
 
 
 def thinning(runs: Runs) -> int:
-    """Steps between plotted points: a multiple of `record_every` that leaves about `POINTS_A_CURVE`
-    of them.
+    """Steps between plotted points.
+
+    They are a multiple of ``record_every`` that leaves about `POINTS_A_CURVE` points.
     """
     recorded = int(runs[0].config.get("record_every") or 1)
-    return recorded * max(1, round(selecting.weight_updates(runs[0]) / POINTS_A_CURVE / recorded))
+    return recorded * max(1, round(weight_updates(runs[0]) / POINTS_A_CURVE / recorded))
 
 
 def evolution_statistics(runs: Runs, options: Options) -> tuple[str, ...]:
@@ -310,6 +310,6 @@ def evolution_statistics(runs: Runs, options: Options) -> tuple[str, ...]:
 
 
 def extent(counts: Iterable[int]) -> str:
-    """One number, or from where to where."""
-    found = sorted({int(count) for count in counts}) or [0]
-    return str(found[0]) if len(found) == 1 else f"{found[0]} to {found[-1]}"
+    """Some counts in words: one number, or from the least to the largest."""
+    sizes = sorted({int(count) for count in counts}) or [0]
+    return str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"

@@ -1,6 +1,6 @@
-"""One look for every figure: sizes in inches as printed, fonts that ship with Matplotlib, no
-lasting global state.
-"""
+"""One look for every figure.
+
+Sizes are in inches as printed, fonts ship with Matplotlib, and no global state is left changed."""
 
 from __future__ import annotations
 
@@ -25,11 +25,9 @@ FORMATS = ("pdf", "png", "svg")
 GREY = "#4d4d4d"
 SHOWN_DPI = 150  # in a notebook
 
-_LEGEND_LINE, _FOOTER_LINE, _FOOTER_SIZE = 0.155, 0.085, 5.5  # inches, inches, points
-_HANDLE, _LETTER = (
-    0.56,
-    0.053,
-)  # inches that a legend entry takes beside its text, and for each letter
+LEGEND_LINE, FOOTER_LINE = 0.155, 0.085  # inches
+FOOTER_SIZE = 5.5  # points
+HANDLE, LETTER = 0.56, 0.053  # inches of a legend entry beside its text, and for each letter
 
 RC: Mapping[str, Any] = {
     "font.family": "STIXGeneral",
@@ -75,11 +73,12 @@ METADATA: Mapping[str, dict[str, Any]] = {
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Matplotlib's defaults and `RC` for what is drawn and saved inside the block, whatever the
-    user's own settings.
+    """Matplotlib's defaults and `RC` for what is drawn and saved inside the block.
+
+    The user's own settings have no part in it.
     """
-    kept = {"backend", "backend_fallback", "interactive"}
-    plain = {name: value for name, value in mpl.rcParamsDefault.items() if name not in kept}
+    of_process = ("backend", "backend_fallback", "interactive")
+    plain = {name: value for name, value in mpl.rcParamsDefault.items() if name not in of_process}
     with mpl.rc_context({**plain, **RC}):  # type: ignore[dict-item]
         yield
 
@@ -107,8 +106,9 @@ def sheet(
     footer: str = "",
     columns: int | None = None,
 ) -> Figure:
-    """An empty figure for axes in an area of ``width`` × ``height`` inches; legend and small print
-    go below that.
+    """An empty figure for axes in an area of ``width`` × ``height`` inches.
+
+    Legend and small print go below that.
 
     Args:
         legend: entries of the shared legend, in order.
@@ -117,14 +117,13 @@ def sheet(
     """
     small_print = textwrap.wrap(footer, int(width * 28))
     count = columns or _legend_columns(legend, width)
-    below = _LEGEND_LINE * -(-len(legend) // count) + 0.14 if legend else 0.06
-    bottom = _FOOTER_LINE * len(small_print) + 0.03
+    below = LEGEND_LINE * -(-len(legend) // count) + 0.14 if legend else 0.06
+    bottom = FOOTER_LINE * len(small_print) + 0.03
     total = height + below + bottom
     figure = Sheet(figsize=(width, total))
     FigureCanvasAgg(figure)
-    figure.set_layout_engine(
-        ConstrainedLayoutEngine(rect=(0, (below + bottom) / total, 1, height / total))
-    )
+    area = (0, (below + bottom) / total, 1, height / total)
+    figure.set_layout_engine(ConstrainedLayoutEngine(rect=area))
     if legend:
         figure.legend(
             handles=list(legend),
@@ -140,7 +139,7 @@ def sheet(
         0.04 / width,
         0.03 / total,
         "\n".join(small_print),
-        size=_FOOTER_SIZE,
+        size=FOOTER_SIZE,
         color=GREY,
         va="bottom",
         linespacing=1.1,
@@ -149,36 +148,35 @@ def sheet(
 
 
 def lay_out(figure: Figure) -> None:
-    """Place the axes, once for all formats; rounded, because the solver's last digits depend on the
-    state of memory.
+    """Place the axes, once for all formats.
+
+    Positions are rounded, because the solver's last digits depend on the state of memory.
     """
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     for ax in figure.axes:
-        left, bottom, width, height = (
-            round(float(value), 6) for value in ax.get_position(original=True).bounds
-        )
+        bounds = ax.get_position(original=True).bounds
+        left, bottom, width, height = (round(float(value), 6) for value in bounds)
         ax.set_position((left, bottom, width, height))
 
 
 def _legend_columns(entries: Sequence[Artist], width: float) -> int:
     """The most columns that fit beside each other; Matplotlib fills them one after the other."""
-    lengths = [_HANDLE + _LETTER * len(str(entry.get_label())) for entry in entries]
+    lengths = np.array([HANDLE + LETTER * len(str(entry.get_label())) for entry in entries])
     for count in range(len(entries), 1, -1):
         rows = -(-len(entries) // count)
         if -(-len(entries) // rows) < count:  # some columns would stay empty
             continue
         longer = len(entries) % count or count
         ends = np.cumsum([rows] * longer + [rows - 1] * (count - longer))
-        if sum(max(column) for column in np.split(np.array(lengths), ends[:-1])) <= width:
+        columns = np.split(lengths, ends[:-1])
+        if sum(column.max() for column in columns) <= width:
             return count
     return 1
 
 
 def line(method: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
-    """Keyword arguments of ``Axes.plot`` for a method: colour and line style as its runs carry
-    them.
-    """
+    """Keyword arguments of ``Axes.plot`` for a method, whose look its runs carry."""
     return {"color": method["colour"], "linestyle": method["line_style"], **changes}
 
 
@@ -194,20 +192,12 @@ def title(axes: Sequence[Axes], titles: Sequence[str]) -> None:
 
 
 def decapitalised(label: str) -> str:
-    """A label for the middle of a sentence: the first letter small, unless the word is an
-    abbreviation.
-    """
+    """A label for the middle of a sentence: the first letter small, but for an abbreviation."""
     return label if label[1:2].isupper() else f"{label[:1].lower()}{label[1:]}"
 
 
 def arrow_head(ax: Axes, start: Sequence[float], end: Sequence[float], colour: str) -> None:
     """The head alone of an arrow from ``start`` to ``end``, in data coordinates."""
-    look = {
-        "arrowstyle": "-|>",
-        "color": colour,
-        "lw": 0,
-        "mutation_scale": 6,
-        "shrinkA": 0,
-        "shrinkB": 0,
-    }
+    look = {"arrowstyle": "-|>", "color": colour, "lw": 0, "mutation_scale": 6}
+    look |= {"shrinkA": 0, "shrinkB": 0}
     ax.annotate("", (end[0], end[1]), (start[0], start[1]), arrowprops=look)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import pandas as pd
 
@@ -14,13 +14,21 @@ from hpo_bench.figures.common.base import Options, Points
 from hpo_bench.figures.common.needs import NeededRuns
 from hpo_bench.store.runs import Run
 
-Choose = Callable[[Runs], Measure]
-Select = Callable[[Runs], tuple[list[Run], tuple[str, ...]]]
-Panel = tuple[str, str, Runs]
+ChooseMeasure = Callable[[Runs], Measure]
+SelectRuns = Callable[[Runs], tuple[list[Run], tuple[str, ...]]]
+Panel = tuple[str, str, Runs]  # key, title and runs
+
+
+class ComputePoints(Protocol):
+    """Points of one panel and how many runs are ok, as `points.cdf` gives them."""
+
+    def __call__(
+        self, runs: Runs, measure: Measure, options: Options, panel: str, /
+    ) -> tuple[pd.DataFrame, common.Counts]: ...
 
 
 def metric(runs: Runs) -> Measure:
-    """The dataset's metric."""
+    """The metric of the dataset of some runs, which every dataset has."""
     return measures(runs)[-1]
 
 
@@ -38,8 +46,8 @@ def by_dataset(selection: NeededRuns, role: str = "main") -> list[Panel]:
 def cdf_points(
     panels: Sequence[Panel],
     options: Options,
-    choose: Choose = metric,
-    select: Select = common.alike,
+    choose: ChooseMeasure = metric,
+    select: SelectRuns = common.alike,
 ) -> Points:
     """Points of a figure of empirical CDFs.
 
@@ -50,28 +58,24 @@ def cdf_points(
     return _points(panels, options, choose, select, common.cdf, common.cdf_statistics, "xlabel")
 
 
-def evolution_points(panels: Sequence[Panel], options: Options, choose: Choose = metric) -> Points:
-    """Points of a figure of evolutions."""
-    return _points(
-        panels,
-        options,
-        choose,
-        common.alike,
-        common.evolution,
-        common.evolution_statistics,
-        "ylabel",
-    )
+def evolution_points(
+    panels: Sequence[Panel], options: Options, choose: ChooseMeasure = metric
+) -> Points:
+    """Points of a figure of evolutions, of methods that were trained for as long."""
+    compute, describe = common.evolution, common.evolution_statistics
+    return _points(panels, options, choose, common.alike, compute, describe, "ylabel")
 
 
 def _points(
     panels: Sequence[Panel],
     options: Options,
-    choose: Choose,
-    select: Select,
-    compute: Any,
-    describe: Any,
+    choose: ChooseMeasure,
+    select: SelectRuns,
+    compute: ComputePoints,
+    describe: Callable[[Runs, Options], tuple[str, ...]],
     axis: str,
 ) -> Points:
+    """Points of a panel after the other, their measure named on ``axis``."""
     frames: list[pd.DataFrame] = []
     counts: list[dict[str, Any]] = []
     shown: list[dict[str, Any]] = []
@@ -81,12 +85,11 @@ def _points(
         chosen, passed_over = select(runs)
         measure = choose(chosen)
         notes += passed_over
-        frame, count = compute(chosen, measure, options, key)
-        frames.append(frame)
+        panel_frame, count = compute(chosen, measure, options, key)
+        frames.append(panel_frame)
         counts += count
         kept += chosen
         shown.append({"key": key, "title": title, axis: measure.label})
     context = {"panels": shown, "methods": common.styles(kept), "counts": counts}
-    return Points(
-        pd.concat(frames, ignore_index=True), context, kept, describe(kept, options), tuple(notes)
-    )
+    frame = pd.concat(frames, ignore_index=True)
+    return Points(frame, context, kept, describe(kept, options), tuple(notes))
