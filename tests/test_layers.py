@@ -126,3 +126,12 @@ def test_no_class_name_stands_twice() -> None:
             if isinstance(node, ast.ClassDef):
                 assert node.name not in found, f"{node.name}: {module} and {found[node.name]}"
                 found[node.name] = module
+
+
+def test_no_two_test_modules_have_one_name() -> None:
+    """Pytest imports test modules by their names alone."""
+    folder = Path(__file__).parent
+    places: dict[str, Path] = {}
+    for file in sorted(folder.rglob("test_*.py")):
+        assert file.name not in places, f"{file} and {places[file.name]}"
+        places[file.name] = file
