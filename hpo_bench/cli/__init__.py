@@ -66,10 +66,9 @@ class _Commands(TyperGroup):
                 return None
             raise UserError(f"{cmd_name}: no such command; {nearest(cmd_name, COMMANDS)}")
         module, _, attribute = COMMANDS[cmd_name].partition(":")
-        found = getattr(import_module(f"hpo_bench.cli.{module}"), attribute)
-        command = typer.main.get_command(
-            found if isinstance(found, typer.Typer) else _single(found)
-        )
+        target = getattr(import_module(f"hpo_bench.cli.{module}"), attribute)
+        typer_app = target if isinstance(target, typer.Typer) else _single(target)
+        command = typer.main.get_command(typer_app)
         command.name = cmd_name
         _prepare(command)
         return command
@@ -82,7 +81,7 @@ class _Commands(TyperGroup):
         try:
             with _usage_in_one_line(), signals.handled(), notices.leaving_out() as left_out:
                 result = super().invoke(ctx)
-            if left_out.folders:
+            if left_out.folders:  # what was made is good, but not of all that was meant
                 raise typer.Exit(2)
             return result
         except signals.Terminated:
@@ -95,12 +94,11 @@ class _Commands(TyperGroup):
 
 @contextlib.contextmanager
 def _usage_in_one_line() -> Iterator[None]:
-    """Context: options and arguments that a command does not take are a `UserError`, not four
-    lines.
-    """
+    """Make a `UserError` of options and arguments that a command does not take."""
     try:
         yield
-    except Exception as error:  # Typer carries a Click of its own, or uses another: its classes have no fixed place
+    except Exception as error:
+        # Typer carries a Click of its own, or uses another: its classes have no fixed place.
         names = [kind.__name__ for kind in type(error).__mro__]
         if "UsageError" not in names or "NoArgsIsHelpError" in names:
             raise
@@ -124,8 +122,8 @@ def _prepare(command: Any) -> None:
 def _prepared(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def called(**values: Any) -> Any:
-        given = {name: _expanded(value) for name, value in values.items()}
-        return notices.started_again(lambda: function(**given))
+        arguments = {name: _expanded(value) for name, value in values.items()}
+        return notices.started_again(lambda: function(**arguments))
 
     return called
 
@@ -151,12 +149,15 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="Reproducible experiments in one-pass, gradient-based hyperparameter optimisation.",
-    epilog="hpo-bench run is the place to start: without arguments it trains 20 repetitions on embedded data.",
+    epilog=(
+        "hpo-bench run is the place to start: "
+        "without arguments it trains 20 repetitions on embedded data."
+    ),
 )
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(requested: bool) -> None:
+    if requested:
         print(f"hpo-bench {__version__}")
         raise typer.Exit
 
@@ -174,11 +175,11 @@ def main() -> None:
     """Run the program: mistakes and failures are one line each, exit code 2 or 1.
 
     It works with whatever it inherits: streams that are closed, full or cannot carry a letter,
-    variables that are set to nothing, a backend of Matplotlib that needs a screen."""
+    variables that are set to nothing, a backend of Matplotlib that needs a screen.
+    """
     drop_empty_variables()
-    os.environ["MPLBACKEND"] = (
-        "agg"  # figures go to files; a backend that there is not would stop Matplotlib's import
-    )
+    # Figures go to files; a backend that there is not would stop Matplotlib's import.
+    os.environ["MPLBACKEND"] = "agg"
     with careful_streams() as (out, _):
         code = _code()
         if code == 0 and out.lost is not None and not _stores(sys.argv):
@@ -187,7 +188,7 @@ def main() -> None:
 
 
 def _code() -> int | str | None:
-    """Run the program for its exit code."""
+    """Run the program; returns its exit code."""
     try:
         if len(sys.argv) > 1 and sys.argv[1] in COMMANDS and working_directory_is_gone():
             raise UserError("the working directory has been deleted; change to one that there is")
@@ -209,14 +210,11 @@ def _stores(arguments: list[str]) -> bool:
 
 
 def _tell_of_loss(out: Careful) -> int:
-    """Say that what was asked for could not be printed, but for a reader that has gone (``|
-    head``).
-    """
+    """Say that what was asked for could not be printed; returns the exit code."""
     assert out.lost is not None
-    if not is_closed_pipe(out.lost):
-        tell(
-            f"error: cannot write to standard output: {getattr(out.lost, 'strerror', None) or out.lost}"
-        )
+    if not is_closed_pipe(out.lost):  # a reader that has gone (``| head``) knows it
+        reason = getattr(out.lost, "strerror", None) or out.lost
+        tell(f"error: cannot write to standard output: {reason}")
     return 1
 
 
@@ -227,18 +225,14 @@ def print_error(error: Exception) -> int:
         The exit code: 2 for a mistake of the user, 1 for a failure.
     """
     text = in_one_line(" ".join(str(error).split()))
-    if isinstance(
-        error, OSError
-    ):  # a disk that is full, a folder of somebody else's, no file descriptor left
+    if isinstance(error, OSError):
+        # A disk that is full, a folder of somebody else's, no file descriptor left.
         text = in_one_line(" ".join(of_the_system(error).split()))
     elif not isinstance(error, EXPECTED):
-        text = (
-            f"internal error: {type(error).__name__}: {text} (set HPO_BENCH_DEBUG=1 to see where)"
-        )
-    red, plain = (
-        ("\033[31m", "\033[0m")
-        if is_terminal(sys.stderr) and variable("NO_COLOR") is None
-        else ("", "")
-    )
-    tell(f"{red}error: {text}{plain}")
+        kind = type(error).__name__
+        text = f"internal error: {kind}: {text} (set HPO_BENCH_DEBUG=1 to see where)"
+    line = f"error: {text}"
+    if is_terminal(sys.stderr) and variable("NO_COLOR") is None:
+        line = f"\033[31m{line}\033[0m"  # red
+    tell(line)
     return 2 if isinstance(error, UserError) else 1

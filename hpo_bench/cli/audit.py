@@ -46,11 +46,11 @@ def audit(
         bool, typer.Option("--force", help="Compute again what is already stored.")
     ] = False,
 ) -> None:
-    """Compare a method's hypergradients with exact ones and with finite differences, in float64 by
-    default.
+    """Compare a method's hypergradients with exact ones and with finite differences.
 
-    Stores RESULTS_DIR/audits/ID/hypergradient_error.parquet, a row per repetition, cell and
-    hyperparameter."""
+    All are in float64 by default. Stores RESULTS_DIR/audits/ID/hypergradient_error.parquet, a row
+    per repetition, cell and hyperparameter.
+    """
     from hpo_bench.errors import UserError
 
     if hyper_update < 1:
@@ -67,27 +67,26 @@ def audit(
 
 
 def numbers(option: str, text: str) -> tuple[int, ...]:
-    """``1..10``, ``1,2,5`` or ``7`` as numbers in rising order.
+    """Read ``1..10``, ``1,2,5`` or ``7`` as numbers in rising order.
 
     Raises:
         UserError: something else, or a number below 1.
     """
     from hpo_bench.errors import UserError
 
-    found: set[int] = set()
+    values: set[int] = set()
     for part in text.split(","):
         low, dots, high = part.strip().partition("..")
         ends = [low, high] if dots else [low]
-        if not all(end.isascii() and end.isdigit() for end in ends) or not 1 <= int(low) <= int(
-            ends[-1]
-        ):
+        are_numbers = all(end.isascii() and end.isdigit() for end in ends)
+        if not are_numbers or not 1 <= int(low) <= int(ends[-1]):
             raise UserError(f"{option} {text}: must be whole numbers from 1 up, as 1..10 or 1,2,5")
-        found.update(range(int(low), int(ends[-1]) + 1))
-    return tuple(sorted(found))
+        values.update(range(int(low), int(ends[-1]) + 1))
+    return tuple(sorted(values))
 
 
 def _print(audit: Audit) -> None:
-    """A line per cell: of every hyperparameter the relative error and how often the signs agree."""
+    """Print a line per cell: of each hyperparameter the relative error and the share of signs."""
     from rich.table import Table
 
     from hpo_bench.experiments.audit import ALL, check_of_exact, summary
@@ -96,20 +95,23 @@ def _print(audit: Audit) -> None:
     frame = summary(audit.frame)
     names = [name for name in dict.fromkeys(frame["hyperparameter"]) if name != ALL]
     table = Table("T", "i", "cosine", box=None, pad_edge=False)
-    for heading in (heading for name in names for heading in (f"{name}: error", "signs")):
-        table.add_column(heading, justify="right")
+    for name in names:
+        table.add_column(f"{name}: error", justify="right")
+        table.add_column("signs", justify="right")
     for (interval, look_back), cell in frame.groupby(["update_interval", "look_back"]):
-        own = cell.set_index("hyperparameter")
-        texts = [
-            (f"{own.relative_error[name]:.2g}", f"{own.same_sign[name]:.0%}") for name in names
-        ]
-        table.add_row(str(interval), str(look_back), f"{own.cosine[ALL]:.4f}", *sum(texts, ()))
+        values = cell.set_index("hyperparameter")
+        texts = [str(interval), str(look_back), f"{values.cosine[ALL]:.4f}"]
+        for name in names:
+            texts += [f"{values.relative_error[name]:.2g}", f"{values.same_sign[name]:.0%}"]
+        table.add_row(*texts)
+    difference = check_of_exact(audit.frame)
     screen = console()
     screen.print(table)
     screen.print(
-        f"{frame['n'].max()} repetitions against exact hypergradients through the last i of T weight updates: mean "
-        "cosine of all as a vector; of each the median relative error and how often the signs agree",
-        f"exact against finite differences: median relative difference {check_of_exact(audit.frame):.1g}",
+        f"{frame['n'].max()} repetitions against exact hypergradients through the last i of "
+        "T weight updates: mean cosine of all as a vector; of each the median relative error "
+        "and how often the signs agree",
+        f"exact against finite differences: median relative difference {difference:.1g}",
         str(audit.path),
         sep="\n",
         soft_wrap=True,

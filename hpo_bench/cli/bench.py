@@ -1,21 +1,19 @@
-"""``hpo-bench bench``: speed, measured on this machine."""
+"""``hpo-bench bench``: measuring speed on this machine."""
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 app = typer.Typer(invoke_without_command=True, help="Measure speed on this machine.")
-SHORT = "hyperparameter_updates=3"
+SHORT_TRAINING = "hyperparameter_updates=3"
 DATASETS = ["uci_energy", "uci_kin8nm", "fashion_mnist"]
 METHODS = ("random", "ours_wd_lr_m", "diff_through_opt")
-MEMORY = {
-    "uci_energy": 400,
-    "uci_kin8nm": 100,
-    "fashion_mnist": 40,
-}  # repetitions whose memory is looked at
+# Repetitions whose memory is looked at, and weight updates that are timed.
+MEMORY_REPETITIONS = {"uci_energy": 400, "uci_kin8nm": 100, "fashion_mnist": 40}
 UPDATES = {"uci_energy": 400, "uci_kin8nm": 100, "diabetes": 400, "fashion_mnist": 200}
 
 
@@ -36,12 +34,14 @@ def bench(
     against: Annotated[
         str,
         typer.Option(
-            help="sequential (a tight PyTorch loop), or jax (vmap, scan and jit; needs hpo-bench[jax])."
+            help="sequential (a tight PyTorch loop), "
+            "or jax (vmap, scan and jit; needs hpo-bench[jax])."
         ),
     ] = "sequential",
 ) -> None:
-    """Engine against a tight sequential loop, side by side on one core: ratios, roofline, peak
-    memory.
+    """Measure the engine against a tight sequential loop, side by side on one core.
+
+    The page shows ratios, the roofline and peak memory.
     """
     if ctx.invoked_subcommand is not None:
         return
@@ -59,7 +59,7 @@ def bench(
 
 
 def _against_jax(dataset: list[str] | None, quick: bool) -> str:
-    """The page of `hpo_bench.bench.against_jax`."""
+    """Measure against JAX; returns the page of `hpo_bench.bench.against_jax`."""
     from hpo_bench.bench import against_jax as jax
 
     jax.need_jax()
@@ -73,22 +73,17 @@ def _against_jax(dataset: list[str] | None, quick: bool) -> str:
     names = dataset or DATASETS
     for name in names:
         parse(compose([f"dataset={name}"]))  # a wrong name is told before anything is measured
-    wanted = [
-        (name, variant, method)
-        for name in names
-        for variant in jax.variants()
-        for method in jax.METHODS
-    ]
-    found = []
-    with Shown(default_reporter(), "bench", len(wanted)) as reporter:
-        for name, variant, method in wanted:
-            found.append(jax.against_jax(name, method, variant, quick=quick))
+    cells = list(itertools.product(names, jax.variants(), jax.METHODS))
+    results = []
+    with Shown(default_reporter(), "bench", len(cells)) as reporter:
+        for name, variant, method in cells:
+            results.append(jax.against_jax(name, method, variant, quick=quick))
             reporter.advance(1)
-    return jax.page(found, environment(torch.device("cpu"), 1), jax.versions())
+    return jax.page(results, environment(torch.device("cpu"), 1), jax.versions())
 
 
 def _against_sequential(dataset: list[str] | None, quick: bool) -> str:
-    """The page of `hpo_bench.bench.page`."""
+    """Measure against a sequential loop; returns the page of `hpo_bench.bench.page`."""
     import torch
 
     from hpo_bench.bench.compare import compare
@@ -105,12 +100,11 @@ def _against_sequential(dataset: list[str] | None, quick: bool) -> str:
     rounds = 3 if quick else 7
     updates = {name: UPDATES.get(name, 100) // (2 if quick else 1) for name in names}
     sizes = (1, 4, 16, 64) if quick else (1, 2, 4, 8, 16, 32, 64, 128)
-    settings = {
-        (d, m): parse(compose([f"dataset={d}", f"method={m}"])) for d in names for m in METHODS
-    }
-    with Shown(
-        default_reporter(), "bench", len(settings) + len(sizes) + 2 * len(names)
-    ) as reporter:
+    settings = {}
+    for name, method in itertools.product(names, METHODS):
+        settings[name, method] = parse(compose([f"dataset={name}", f"method={method}"]))
+    measurements = len(settings) + len(sizes) + 2 * len(names)
+    with Shown(default_reporter(), "bench", measurements) as reporter:
         comparisons, scaling = [], []
         for (name, _), one in settings.items():
             comparisons.append(compare(one, updates=updates[name], rounds=rounds))
@@ -119,19 +113,18 @@ def _against_sequential(dataset: list[str] | None, quick: bool) -> str:
         for rows in sizes:
             scaling.append(compare(first, updates=updates[names[0]] // 2, rounds=3, rows=rows))
             reporter.advance(1)
-        together, taken = [], []
+        together, memory = [], []
         for name in names:
             one = settings[name, "ours_wd_lr_m"]
             together.append(several_cores(one, updates=updates[name], rounds=min(rounds, 3)))
             reporter.advance(1)
-            taken.append(
-                memory_use([f"dataset={name}", "method=ours_wd_lr_m", SHORT], MEMORY.get(name, 50))
-            )
+            overrides = [f"dataset={name}", "method=ours_wd_lr_m", SHORT_TRAINING]
+            memory.append(memory_use(overrides, MEMORY_REPETITIONS.get(name, 50)))
             reporter.advance(1)
         machine = environment(torch.device("cpu"), 1)
         torch.set_num_threads(1)
         return page(
-            comparisons, scaling, ceilings(), peak_memory(), machine, updates, together, taken
+            comparisons, scaling, ceilings(), peak_memory(), machine, updates, together, memory
         )
 
 
@@ -157,7 +150,7 @@ def runtime(
     from hpo_bench.progress import default_reporter
     from hpo_bench.running.execute import execute
 
-    chosen = method or [
+    methods = method or [
         "random",
         "lorraine",
         "baydin",
@@ -166,21 +159,23 @@ def runtime(
         "ours_wd_hdlr_m",
         "diff_through_opt",
     ]
-    plans = list(plan(dataset or ["uci_energy"], chosen, repetitions, results, overrides or []))
+    plans = list(plan(dataset or ["uci_energy"], methods, repetitions, results, overrides or []))
     for settings in plans:
         print_closing(execute(settings, default_reporter()).run)
 
 
 @app.command()
 def overhead() -> None:
-    """The runner's own cost for a repetition, at 14 400 repetitions with whole curves (2 GB in a
-    temporary folder).
+    """Measure the runner's own cost for a repetition.
+
+    It plans and stores 14 400 repetitions with whole curves (2 GB in a temporary folder).
     """
     from hpo_bench.bench.overhead import overhead as measure
 
-    measured = measure()
+    cost = measure()
     print(
-        f"{measured.repetitions} repetitions: {measured.total:.2f} ms each (planning {measured.planning:.2f}, "
-        f"writing {measured.writing:.2f}, indexing {measured.indexing:.3f}), {measured.cpu:.2f} ms of processor time; "
-        f"all stored is found in {measured.resume:.1f} s"
+        f"{cost.repetitions} repetitions: {cost.total:.2f} ms each "
+        f"(planning {cost.planning:.2f}, writing {cost.writing:.2f}, "
+        f"indexing {cost.indexing:.3f}), {cost.cpu:.2f} ms of processor time; "
+        f"all stored is found in {cost.resume:.1f} s"
     )

@@ -12,9 +12,7 @@ from hpo_bench.store.runs import Run, read_table
 
 
 def print_closing(run: Run) -> None:
-    """Print median, mean, best and how many repetitions did not diverge; then where the results
-    are.
-    """
+    """Print what came out of a run in a table, and where the results are."""
     dataset = run.config["dataset"]
     final = read_table(run, "final", ("status", "test_metric"))
     table = Table(
@@ -35,8 +33,9 @@ def print_closing(run: Run) -> None:
 
 
 def closing_numbers(final: pd.DataFrame, scale: float) -> tuple[str, str, str, str]:
-    """Median (a diverged repetition counts as +inf), mean and best of the others, and their share,
-    as text.
+    """Median, mean, best and the share of repetitions that did not diverge, as texts.
+
+    In the median a diverged repetition counts as +inf; mean and best are of the others.
 
     Args:
         final: columns ``status`` and ``test_metric``.

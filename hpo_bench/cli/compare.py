@@ -21,9 +21,7 @@ def compare(
     ] = "text",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the bootstrap.")] = 0,
 ) -> None:
-    """Print what differs between two runs, and the comparison of their final values on shared
-    seeds.
-    """
+    """Print what differs between two runs, and compare their final values on shared seeds."""
     import json
 
     from hpo_bench.analysis import compare as comparing
@@ -35,10 +33,9 @@ def compare(
         raise UserError(f"--format {format_}: {nearest(format_, FORMATS)}")
     with leaving_out_nothing():
         runs = choose(results, [a, b])
-        found = comparing.compare(runs[0], runs[1], seed)
+        comparison = comparing.compare(runs[0], runs[1], seed)
     if format_ == "json":
-        typer.echo(
-            json.dumps(comparing.plain(found), indent=2, ensure_ascii=False, allow_nan=False)
-        )
+        content = comparing.plain(comparison)
+        typer.echo(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False))
     else:
-        typer.echo(comparing.text(found), nl=False)
+        typer.echo(comparing.text(comparison), nl=False)

@@ -34,10 +34,10 @@ def list_() -> None:
     for dataset in _datasets(None):
         size = dataset.summary
         parts = "/".join(map(str, size.parts)) if size.parts else "-"
-        numbers = [
-            str(number) if number is not None else "-" for number in (size.rows, size.inputs)
-        ]
-        table.add_row(dataset.name, dataset.task, *numbers, parts, size.origin, _presence(dataset))
+        rows = "-" if size.rows is None else str(size.rows)
+        inputs = "-" if size.inputs is None else str(size.inputs)
+        presence = _presence(dataset)
+        table.add_row(dataset.name, dataset.task, rows, inputs, parts, size.origin, presence)
     screen = console()
     screen.print(table)
     screen.print(f"cache: {cache_folder()} (HPO_BENCH_DATA)", soft_wrap=True)
@@ -59,13 +59,14 @@ def download(
     if bool(names) == all_:
         raise UserError("hpo-bench data download needs either dataset names or --all")
     failed = False
-    done: set[Path] = set()
+    fetched: set[Path] = set()
     for dataset in _datasets(names):
         try:
-            _fetch(dataset, done, force)
+            _fetch(dataset, fetched, force)
         except UserError as error:
             if names:
                 raise
+            # Of --all the others are still wanted.
             typer.echo(f"bad  {error}")
             failed = True
         if names and not dataset.source.files:
@@ -74,14 +75,18 @@ def download(
         raise typer.Exit(2)
 
 
-def _fetch(dataset: Dataset, done: set[Path], force: bool) -> None:
-    """Fetch a dataset's files, but for those ``done``, which it shares with another, and say so."""
+def _fetch(dataset: Dataset, fetched: set[Path], force: bool) -> None:
+    """Fetch a dataset's files and say so.
+
+    Args:
+        fetched: files that are here already, as another dataset shares them; these are added.
+    """
     from hpo_bench.datasets.sources import cached_path, fetch
 
     for file in dataset.source.files:
-        if cached_path(dataset.name, file) not in done:
+        if cached_path(dataset.name, file) not in fetched:
             typer.echo(f"ok  {fetch(dataset.name, file, force=force)}")
-            done.add(cached_path(dataset.name, file))
+            fetched.add(cached_path(dataset.name, file))
 
 
 @app.command()
@@ -91,13 +96,13 @@ def verify(names: Names = None) -> None:
     Exit code 2 if not.
     """
     bad = 0
-    told: set[str] = set()
+    lines: set[str] = set()
     for dataset in _datasets(names):
         for file in dataset.source.files:
             line, good = _verified(dataset.name, file, required=bool(names))
-            if line not in told:  # two datasets may share a file
+            if line not in lines:  # two datasets may share a file
                 typer.echo(line)
-            told.add(line)
+            lines.add(line)
             bad += not good
         if names and not dataset.source.files:
             typer.echo(f"ok       {dataset.name}: no downloaded files")
@@ -106,7 +111,7 @@ def verify(names: Names = None) -> None:
 
 
 def _verified(dataset: str, file: RemoteFile, *, required: bool) -> tuple[str, bool]:
-    """One line about a file, and whether that is fine."""
+    """A line about a file, and whether all is well with it."""
     from hpo_bench.datasets.sources import cached_path, check, packaged
     from hpo_bench.errors import UserError
 
@@ -116,14 +121,12 @@ def _verified(dataset: str, file: RemoteFile, *, required: bool) -> tuple[str, b
         return f"bad      {error}", False
     if path is not None:
         return f"ok       {path}", True
-    return (
-        f"missing  {cached_path(dataset, file)} (hpo-bench data download {dataset})",
-        not required,
-    )
+    place = cached_path(dataset, file)
+    return f"missing  {place} (hpo-bench data download {dataset})", not required
 
 
 def _presence(dataset: Dataset) -> str:
-    """Whether the files are there, by their size alone (`verify` reads them)."""
+    """Say whether a dataset's files are there, by their size alone (`verify` reads them)."""
     from hpo_bench.datasets.sources import cached_path, damaged, present
 
     files = dataset.source.files
@@ -133,9 +136,9 @@ def _presence(dataset: Dataset) -> str:
         return "damaged"
     if not all(present(dataset.name, file) for file in files):
         return "missing"
-    return (
-        "cached" if any(cached_path(dataset.name, file).is_file() for file in files) else "packaged"
-    )
+    if any(cached_path(dataset.name, file).is_file() for file in files):
+        return "cached"
+    return "packaged"
 
 
 def _datasets(names: list[str] | None) -> list[Dataset]:

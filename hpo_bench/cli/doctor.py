@@ -32,7 +32,7 @@ PACKAGES = (
 )
 GIB = 1 << 30
 TIMEOUT = 5.0  # seconds to wait for a mirror
-LITTLE_SPACE = 1 * GIB
+LITTLE_SPACE = 1 * GIB  # less than this is told of
 CLEARLY = 1.1  # times as long: less is chance
 
 
@@ -57,31 +57,29 @@ def doctor(
         Path, typer.Option("--results", metavar="DIR", help="Folder that results will go to.")
     ] = Path("results"),
 ) -> None:
-    """Look at versions, device, data, mirror and folders; exit code 1 if something that a run needs
-    is broken.
+    """Look at versions, device, data, mirror and folders.
+
+    Exit code 1 if something that a run needs is broken.
     """
     broken = 0
-    for check in (
-        *_versions(),
-        *_machine(),
-        *_folders(results),
-        *_mirror(),
-        *_datasets(),
-        _kernels(),
-    ):
+    for check in _checks(results):
         mark = {True: "✓", False: "✗", None: "·"}[check.good]
-        print(
-            f"{mark} {check.what}: {check.found}"
-            + (f"  → {check.fix}" if check.good is not True and check.fix else "")
-        )
+        advice = f"  → {check.fix}" if check.good is not True and check.fix else ""
+        print(f"{mark} {check.what}: {check.found}{advice}")
         broken += check.good is False
-    print(
-        "all that a run needs is there"
-        if not broken
-        else f"{broken} problem{'s' * (broken > 1)}, marked ✗"
-    )
     if broken:
+        print(f"{broken} problem{'s' * (broken > 1)}, marked ✗")
         raise typer.Exit(1)
+    print("all that a run needs is there")
+
+
+def _checks(results: Path) -> Iterator[Check]:
+    yield from _versions()
+    yield from _machine()
+    yield from _folders(results)
+    yield from _mirror()
+    yield from _datasets()
+    yield _kernels()
 
 
 def _versions() -> Iterator[Check]:
@@ -90,18 +88,17 @@ def _versions() -> Iterator[Check]:
     from hpo_bench import __version__
 
     yield Check(True, "hpo-bench", f"{__version__} on Python {sys.version.split()[0]}")
-    missing = []
-    found = []
+    absent = []
+    present = []
     for package in PACKAGES:
         try:
-            found.append(f"{package} {version(package)}")
+            present.append(f"{package} {version(package)}")
         except PackageNotFoundError:
-            missing.append(package)
-    yield Check(True, "packages", ", ".join(found))
-    if missing:
-        yield Check(
-            False, "packages", f"{', '.join(missing)} missing", f"pip install {' '.join(missing)}"
-        )
+            absent.append(package)
+    yield Check(True, "packages", ", ".join(present))
+    if absent:
+        fix = f"pip install {' '.join(absent)}"
+        yield Check(False, "packages", f"{', '.join(absent)} missing", fix)
     yield _guarded("configuration", _composes, "install hpo-bench again")
 
 
@@ -153,9 +150,8 @@ def _folders(results: Path) -> Iterator[Check]:
 
 
 def _writable(what: str, folder: Path, fix: str) -> Check:
-    """Whether ``folder`` can be written, or made where it is not there yet (it is not made
-    here).
-    """
+    """Say whether a folder can be written, or made where it is not there yet."""
+    # It is not made: that is for the first run to do.
     existing = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
     try:
         with tempfile.TemporaryFile(dir=existing):
@@ -167,9 +163,8 @@ def _writable(what: str, folder: Path, fix: str) -> Check:
         fix = "do not start the same command twice at once, or choose a folder on a local disk"
         return Check(None, what, f"{folder}, where files cannot be locked ({without})", fix)
     if free < LITTLE_SPACE:
-        return Check(
-            False, what, f"{folder}, only {free / GIB:.2f} GiB free", f"free some space, or {fix}"
-        )
+        text = f"{folder}, only {free / GIB:.2f} GiB free"
+        return Check(False, what, text, f"free some space, or {fix}")
     return Check(True, what, f"{folder}, {free / GIB:.1f} GiB free")
 
 
@@ -212,9 +207,8 @@ def _datasets() -> Iterator[Check]:
             continue
         wrong = [cached_path(name, file) for file in files if damaged(name, file)]
         if wrong:
-            yield Check(
-                False, name, f"{wrong[0]} is damaged", f"hpo-bench data download --force {name}"
-            )
+            fix = f"hpo-bench data download --force {name}"
+            yield Check(False, name, f"{wrong[0]} is damaged", fix)
         elif all(present(name, file) for file in files):
             here.append(name)
         else:
@@ -226,31 +220,34 @@ def _datasets() -> Iterator[Check]:
 
 
 def _kernels() -> Check:
-    """Which kernels are used, and a second's measurement of what there is.
+    """Say which kernels are used, and measure for a second what there is.
 
-    It does not decide anything: kernels and torch differ in the last digit, so a run would not be
-    the same twice."""
+    The measurement decides nothing: kernels and torch differ in the last digit, so a run would not
+    be the same twice.
+    """
     from hpo_bench.bench.kernels import speeds
     from hpo_bench.core import native
 
     try:
         with tempfile.TemporaryDirectory() as folder:
-            used = native.look(Path(folder))
+            kernels = native.look(Path(folder))
     except UserError as error:
         return Check(False, "kernels", str(error), "unset HPO_BENCH_NATIVE")
-    if used.library is None:
-        fix = "with a C compiler or a wheel that carries them, models with one hidden layer run several times as fast"
-        return Check(None, "kernels", used.why, fix)
-    found = speeds(used)
-    times = ", ".join(f"{value:.1f} µs by {name}" for name, value in found.items())
-    text = f"{used.why}; loss and gradient of UCI Energy's size take {times}"
-    best = min(found, key=lambda name: found[name])
-    own = found[used.variant or best]
-    if found["torch"] < own:
+    if kernels.library is None:
+        fix = (
+            "with a C compiler or a wheel that carries them, "
+            "models with one hidden layer run several times as fast"
+        )
+        return Check(None, "kernels", kernels.why, fix)
+    times = speeds(kernels)
+    listing = ", ".join(f"{value:.1f} µs by {name}" for name, value in times.items())
+    text = f"{kernels.why}; loss and gradient of UCI Energy's size take {listing}"
+    best = min(times, key=lambda name: times[name])
+    usual = times[kernels.variant or best]
+    if times["torch"] < usual:
         fix = "HPO_BENCH_NATIVE=0 is faster here, but its numbers differ in their last digits"
         return Check(None, "kernels", text, fix)
-    if own > CLEARLY * found[best]:
-        return Check(
-            None, "kernels", text, f"HPO_BENCH_NATIVE={best} is faster here, with the same numbers"
-        )
+    if usual > CLEARLY * times[best]:
+        fix = f"HPO_BENCH_NATIVE={best} is faster here, with the same numbers"
+        return Check(None, "kernels", text, fix)
     return Check(True, "kernels", text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Annotated
 
@@ -38,8 +39,9 @@ def export(
         ),
     ] = None,
 ) -> None:
-    """Write runs as CSV (final values and curves), as TensorBoard event files, or as a schedule to
-    replay.
+    """Write stored runs for other programs.
+
+    As CSV (final values and curves), as TensorBoard event files, or as a schedule to replay.
     """
     from hpo_bench.errors import UserError, nearest
     from hpo_bench.store import export as exporting
@@ -52,14 +54,13 @@ def export(
         raise UserError(
             "--seed: goes with --schedule or --format tensorboard; the CSV files hold every seed"
         )
-    chosen = exporting.choose(results, runs or [])
+    selection = exporting.choose(results, runs or [])
     if schedule:
-        written = [
-            exporting.write_schedule(run, out, one) for run in chosen for one in (seed or (None,))
-        ]
+        pairs = itertools.product(selection, seed or (None,))
+        paths = [exporting.write_schedule(run, out, of_seed) for run, of_seed in pairs]
     elif format_ == "csv":
-        written = exporting.write_csv(chosen, out)
+        paths = exporting.write_csv(selection, out)
     else:
-        written = exporting.write_tensorboard(chosen, out, seed or [])
-    for path in written:
+        paths = exporting.write_tensorboard(selection, out, seed or [])
+    for path in paths:
         print(path)

@@ -1,4 +1,4 @@
-"""``hpo-bench list``: what can be run and made."""
+"""``hpo-bench list``: showing what can be run and made."""
 
 from __future__ import annotations
 

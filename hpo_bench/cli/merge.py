@@ -17,28 +17,31 @@ def merge(
         Path, typer.Option("--results", metavar="DIR", help="Results folder to join them in.")
     ] = Path("results"),
 ) -> None:
-    """Join the complete runs of several results folders; if repetitions disagree, nothing is
-    copied.
+    """Join the complete runs of several results folders.
+
+    If repetitions disagree, nothing is copied.
     """
     from hpo_bench.store import merge as merging
     from hpo_bench.store.writer import tidy
 
-    made = merging.plan(folders, results)
-    for run in made.copies:
+    plan = merging.plan(folders, results)
+    for run in plan.copies:
         merging.copy(run, results)
-    tidy(results, [run.run_id for run in made.identical])
-    repetitions = sum(len(run.seeds) for run in made.copies)
+    tidy(results, [run.run_id for run in plan.identical])
+    repetitions = sum(len(run.seeds) for run in plan.copies)
     print(
-        f"copied {len(made.copies)} runs ({repetitions} repetitions) to {results}; left out: {len(made.identical)} "
-        f"identical, {len(made.incomplete)} failed or unfinished, {len(made.damaged)} damaged"
+        f"copied {len(plan.copies)} runs ({repetitions} repetitions) to {results}; "
+        f"left out: {len(plan.identical)} identical, "
+        f"{len(plan.incomplete)} failed or unfinished, {len(plan.damaged)} damaged"
     )
-    for name in made.apart:
+    for name in plan.apart:
         print(
-            f"note: {name} stands for different data in these runs; they are shown apart and never compared"
+            f"note: {name} stands for different data in these runs; "
+            "they are shown apart and never compared"
         )
-    for path in made.incomplete:
+    for path in plan.incomplete:
         print(f"not complete: {path}", file=sys.stderr)
-    for error in made.damaged:
+    for error in plan.damaged:
         print(f"damaged: {error}", file=sys.stderr)
-    if made.damaged:
+    if plan.damaged:
         raise typer.Exit(2)

@@ -62,28 +62,26 @@ def plot(
         ),
     ] = None,
 ) -> None:
-    """Draw figures from stored runs: the images, the plotted points (CSV) and a manifest (JSON) for
-    each.
+    """Draw figures from stored runs.
 
-    Without names: every figure that the store can feed. Says what is missing, and the command that
-    makes it."""
+    For each the images, the plotted points (CSV) and a manifest (JSON). Without names: every figure
+    that the store can feed. Says what is missing, and the command that makes it.
+    """
     from hpo_bench.figures.common.artefact import check_formats
 
-    asked = format_ if format_ is not None else "pdf,png"
-    formats = check_formats([part.strip() for part in asked.split(",") if part.strip()])
+    formats_text = format_ if format_ is not None else "pdf,png"
+    formats = check_formats([part.strip() for part in formats_text.split(",") if part.strip()])
     if from_ is not None:
-        _redraw(
-            from_,
-            out,
-            formats if format_ is not None else (),
-            [*(names or []), *(dataset or []), *(method or []), *(where or [])],
-        )
+        # Without --format: those that the manifest tells of.
+        formats = formats if format_ is not None else ()
+        others = [*(names or []), *(dataset or []), *(method or []), *(where or [])]
+        _redraw(from_, out, formats, others)
         return
-    chosen = _figures(names or [], dataset or [])
+    figure_names = _figures(names or [], dataset or [])
     request = _request(
-        chosen, dataset or [], method or [], where or [], results, out, formats, stats, seed
+        figure_names, dataset or [], method or [], where or [], results, out, formats, stats, seed
     )
-    _draw(chosen, request, named=bool(names))
+    _draw(figure_names, request, named=bool(names))
 
 
 def _redraw(
@@ -94,14 +92,14 @@ def _redraw(
 
     if others:
         raise UserError(f"--from {manifest}: draws that figure as it is; leave out {others[0]}")
-    files, changed = redraw(manifest, out or manifest.parent, formats)
+    files, versions = redraw(manifest, out or manifest.parent, formats)
     typer.echo(f"{manifest.stem}: {_paths(files)}")
-    if changed:
-        typer.echo(f"  other versions than then, the bytes may differ: {', '.join(changed)}")
+    if versions:
+        typer.echo(f"  other versions than then, the bytes may differ: {', '.join(versions)}")
 
 
 def _figures(names: Sequence[str], datasets: Sequence[str]) -> list[str]:
-    """Figures that were asked for; all where none was named.
+    """The figures that were asked for; all where none was named.
 
     Raises:
         UserError: an unknown figure, or an illustration of a dataset.
@@ -111,17 +109,17 @@ def _figures(names: Sequence[str], datasets: Sequence[str]) -> list[str]:
 
     if not names:
         return [name for name in figures.names() if not datasets or figures.find(name).NEEDS]
-    chosen = list(dict.fromkeys(figures.resolve(name) for name in names))
-    for name in chosen:
+    figure_names = list(dict.fromkeys(figures.resolve(name) for name in names))
+    for name in figure_names:
         if datasets and not figures.find(name).NEEDS:
             raise UserError(
                 f"--dataset {datasets[0]}: {name} is an illustration and has no dataset"
             )
-    return chosen
+    return figure_names
 
 
 def _request(
-    chosen: Sequence[str],
+    figure_names: Sequence[str],
     datasets: Sequence[str],
     methods: Sequence[str],
     where: Sequence[str],
@@ -142,16 +140,14 @@ def _request(
 
     if stats not in MODES:
         raise UserError(f"--stats {stats}: {nearest(stats, MODES)}")
-    runs = find(results) if any(figures.find(name).NEEDS for name in chosen) else []
+    runs = find(results) if any(figures.find(name).NEEDS for name in figure_names) else []
     datasets = each_data(runs, datasets)
     check_names("dataset", datasets, {*dataset_names(), *(run.dataset for run in runs)})
-    wanted = {
-        method
-        for name in figures.names()
-        for need in figures.find(name).NEEDS
-        for method in need.methods
-    }
-    check_names("method", methods, wanted | {run.method for run in runs})
+    known_methods = {run.method for run in runs}
+    for name in figures.names():
+        for need in figures.find(name).NEEDS:
+            known_methods.update(need.methods)
+    check_names("method", methods, known_methods)
     return Request(
         results=str(results),
         runs=runs,
@@ -164,43 +160,46 @@ def _request(
     )
 
 
-def _draw(chosen: Sequence[str], request: Request, *, named: bool) -> None:
-    """Draw figure after figure and say so; where a named one cannot be drawn at all, fail in the
-    end.
+def _draw(figure_names: Sequence[str], request: Request, *, named: bool) -> None:
+    """Draw figure after figure and say so.
+
+    Raises:
+        UserError: in the end, where a figure that was named cannot be drawn at all.
     """
     from hpo_bench.errors import UserError
     from hpo_bench.figures.common.make import make
 
     undrawn: list[Made] = []
     begin = time.perf_counter()
-    for made in make(chosen, request):
-        if made.files:
+    for drawing in make(figure_names, request):
+        if drawing.files:
             seconds = time.perf_counter() - begin
-            typer.echo(f"{made.name}: {made.drawn} -> {_paths(made.files)} ({seconds:.1f} s)")
-            _explain(made)
+            paths = _paths(drawing.files)
+            typer.echo(f"{drawing.name}: {drawing.drawn} -> {paths} ({seconds:.1f} s)")
+            _explain(drawing)
         else:
-            undrawn.append(made)
+            undrawn.append(drawing)
         begin = time.perf_counter()
     if named and len(undrawn) == 1:
-        missing = "; ".join(map(str, undrawn[0].missing))
-        raise UserError(f"{undrawn[0].name}: no stored run fits; missing {missing}")
-    for made in undrawn:
-        typer.echo(f"{made.name}: not drawn, no stored run fits")
-        _explain(made)
+        needs = "; ".join(map(str, undrawn[0].missing))
+        raise UserError(f"{undrawn[0].name}: no stored run fits; missing {needs}")
+    for drawing in undrawn:
+        typer.echo(f"{drawing.name}: not drawn, no stored run fits")
+        _explain(drawing)
     if named and undrawn:
-        raise UserError(
-            f"not drawn: {', '.join(made.name for made in undrawn)}; see above for what makes the runs"
-        )
+        names = ", ".join(drawing.name for drawing in undrawn)
+        raise UserError(f"not drawn: {names}; see above for what makes the runs")
 
 
-def _explain(made: Made) -> None:
-    for missing in made.missing:
-        typer.echo(f"  missing {missing}")
-    if made.notes:
-        more = f" and {len(made.notes) - 1} more, see the manifest" if len(made.notes) > 1 else ""
-        typer.echo(f"  note: {made.notes[0]}{more}")
+def _explain(drawing: Made) -> None:
+    for need in drawing.missing:
+        typer.echo(f"  missing {need}")
+    if drawing.notes:
+        others = len(drawing.notes) - 1
+        more = f" and {others} more, see the manifest" if others else ""
+        typer.echo(f"  note: {drawing.notes[0]}{more}")
 
 
 def _paths(files: Sequence[Path]) -> str:
-    """Files of one artefact: the first whole, of the others the suffix."""
+    """Write the files of one artefact in a line: the first whole, of the others the suffix."""
     return ", ".join([str(files[0]), *(file.suffix for file in files[1:])])

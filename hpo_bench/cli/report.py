@@ -26,11 +26,11 @@ def report(
     ] = "default",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of bootstraps.")] = 0,
 ) -> None:
-    """Write one HTML page about all stored runs: verdicts on the paper's claims, figures, tables,
-    provenance.
+    """Write one HTML page about all stored runs.
 
-    It opens from disk in any browser and loads nothing else. What is missing is named with the
-    command that makes it."""
+    It shows verdicts on the paper's claims, figures, tables and provenance, opens from disk in any
+    browser and loads nothing else. What is missing is named with the command that makes it.
+    """
     from hpo_bench.analysis.statistics.interval import MODES
     from hpo_bench.errors import RunError, UserError, nearest
     from hpo_bench.report import page
@@ -39,13 +39,14 @@ def report(
         raise UserError(f"--stats {stats}: {nearest(stats, MODES)}")
     file = out or results / "report.html"
     page.check_writable(file)
-    made = page.build(results, "paper" if stats == "paper" else "default", seed, _say)
-    page.write(made, file)
-    drawn = sum(bool(drawing.uri) for drawing in made.drawings)
+    content = page.build(results, "paper" if stats == "paper" else "default", seed, _say)
+    page.write(content, file)
+    figure_count = sum(bool(drawing.uri) for drawing in content.drawings)
     typer.echo(
-        f"wrote {file}: {drawn} of {len(made.drawings)} figures, {len(made.finals)} tables of results"
+        f"wrote {file}: {figure_count} of {len(content.drawings)} figures, "
+        f"{len(content.finals)} tables of results"
     )
-    failed = [drawing for drawing in made.drawings if drawing.error]
+    failed = [drawing for drawing in content.drawings if drawing.error]
     if failed:
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
         raise RunError(f"{file} is complete but for {failed[0].name}: {failed[0].error}{more}")

@@ -1,6 +1,4 @@
-"""``hpo-bench reproduce``: plan an experiment, compute what is missing, draw its figures and
-tables.
-"""
+"""``hpo-bench reproduce``: planning an experiment, computing what is missing, drawing the rest."""
 
 from __future__ import annotations
 
@@ -56,12 +54,12 @@ def reproduce(
         Path | None, typer.Option("--config-dir", metavar="DIR", help="Also look for yamls in DIR.")
     ] = None,
 ) -> None:
-    """Carry out an experiment of the paper: what is stored is kept, the rest is computed, then
-    figures and tables.
+    """Carry out an experiment of the paper.
 
-    May be started several times on one folder, to share the work, and again after any interruption.
+    What is stored is kept, the rest is computed, then figures and tables are made. May be started
+    several times on one folder, to share the work, and again after any interruption.
     """
-    from hpo_bench.experiments import definition as plan
+    from hpo_bench.experiments import definition as definitions
     from hpo_bench.store import index
 
     words = list(overrides or [])
@@ -73,8 +71,8 @@ def reproduce(
         results = checks.path("results_dir", _one_value(word))
         words.remove(word)
     index.runs_folder(results)  # a mistake in it is told before anything is fetched
-    chosen = plan.narrow(plan.read(experiment, scale), words)
-    _run(chosen, words, results, dry_run, retry_failed, force, on, config_dir)
+    definition = definitions.narrow(definitions.read(experiment, scale), words)
+    _run(definition, words, results, dry_run, retry_failed, force, on, config_dir)
 
 
 def _one_value(override: str) -> Any:
@@ -87,7 +85,7 @@ def _one_value(override: str) -> Any:
 
 
 def _run(
-    chosen: Experiment,
+    definition: Experiment,
     words: Sequence[str],
     results: Path,
     dry_run: bool,
@@ -99,52 +97,59 @@ def _run(
     from hpo_bench.experiments import records
     from hpo_bench.store.writer import tidy
 
-    out = results / "reproduced" / f"{chosen.name}-{chosen.scale}"
+    out = results / "reproduced" / f"{definition.name}-{definition.scale}"
     if not (force or dry_run or config_dir):
-        finished = records.finished_record(results, chosen.name, chosen.scale, words)
+        finished = records.finished_record(results, definition.name, definition.scale, words)
         if finished is not None:
             print(
-                f"{chosen.name}, {chosen.scale}: all {len(finished)} runs are stored, nothing to compute"
+                f"{definition.name}, {definition.scale}: "
+                f"all {len(finished)} runs are stored, nothing to compute"
             )
             tidy(results, [each.run_id for each in finished])
-            if not out.is_dir() or not records.was_drawn(results, chosen.name, chosen.scale, words):
-                if _draw(chosen, finished, results, out):
-                    records.note_drawn(results, chosen.name, chosen.scale, words)
+            if not out.is_dir() or not records.was_drawn(
+                results, definition.name, definition.scale, words
+            ):
+                if _draw(definition, finished, results, out):
+                    records.note_drawn(results, definition.name, definition.scale, words)
             else:
                 print(f"figures and tables: {out}")
             return
-    expansion = _expand(chosen, results, force, config_dir)
+    expansion = _expand(definition, results, force, config_dir)
     pending = _plan(expansion, results, retry_failed, force)
     if not expansion.jobs:
-        raise UserError("; ".join(expansion.missing) or f"{chosen.name}: no runs left of it")
+        raise UserError("; ".join(expansion.missing) or f"{definition.name}: no runs left of it")
     _tell(expansion.missing)
     tally = None
     if not dry_run:
-        drawn = not config_dir and records.was_drawn(results, chosen.name, chosen.scale, words)
+        is_drawn = not config_dir and records.was_drawn(
+            results, definition.name, definition.scale, words
+        )
         if not config_dir:
             records.remember(results, expansion, words)
-        tally = _compute(pending, chosen, on)
-        wanted = [job.wanted for job in expansion.jobs]
+        tally = _compute(pending, definition, on)
+        requests = [job.wanted for job in expansion.jobs]
         tidy(results, [job.run_id for job in expansion.jobs])
-        if tally.computed or not drawn or not out.is_dir():
-            drawn = _draw(chosen, wanted, results, out)
-        if drawn and not config_dir:
-            records.note_drawn(results, chosen.name, chosen.scale, words)
+        if tally.computed or not is_drawn or not out.is_dir():
+            is_drawn = _draw(definition, requests, results, out)
+        if is_drawn and not config_dir:
+            records.note_drawn(results, definition.name, definition.scale, words)
     _close(tally, expansion.missing)
 
 
-def _expand(chosen: Experiment, results: Path, force: bool, config_dir: Path | None) -> Expansion:
+def _expand(
+    definition: Experiment, results: Path, force: bool, config_dir: Path | None
+) -> Expansion:
     from hpo_bench.experiments import expand
     from hpo_bench.progress import console
 
     screen = console(stderr=True)
     if not screen.is_terminal:
-        return expand.expand(chosen, results, force=force, config_dir=config_dir)
+        return expand.expand(definition, results, force=force, config_dir=config_dir)
     from rich.text import Text
 
     with screen.status(Text("planning …")) as status:
         return expand.expand(
-            chosen,
+            definition,
             results,
             force=force,
             config_dir=config_dir,
@@ -155,32 +160,32 @@ def _expand(chosen: Experiment, results: Path, force: bool, config_dir: Path | N
 
 
 def _plan(expansion: Expansion, results: Path, retry_failed: bool, force: bool) -> list[Job]:
-    """Print the plan; the runs to compute: those whose repetitions no complete run holds."""
+    """Print the plan; returns the runs to compute, whose repetitions no complete run holds."""
     from hpo_bench.experiments.estimate import Calibration
     from hpo_bench.experiments.expand import units
     from hpo_bench.store import held, index
     from hpo_bench.store.runs import runs_folder
 
     listing = index.read(runs_folder(results))
-    missing = held.missing(listing, [job.wanted for job in expansion.jobs])
+    requests = [job.wanted for job in expansion.jobs]
+    lacking = held.missing(listing, requests)
     if force:
-        missing = {job.run_id: set(job.settings.seeds) for job in expansion.jobs}
+        lacking = {job.run_id: set(job.settings.seeds) for job in expansion.jobs}
     failed = {run_id for run_id, entry in listing.entries.items() if entry.status == "failed"}
-    pending = [job for job in expansion.jobs if missing[job.run_id]]
+    pending = [job for job in expansion.jobs if lacking[job.run_id]]
     if retry_failed and not force:
         pending = [job for job in pending if job.run_id in failed]
     calibration = Calibration()
     estimates = [(unit, calibration.estimate(unit)) for unit in units(pending)]
     if expansion.jobs:
-        _print_plan(expansion, {job.run_id: len(missing[job.run_id]) for job in pending}, estimates)
-    earlier = (
-        [] if force else held.of_earlier_versions(listing, [job.wanted for job in expansion.jobs])
-    )
+        _print_plan(expansion, {job.run_id: len(lacking[job.run_id]) for job in pending}, estimates)
+    earlier = [] if force else held.of_earlier_versions(listing, requests)
     if earlier:
         verb = "is" if len(earlier) == 1 else "are"
         print(
-            f"{len(earlier)} of the stored runs {verb} of an earlier version, whose results differ from today's in "
-            "rounding alone (CHANGELOG, Numbers); --force computes them again"
+            f"{len(earlier)} of the stored runs {verb} of an earlier version, "
+            "whose results differ from today's in rounding alone (CHANGELOG, Numbers); "
+            "--force computes them again"
         )
     return pending
 
@@ -195,50 +200,55 @@ def _print_plan(
     from hpo_bench.experiments.estimate import gibibytes
     from hpo_bench.progress import console, duration
 
-    chosen = expansion.experiment
+    definition = expansion.experiment
     table = Table("part", "dataset", "method", box=None, pad_edge=False)
     for heading in ("runs", "stored", "repetitions", "weight updates", "shards", "time", "memory"):
         table.add_column(heading, justify="right")
     rows: dict[tuple[str, str, str], list[Job]] = {}
     for job in expansion.jobs:
-        rows.setdefault((job.part, job.settings.dataset, job.settings.method.name), []).append(job)
+        rows.setdefault(_row_of(job), []).append(job)
+    costs: dict[tuple[str, str, str], list[Estimate]] = {}
+    seconds = 0.0
+    for unit, estimate in estimates:
+        costs.setdefault(_row_of(unit[0]), []).append(estimate)
+        # The estimate is of whole runs: of some, other runs hold a part.
+        repetitions_to_compute = sum(pending[job.run_id] for job in unit)
+        repetitions = sum(job.settings.repetitions for job in unit)
+        seconds += estimate.seconds * repetitions_to_compute / repetitions
     for key, jobs in rows.items():
-        own = [
-            estimate
-            for unit, estimate in estimates
-            if (unit[0].part, unit[0].settings.dataset, unit[0].settings.method.name) == key
-        ]
-        stored = sum(job.run_id not in pending for job in jobs)
         lengths = sorted({job.settings.weight_updates for job in jobs})
+        shards, time, memory = "-", "-", "-"
+        if key in costs:
+            shards = str(sum(estimate.shards for estimate in costs[key]))
+            time = duration(sum(estimate.seconds for estimate in costs[key]))
+            memory = gibibytes(max(estimate.bytes for estimate in costs[key]))
         table.add_row(
             *key,
             str(len(jobs)),
-            str(stored),
+            str(sum(job.run_id not in pending for job in jobs)),
             str(sum(job.settings.repetitions for job in jobs)),
             str(lengths[0]) if len(lengths) == 1 else f"{lengths[0]}-{lengths[-1]}",
-            str(sum(estimate.shards for estimate in own)) if own else "-",
-            duration(sum(estimate.seconds for estimate in own)) if own else "-",
-            gibibytes(max(estimate.bytes for estimate in own)) if own else "-",
+            shards,
+            time,
+            memory,
         )
     screen = console()
-    screen.print(f"{chosen.name}, {chosen.scale}: {chosen.title}")
+    screen.print(f"{definition.name}, {definition.scale}: {definition.title}")
     screen.print(table)
-    repetitions = sum(pending.values())
-    seconds = sum(
-        estimate.seconds
-        * sum(pending[job.run_id] for job in unit)
-        / sum(job.settings.repetitions for job in unit)
-        for unit, estimate in estimates
-    )
+    about = f", about {duration(seconds)} on this machine" if estimates else ""
     screen.print(
-        f"{len(expansion.jobs)} runs, {len(expansion.jobs) - len(pending)} stored; to compute: {len(pending)} runs, "
-        f"{repetitions} repetitions"
-        + (f", about {duration(seconds)} on this machine" if estimates else ""),
+        f"{len(expansion.jobs)} runs, {len(expansion.jobs) - len(pending)} stored; "
+        f"to compute: {len(pending)} runs, {sum(pending.values())} repetitions{about}",
         soft_wrap=True,
     )
 
 
-def _compute(pending: Sequence[Job], chosen: Experiment, on: str | None) -> Tally:
+def _row_of(job: Job) -> tuple[str, str, str]:
+    """The first cells of the plan's row that a run is counted in."""
+    return job.part, job.settings.dataset, job.settings.method.name
+
+
+def _compute(pending: Sequence[Job], definition: Experiment, on: str | None) -> Tally:
     from hpo_bench.experiments.carry_out import Tally, carry_out
     from hpo_bench.progress import default_reporter
 
@@ -249,42 +259,40 @@ def _compute(pending: Sequence[Job], chosen: Experiment, on: str | None) -> Tall
         from hpo_bench.running.places import open_pool
 
         pool = open_pool(on)
-    tally = carry_out(pending, f"{chosen.name}, {chosen.scale}", default_reporter(), pool)
+    tally = carry_out(pending, f"{definition.name}, {definition.scale}", default_reporter(), pool)
     others = f", {tally.elsewhere} by other processes" if tally.elsewhere else ""
     print(
-        f"computed {tally.computed} runs ({tally.repetitions} repetitions){others}, {len(tally.failed)} failed"
+        f"computed {tally.computed} runs ({tally.repetitions} repetitions){others}, "
+        f"{len(tally.failed)} failed"
     )
     return tally
 
 
-def _draw(chosen: Experiment, wanted: Sequence[Wanted], results: Path, out: Path) -> bool:
-    """Draw, and say what; whether there is nothing that could be drawn later."""
+def _draw(definition: Experiment, requests: Sequence[Wanted], results: Path, out: Path) -> bool:
+    """Draw, and say what; returns whether nothing is left that could be drawn later."""
     from hpo_bench.experiments import artefacts
 
-    runs = artefacts.stored_runs(results, wanted)
-    finished = True
-    for made, line in artefacts.draw(chosen, runs, results, out) if runs else ():
-        print(line, file=sys.stdout if made else sys.stderr)
-        finished = finished and made is not None
-    return finished
+    runs = artefacts.stored_runs(results, requests)
+    is_finished = True
+    for artefact, line in artefacts.draw(definition, runs, results, out) if runs else ():
+        print(line, file=sys.stdout if artefact else sys.stderr)
+        is_finished = is_finished and artefact is not None
+    return is_finished
 
 
-def _tell(missing: Sequence[str]) -> None:
-    for line in missing:
+def _tell(lines: Sequence[str]) -> None:
+    for line in lines:
         print(f"missing: {line}", file=sys.stderr)
 
 
-def _close(tally: Tally | None, missing: Sequence[str]) -> None:
+def _close(tally: Tally | None, lines: Sequence[str]) -> None:
     """End with an error where something failed or could not be run."""
     failed = list(tally.failed.values()) if tally else []
     if failed:
         text = f"{len(failed)} runs failed (--retry-failed computes them again); first: {failed[0]}"
-        raise (
-            UserError(text)
-            if all(isinstance(error, UserError) for error in failed)
-            else RunError(text)
-        )
-    if missing:
-        raise RunError(
-            f"incomplete: {'; '.join(line.partition(': ')[0] for line in missing)} missing, see above"
-        )
+        if all(isinstance(error, UserError) for error in failed):
+            raise UserError(text)
+        raise RunError(text)
+    if lines:
+        names = "; ".join(line.partition(": ")[0] for line in lines)
+        raise RunError(f"incomplete: {names} missing, see above")

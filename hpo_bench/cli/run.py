@@ -61,7 +61,8 @@ WITH_VALUE = (
     "--experimental-rerun",
 )
 OURS = ("--force", "--on")
-LAUNCHERS = ("concurrent", "joblib", "submitit")  # packages whose own errors tell of a lost process
+# Packages whose own errors tell of a lost process.
+LAUNCHERS = ("concurrent", "joblib", "submitit")
 MODES = ("--run", "--multirun", "--cfg", "--info", "--shell-completion")
 
 run_app = typer.Typer(add_completion=False)
@@ -76,12 +77,12 @@ class CommandLine:
 
     @property
     def force(self) -> bool:
-        """Compute again what is stored."""
+        """Whether to compute again what is stored."""
         return "--force" in self.flags
 
     @property
     def on(self) -> str | None:
-        """Where blocks are computed, see `hpo_bench.running.places.open_pool`."""
+        """The place where blocks are computed (`hpo_bench.running.places.open_pool`)."""
         return self.flags.get("--on")
 
     @property
@@ -92,21 +93,19 @@ class CommandLine:
 
     @property
     def for_hydra(self) -> list[str]:
-        """What Hydra is given."""
+        """The arguments that Hydra is given."""
         from hpo_bench.settings.isolated import with_home
 
-        flags = {
-            **self.flags,
-            **({"--config-dir": str(self.config_dir)} if self.config_dir else {}),
-        }
-        parts = [
-            part
-            for name, value in flags.items()
-            if name not in OURS
-            for part in (name, value)
-            if part
-        ]
-        return [*map(with_home, self.overrides), *parts]
+        parts = list(map(with_home, self.overrides))
+        for name, value in self.flags.items():
+            if name in OURS:
+                continue
+            parts.append(name)
+            if name == "--config-dir":
+                parts.append(str(self.config_dir))
+            elif value:
+                parts.append(value)
+        return parts
 
 
 def split(arguments: Sequence[str]) -> CommandLine:
@@ -126,9 +125,9 @@ def split(arguments: Sequence[str]) -> CommandLine:
         if name in SWITCHES and not equals:
             line.flags[name] = None
         elif name == "--info":
-            line.flags[name] = (
-                value if equals else rest.pop(0) if rest and rest[0] in TOPICS else "all"
-            )
+            if not equals:
+                value = rest.pop(0) if rest and rest[0] in TOPICS else "all"
+            line.flags[name] = value
         elif name in WITH_VALUE:
             if not equals and not rest:
                 raise UserError(f"{name}: needs a value")
@@ -165,9 +164,8 @@ def complete(incomplete: str) -> list[str]:
     if not equals:
         return [f"{name}=" for name in groups() if name.startswith(group)]
     files = sorted((configs_folder() / group).glob("*.yaml")) if group in groups() else []
-    return [
-        f"{group}={file.stem}" for file in files if f"{group}={file.stem}".startswith(incomplete)
-    ]
+    overrides = [f"{group}={file.stem}" for file in files]
+    return [override for override in overrides if override.startswith(incomplete)]
 
 
 @run_app.command(
@@ -182,9 +180,9 @@ def run(
 ) -> None:
     """Train repetitions of one method on one dataset and store the results (--help tells all)."""
     line = split(overrides or [])
-    if not line.overrides and not any(
-        name in line.flags for name in (*MODES[1:], "--help", "--hydra-help", "--version")
-    ):
+    # Flags that say themselves what is wanted, and train nothing unless told to.
+    sufficient = {*MODES[1:], "--help", "--hydra-help", "--version"}
+    if not line.overrides and not sufficient.intersection(line.flags):
         from hpo_bench.settings.compose import DEFAULT
 
         tell(f"no arguments: running {' '.join(DEFAULT)}")
@@ -210,16 +208,18 @@ def _experiments(line: CommandLine) -> None:
         raise UserError(
             f"{other[0]}: does not go with experiment=…; see hpo-bench reproduce --help"
         )
-    given = {"experiment": "", "scale": "paper"}
+    named_settings = {"experiment": "", "scale": "paper"}
     rest = []
     for override in line.overrides:
         key, _, value = override.partition("=")
-        if key in given:
-            given[key] = value
+        if key in named_settings:
+            named_settings[key] = value
         else:
             rest.append(override)
-    for name in given["experiment"].split(","):
-        reproduce(name, rest, scale=given["scale"], force=line.force, config_dir=line.config_dir)
+    for name in named_settings["experiment"].split(","):
+        reproduce(
+            name, rest, scale=named_settings["scale"], force=line.force, config_dir=line.config_dir
+        )
 
 
 def call_hydra(line: CommandLine) -> list[Exception]:
@@ -241,9 +241,8 @@ def call_hydra(line: CommandLine) -> list[Exception]:
 
     check_yamls(line.config_dir)
     check_names(line.overrides)
-    logging.raiseExceptions = (
-        False  # what --info prints goes through logging, which complains about | head
-    )
+    # What --info prints goes through logging, which complains about | head.
+    logging.raiseExceptions = False
     failures: list[Exception] = []
     task = _task(line.force, line.on, failures)
     try:
@@ -255,15 +254,15 @@ def call_hydra(line: CommandLine) -> list[Exception]:
         failures += several.failures
     except EXPLAINED as error:
         raise explain(error, line.config_dir, line.overrides) from None
-    except (
-        OSError
-    ) as error:  # of the folder that Hydra makes for a multirun; a full disk does not name it
+    except OSError as error:
+        # Of the folder that Hydra makes for a multirun; a full disk does not name it.
         what = "" if error.filename else "the configuration of this multirun (hydra.sweep.dir): "
         raise UserError(f"cannot write to {what}{of_the_system(error)}") from None
     except Exception as error:
         if type(error) is RuntimeError and "srun" in str(error):
             raise UserError(
-                "hydra/launcher=submitit_slurm: there is no srun here, so this machine belongs to no Slurm cluster; "
+                "hydra/launcher=submitit_slurm: there is no srun here, "
+                "so this machine belongs to no Slurm cluster; "
                 "hydra/launcher=submitit_local starts the jobs on this machine"
             ) from None
         if type(error).__module__.partition(".")[0] in LAUNCHERS:
@@ -276,11 +275,12 @@ def call_hydra(line: CommandLine) -> list[Exception]:
 
 
 def _task(force: bool, on: str | None, failures: list[Exception]) -> Callable[[DictConfig], None]:
-    """One job. Failures are collected where that is possible, since Hydra adds a line of its own to
-    what is raised.
+    """Make the function that Hydra calls for each job.
 
-    From another process an error comes back as text in a class of ours (`sendable`): one of a
-    user's own class may not survive the way."""
+    Failures are collected where that is possible, since Hydra adds a line of its own to what is
+    raised. From another process an error comes back as text in a class of ours (`sendable`): one of
+    a user's own class may not survive the way.
+    """
     process = os.getpid()
 
     def task(cfg: DictConfig) -> None:
@@ -313,7 +313,7 @@ def execute(cfg: DictConfig, force: bool, on: str | None = None) -> None:
 
 @contextmanager
 def _arguments(arguments: list[str]) -> Iterator[None]:
-    """Hydra reads ``sys.argv``, and raises its errors instead of printing them when told so."""
+    """Put arguments where Hydra reads them, and let it raise its errors instead of printing."""
     argv, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     sys.argv, os.environ["HYDRA_FULL_ERROR"] = arguments, "1"
     try:

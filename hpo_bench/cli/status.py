@@ -1,4 +1,4 @@
-"""``hpo-bench status``: what a results folder holds."""
+"""``hpo-bench status``: showing what a results folder holds."""
 
 from __future__ import annotations
 
@@ -71,27 +71,28 @@ def _table(runs: Iterable[Entry]) -> Table:
     entries = list(runs)
     variants = identity.variants((run.dataset, run.data) for run in entries)
     counts: dict[tuple[str, str], Counter[str]] = {}
-    held: dict[tuple[str, str], set[tuple[str, int]]] = {}
+    repetitions_of: dict[tuple[str, str], set[tuple[str, int]]] = {}
     for run in entries:
         variant = variants[run.dataset, run.data]
         key = (f"{run.dataset}@{variant}" if variant else run.dataset, run.method)
         counts.setdefault(key, Counter())[run.status] += 1
         if run.status == "complete":  # a repetition that two runs hold is one
-            held.setdefault(key, set()).update((run.config_hash, seed) for seed in run.seeds)
-    for key, repetitions in held.items():
+            repetitions_of.setdefault(key, set()).update(
+                (run.config_hash, seed) for seed in run.seeds
+            )
+    for key, repetitions in repetitions_of.items():
         counts[key]["repetitions"] = len(repetitions)
     table = Table("dataset", "method", box=None, pad_edge=False)
     for heading in ("complete", "repetitions", "failed"):
         table.add_column(heading, justify="right")
     for (dataset, method), cell in sorted(counts.items()):
-        table.add_row(
-            dataset, method, *(str(cell[key]) for key in ("complete", "repetitions", "failed"))
-        )
+        numbers = [str(cell[key]) for key in ("complete", "repetitions", "failed")]
+        table.add_row(dataset, method, *numbers)
     return table
 
 
 def _experiment(name: str, results: Path, listing: Listing, screen: Console) -> None:
-    """What is stored of an experiment, for each of the ways in which it was begun here."""
+    """Show what is stored of an experiment, for each of the ways in which it was begun here."""
     from rich.table import Table
 
     from hpo_bench.experiments import definition as plan
@@ -99,45 +100,43 @@ def _experiment(name: str, results: Path, listing: Listing, screen: Console) -> 
 
     if name not in plan.names():
         raise UserError(f"status {name}: no such experiment; {nearest(name, plan.names())}")
-    records = [
-        record
-        for record in map(_record, sorted((results / "experiments").glob(f"{name}-*.json")))
-        if record
-    ]
+    files = sorted((results / "experiments").glob(f"{name}-*.json"))
+    records = list(filter(None, map(_record, files)))
     if not records:
-        screen.print(
-            f"{name}: not begun in {results}; hpo-bench reproduce {name} begins it", soft_wrap=True
-        )
+        hint = f"hpo-bench reproduce {name} begins it"
+        screen.print(f"{name}: not begun in {results}; {hint}", soft_wrap=True)
         return
     table = Table("experiment", "scale", "overrides", box=None, pad_edge=False)
     for heading in ("runs", "complete", "repetitions", "failed", "unfinished", "not begun"):
         table.add_column(heading, justify="right")
-    begun = {*listing.unfinished, *listing.damaged}
+    unfinished_names = {*listing.unfinished, *listing.damaged}
     failed: list[Entry] = []
     for record in records:
-        found = [
-            listing.entries[run_id] for run_id in record["run_ids"] if run_id in listing.entries
-        ]
-        complete = {
-            entry.run_id: entry.repetitions for entry in found if entry.status == "complete"
-        }
-        wanted = {each.run_id: each for each in held.recorded(record)}
-        missing = held.missing(listing, list(wanted.values()))
-        complete |= {name: len(each.seeds) for name, each in wanted.items() if not missing[name]}
-        not_complete = [entry for entry in found if entry.run_id not in complete]
+        run_ids = record["run_ids"]
+        entries = [listing.entries[run_id] for run_id in run_ids if run_id in listing.entries]
+        complete = {each.run_id: each.repetitions for each in entries if each.status == "complete"}
+        requests = {each.run_id: each for each in held.recorded(record)}
+        lacking = held.missing(listing, list(requests.values()))
+        for run_id, request in requests.items():
+            if not lacking[run_id]:  # other runs hold its repetitions
+                complete[run_id] = len(request.seeds)
+        not_complete = [entry for entry in entries if entry.run_id not in complete]
         failed += not_complete
-        unfinished = len(begun.intersection(record["run_ids"]) - set(complete))
-        rest = len(record["run_ids"]) - len(complete) - len(not_complete) - unfinished
-        numbers = (
-            len(record["run_ids"]),
-            len(complete),
-            sum(complete.values()),
-            len(not_complete),
-            unfinished,
-            rest,
+        unfinished = len(unfinished_names.intersection(run_ids) - set(complete))
+        rest = len(run_ids) - len(complete) - len(not_complete) - unfinished
+        table.add_row(
+            name,
+            record["scale"],
+            " ".join(record["overrides"]),
+            str(len(run_ids)),
+            str(len(complete)),
+            str(sum(complete.values())),
+            str(len(not_complete)),
+            str(unfinished),
+            str(rest),
         )
-        table.add_row(name, record["scale"], " ".join(record["overrides"]), *map(str, numbers))
     screen.print(table)
+    # Records of one experiment share runs, and what they lack.
     _failures({entry.run_id: entry for entry in failed}.values(), screen)
     for line in dict.fromkeys(line for record in records for line in record["missing"]):
         screen.print(f"missing: {line}", soft_wrap=True)
@@ -155,10 +154,11 @@ def _record(file: Path) -> dict[str, Any] | None:
 
 def unfinished_runs(folder: Path, names: Iterable[str]) -> dict[str, int]:
     """How many repetitions the finished blocks of run folders without ``run.json`` hold."""
-    return {
-        name: sum(_block_rows(block) for block in (folder / name).glob("blocks/block-*"))
-        for name in names
-    }
+    counts = {}
+    for name in names:
+        blocks = (folder / name).glob("blocks/block-*")
+        counts[name] = sum(_block_rows(block) for block in blocks)
+    return counts
 
 
 def _block_rows(block: Path) -> int:

@@ -55,7 +55,7 @@ def table(
         raise UserError(f"--stats {stats}: {nearest(stats, MODES)}")
     _check_datasets(dataset or [], results)
     conditions = dict(condition(text) for text in where or [])
-    made = build(
+    content = build(
         name,
         results,
         mode="paper" if stats == "paper" else "default",
@@ -64,8 +64,10 @@ def table(
         where=conditions,
         seed=seed,
     )
-    text = FORMATS[format_](made)
-    for line in (*(made.notes if format_ == "csv" else ()), *made.missing):
+    text = FORMATS[format_](content)
+    # The other formats show the notes below the table.
+    notes = content.notes if format_ == "csv" else ()
+    for line in (*notes, *content.missing):
         typer.echo(line, err=True)
     if out is None:
         sys.stdout.write(text)
@@ -80,14 +82,13 @@ def _check_datasets(names: list[str], results: Path) -> None:
     from hpo_bench.settings.catalogue import dataset_names
     from hpo_bench.store.runs import complete_runs
 
-    known = set(dataset_names())
-    if not known.issuperset(names):
-        known |= {
-            name for run in complete_runs(results) for name in (run.dataset, run.dataset_name)
-        }
+    allowed = set(dataset_names())
+    if not allowed.issuperset(names):  # the store is read only where it may tell more
+        for run in complete_runs(results):
+            allowed |= {run.dataset, run.dataset_name}
     for name in names:
-        if name not in known:
-            raise UserError(f"--dataset {name}: no such dataset; {nearest(name, known)}")
+        if name not in allowed:
+            raise UserError(f"--dataset {name}: no such dataset; {nearest(name, allowed)}")
 
 
 def _write(path: Path, text: str) -> None:
