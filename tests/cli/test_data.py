@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from hpo_bench.cli.data import app
 from hpo_bench.errors import UserError
-from hpo_bench.settings import yamls
+from hpo_bench.settings import catalogue, yamls
 
 Command = Callable[..., tuple[int, list[str]]]
 YAML = """# @package _global_
@@ -53,7 +53,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / "mirror" / name).mkdir(parents=True)
         for file in ("data.txt", "order.txt"):
             (tmp_path / "mirror" / name / file).write_bytes(content)
-    monkeypatch.setattr(yamls, "configs_folder", lambda: configs)
+    monkeypatch.setattr(catalogue, "configs_folder", lambda: configs)
     monkeypatch.setenv("HPO_BENCH_DATA", str(tmp_path / "cache"))
     monkeypatch.setenv("HPO_BENCH_DATA_MIRROR", str(tmp_path / "mirror"))
     return tmp_path
