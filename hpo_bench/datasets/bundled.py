@@ -1,6 +1,4 @@
-"""Two small sets that come with scikit-learn, so that everything can be tried without a
-download.
-"""
+"""Two small sets that come with scikit-learn: everything can be tried without a download."""
 
 from __future__ import annotations
 
@@ -19,11 +17,11 @@ LOADER = "bundled/1"
 
 @dataclass(frozen=True)
 class Bundled:
-    """``diabetes`` (regression, 442 x 10) or ``digits`` (classification of 8 x 8 pixels, 1797 x
-    64).
+    """``diabetes`` or ``digits``.
 
-    Rows are put into the order of `fixed_order`; the last rint(rows·test_share) of them are the
-    test set.
+    The first is a regression of 442 x 10 numbers, the second a classification of 1797 images of
+    8 x 8 pixels. Rows are put into the order of `fixed_order`; the last rint(rows·test_share) of
+    them are the test set.
 
     Args:
         name: which of the two.
@@ -38,7 +36,7 @@ class Bundled:
 
     @property
     def files(self) -> tuple[RemoteFile, ...]:
-        """Nothing has to be downloaded."""
+        """The files that have to be downloaded: none."""
         return ()
 
     def summary(self, validation_share: float) -> DatasetSummary:
@@ -54,10 +52,10 @@ class Bundled:
             UserError: a share outside (0, 1) or one that leaves a part empty.
         """
         inputs, targets = {"diabetes": _diabetes, "digits": _digits}[self.name]()
-        content = {"sha256": hashlib.sha256(inputs.tobytes() + targets.tobytes()).hexdigest()}
-        return ordered_table(
-            self.name, inputs, targets, (validation_share, self.test_share), LOADER, content
-        )
+        # Another version of scikit-learn may bring other rows.
+        digest = hashlib.sha256(inputs.tobytes() + targets.tobytes()).hexdigest()
+        shares = (validation_share, self.test_share)
+        return ordered_table(self.name, inputs, targets, shares, LOADER, {"sha256": digest})
 
 
 def _diabetes() -> tuple[np.ndarray, np.ndarray]:

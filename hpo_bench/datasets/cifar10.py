@@ -1,6 +1,4 @@
-"""CIFAR-10: 32 x 32 colour images in ten classes, read from the published archive without unpacking
-it to disk.
-"""
+"""CIFAR-10: 32 x 32 colour images in ten classes, read from the published archive."""
 
 from __future__ import annotations
 
@@ -24,19 +22,20 @@ from hpo_bench.errors import UserError, nearest
 LOADER = "cifar10/1"
 SHAPE = (3, 32, 32)
 PIXELS = 3 * 32 * 32
-TRAINING, TEST = tuple(f"data_batch_{number}" for number in range(1, 6)), "test_batch"
+TRAINING = tuple(f"data_batch_{number}" for number in range(1, 6))
+TEST = "test_batch"
 MEMBER_BYTES = 64 << 20  # no member that is read is larger
-MEAN, STD = (
-    (0.4914, 0.4822, 0.4465),
-    (0.247, 0.243, 0.261),
-)  # of red, green and blue for pixels within [0, 1]
+# Of red, green and blue, for pixels within [0, 1].
+MEAN = (0.4914, 0.4822, 0.4465)
+STD = (0.247, 0.243, 0.261)
 PIXEL_SCALES = {"unit": 255.0, "paper": 1.0}  # what pixels are divided by before MEAN and STD apply
 
 
 @dataclass(frozen=True)
 class CIFAR10:
-    """Images (3, 32, 32) in the published order: the last of the training batches' rows are for
-    validation.
+    """Images (3, 32, 32) in the published order.
+
+    The last rows of the training batches are for validation.
 
     Args:
         name: id of the dataset; seeds derive from it.
@@ -76,8 +75,10 @@ class CIFAR10:
 
     @property
     def _rows(self) -> tuple[int, int]:
-        known, test = self.small_rows if self.subset else (self.training_and_validation, self.test)
-        return known, test
+        if not self.subset:
+            return self.training_and_validation, self.test
+        training_and_validation, test = self.small_rows
+        return training_and_validation, test
 
     def summary(self, validation_share: float) -> DatasetSummary:
         """What the dataset holds, without reading it."""
@@ -113,9 +114,10 @@ class CIFAR10:
             path = fetch(self.name, self.small)
             return _joined(path, read_npz(path), self._rows)
         images, labels = self._whole()
-        known, test, all_known = *self._rows, self.training_and_validation
-        kept = np.r_[0:known, all_known : all_known + test]
-        return images[kept], labels[kept]
+        first, test = self._rows
+        begin = self.training_and_validation  # of the test images
+        rows = np.r_[0:first, begin : begin + test]
+        return images[rows], labels[rows]
 
 
 Batch = tuple[np.ndarray, np.ndarray]
@@ -127,40 +129,41 @@ def _joined(path: Path, batches: tuple[Batch, Batch], rows: tuple[int, int]) -> 
     for (images, labels), expected in zip(batches, rows, strict=True):
         if (len(images), len(labels)) != (expected, expected):
             raise UserError(
-                f"{path} holds {len(images)} images and {len(labels)} labels, expected {expected} of each"
+                f"{path} holds {len(images)} images and {len(labels)} labels, "
+                f"expected {expected} of each"
             )
     images = np.concatenate([images.reshape(-1, *SHAPE) for images, _ in batches])
     return images, checked_labels(path, np.concatenate([labels for _, labels in batches]))
 
 
 def read_npz(path: Path) -> tuple[Batch, Batch]:
-    """Training and test images of an ``.npz`` with ``train_images``, ``train_labels`` and the same
-    of ``test``.
+    """Read training and test images of an ``.npz``.
+
+    It holds ``train_images``, ``train_labels``, ``test_images`` and ``test_labels``.
 
     Raises:
         UserError: not such a file.
     """
     try:
         with np.load(path, allow_pickle=False) as content:
-            arrays = {
-                part: (content[f"{part}_images"], content[f"{part}_labels"])
-                for part in ("train", "test")
-            }
-    except (
-        Exception
-    ) as error:  # whatever numpy, zipfile and lzma make of a file that is not what it should be
+            training = content["train_images"], content["train_labels"]
+            test = content["test_images"], content["test_labels"]
+    except Exception as error:
+        # Whatever numpy, zipfile and lzma make of a file that is not what it should be.
         raise UserError(f"{path} cannot be read: {error}") from None
-    for images, _ in arrays.values():
+    for images, _ in (training, test):
         if images.dtype != np.uint8 or images.shape[1:] != SHAPE:
             raise UserError(
-                f"{path} holds images {images.shape} of {images.dtype}, expected (N, 3, 32, 32) of uint8"
+                f"{path} holds images {images.shape} of {images.dtype}, "
+                "expected (N, 3, 32, 32) of uint8"
             )
-    return arrays["train"], arrays["test"]
+    return training, test
 
 
 def read_archive(path: Path) -> tuple[Batch, Batch]:
-    """Training and test images of the published archive; nothing is unpacked to disk and no foreign
-    code is run.
+    """Read training and test images of the published archive.
+
+    Nothing is unpacked to disk, and no foreign code is run.
 
     Raises:
         UserError: cut off or damaged, or without one of the batches.
@@ -169,47 +172,45 @@ def read_archive(path: Path) -> tuple[Batch, Batch]:
         members = _members(path)
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} cannot be read as a tar archive: {error}") from None
-    missing = [name for name in (*TRAINING, TEST) if name not in members]
-    if missing:
-        raise UserError(f"{path} has no {missing[0]}: it is damaged, or another archive")
+    absent = [name for name in (*TRAINING, TEST) if name not in members]
+    if absent:
+        raise UserError(f"{path} has no {absent[0]}: it is damaged, or another archive")
     batches = {name: _read_batch(f"{path}: {name}", content) for name, content in members.items()}
     images, labels = zip(*(batches[name] for name in TRAINING), strict=True)
     return (np.concatenate(images), np.concatenate(labels)), batches[TEST]
 
 
 def _members(path: Path) -> dict[str, bytes]:
-    """Content of the batches in an archive, by their names without folders."""
-    wanted, found = {*TRAINING, TEST}, {}
+    """The contents of the batches in an archive, by their names without folders."""
+    names = {*TRAINING, TEST}
+    contents: dict[str, bytes] = {}
     with tarfile.open(path, "r:gz") as archive:
         for member in archive:
             name = member.name.rpartition("/")[2]
-            if name in wanted and member.isfile() and member.size <= MEMBER_BYTES:
+            if name in names and member.isfile() and member.size <= MEMBER_BYTES:
                 content = archive.extractfile(member)
                 assert content is not None
-                found[name] = content.read()
-            if len(found) == len(wanted):
+                contents[name] = content.read()
+            if len(contents) == len(names):
                 break
-    return found
+    return contents
 
 
-ALLOWED = {
+# What pickles may name. The module of the last depends on NumPy's version.
+ALLOWED_CLASSES = {
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
-    ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[
-        0
-    ],  # its module depends on NumPy's version
+    ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
 }
 
 
 class _Arrays(pickle.Unpickler):
-    """Reads pickles that hold nothing but NumPy arrays and Python's own containers, numbers and
-    strings.
-    """
+    """Reads pickles that hold nothing but NumPy arrays and what Python itself brings."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in ALLOWED:
+        if (module, name) not in ALLOWED_CLASSES:
             raise pickle.UnpicklingError(f"{module}.{name} is not allowed in it")
-        return ALLOWED[module, name]
+        return ALLOWED_CLASSES[module, name]
 
 
 def _read_batch(what: str, content: bytes) -> Batch:
@@ -218,11 +219,12 @@ def _read_batch(what: str, content: bytes) -> Batch:
         images, labels = batch["data"], np.array(batch["labels"])
     except Exception as error:  # whatever a damaged pickle makes of it
         raise UserError(f"{what} cannot be read: {error}") from None
-    right = (
-        isinstance(images, np.ndarray)
-        and images.dtype == np.uint8
-        and images.shape[1:] == (PIXELS,)
-    )
-    if not right or labels.ndim != 1 or labels.dtype.kind != "i":
+    are_bytes = isinstance(images, np.ndarray) and images.dtype == np.uint8
+    if (
+        not are_bytes
+        or images.shape[1:] != (PIXELS,)
+        or labels.ndim != 1
+        or labels.dtype.kind != "i"
+    ):
         raise UserError(f"{what} does not hold images of {PIXELS} bytes and their labels")
     return images, labels

@@ -1,6 +1,4 @@
-"""One's own table: a CSV (or Parquet) file with one target column; every other column is a numeric
-input.
-"""
+"""One's own table: a CSV or Parquet file of numeric inputs and one target column."""
 
 from __future__ import annotations
 
@@ -44,10 +42,12 @@ LOADER = "csv/1"
 MINIMUM_ROWS = 10
 MOST_CLASSES = 10  # distinct whole numbers that task=auto still takes for classes
 DIGITS = 300  # of a whole number that is still looked at as one; float64 ends at 308
-SHOWN = 5  # names or labels in a message
+NAMES_SHOWN = 5  # names or labels in a message
 TASKS = ("auto", "regression", "classification")
 DECIMALS = {"auto": ".", "point": ".", "comma": ","}
-MISSING = {
+# Cells of text that say that there is no value; those of the second set may be labels of classes
+# for nobody either.
+MISSING_MARKS = {
     "",
     "NA",
     "N/A",
@@ -68,7 +68,7 @@ MISSING = {
     "1.#QNAN",
     "-1.#QNAN",
 }
-NO_LABELS = {
+NO_LABEL_MARKS = {
     "?",
     "NAN",
     "Nan",
@@ -81,7 +81,7 @@ NO_LABELS = {
     "#NUM!",
     "#REF!",
     "#VALUE!",
-}  # nor are these classes
+}
 DECIMAL_COMMA = re.compile(r"[+-]?(\d+,?\d*|,\d+)([eE][+-]?\d+)?")
 THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+")
 QUANTITY = re.compile(
@@ -127,16 +127,17 @@ class CSV:
 
     @property
     def files(self) -> tuple[RemoteFile, ...]:
-        """Nothing has to be downloaded."""
+        """The files that have to be downloaded: none."""
         return ()
 
     def summary(self, validation_share: float) -> DatasetSummary:
-        """Nothing is known before the user's file is read."""
+        """What is known of the table before the user's file is read: nothing."""
         return DatasetSummary(None, None, None, "your file")
 
     def load(self, validation_share: float) -> Table:
-        """Read and check the file; inputs and regression targets are standardised by training and
-        validation rows.
+        """Read and check the file.
+
+        Inputs and regression targets are standardised by the training and validation rows.
 
         Raises:
             UserError: no such file or column, names that stand twice, text, missing or much too
@@ -157,33 +158,30 @@ class CSV:
         values = _numbers(path, inputs, "inputs")
         places = Places(str(path), target, [column.name for column in inputs], "data row")
         shares = (validation_share, self.test_share)
-        options: dict[str, Any] = {
-            "values": content_of(values, targets, 0),
-            "task": task,
-        }  # however they are spelt
+        # The values count, however the file spells them.
+        options: dict[str, Any] = {"values": content_of(values, targets, 0), "task": task}
         if predicted.kind == "text" and task == "classification":
             options["labels"] = labels
         table = ordered_table(self.name, values, targets, shares, LOADER, options, places)
-        made = [
+        notes = [
             _about_target(predicted, labels),
             *_about_inputs(inputs, values),
             *_about_file(reading, decimal),
         ]
         if unseen := [labels[number] for number in unseen_classes(table)]:
-            made.append(f"in no training row, so never learned: {_shown(unseen)}")
-        return replace(table, label=f"{path.name}: {target}", notice="; ".join(made))
+            notes.append(f"in no training row, so never learned: {_shown(unseen)}")
+        return replace(table, label=f"{path.name}: {target}", notice="; ".join(notes))
 
     def _read(
         self, path: Path, content: bytes, target: str, drop: Sequence[str]
     ) -> tuple[Reading, list[Column], str]:
-        """The file, its columns (the target last), and the decimal mark of its numbers."""
-        classes = self.task == "classification"
+        """Read the file: its columns (the target last), and the decimal mark of its numbers."""
         decimal = DECIMALS[self.decimal]
         reading = read_table(path, content, self.separator, decimal)
         columns = _columns(path, reading, target, drop, decimal)
-        if self.decimal == "auto" and _has_decimal_commas(
-            path, columns[:-1] if classes else columns
-        ):
+        # Labels of classes may look like numbers with commas.
+        numeric = columns[:-1] if self.task == "classification" else columns
+        if self.decimal == "auto" and _has_decimal_commas(path, numeric):
             decimal = ","
             reading = read_table(path, content, self.separator, decimal)
             columns = _columns(path, reading, target, drop, decimal)
@@ -196,11 +194,12 @@ class CSV:
             raise UserError(f"dataset.task={self.task}: {nearest(self.task, TASKS)}")
         if self.decimal not in tuple(DECIMALS):
             raise UserError(f"dataset.decimal={self.decimal}: {nearest(self.decimal, DECIMALS)}")
-        if self.separator not in ("auto", *SEPARATORS) and not re.fullmatch(
-            r'[^"\r\n\w]', str(self.separator)
-        ):
-            allowed = f"auto, {', '.join(SEPARATORS)}, or one character that is no letter, digit or quotation mark"
-            raise UserError(f"dataset.separator={self.separator}: allowed: {allowed}")
+        is_mark = re.fullmatch(r'[^"\r\n\w]', str(self.separator))
+        if self.separator not in ("auto", *SEPARATORS) and not is_mark:
+            raise UserError(
+                f"dataset.separator={self.separator}: allowed: auto, {', '.join(SEPARATORS)}, "
+                "or one character that is no letter, digit or quotation mark"
+            )
         return checks.path("dataset.path", self.path)
 
     def _dropped(self) -> list[str]:
@@ -233,15 +232,15 @@ class Column:
 
     @property
     def words(self) -> np.ndarray:
-        """Row numbers of the cells that have a value."""
+        """The row numbers of the cells that have a value."""
         return np.flatnonzero(~self.missing)
 
-    def first(self, wanted: Callable[[str], Any]) -> int | None:
-        """The first row whose text is ``wanted``."""
-        return next((int(row) for row in self.words if wanted(self.values[row])), None)
+    def first(self, fits: Callable[[str], Any]) -> int | None:
+        """The first row whose text fits."""
+        return next((int(row) for row in self.words if fits(self.values[row])), None)
 
     def where(self, row: int) -> str:
-        """The cell as a message shows it."""
+        """Say where a cell is and what it holds, for a message."""
         return f"data row {row + 1} of {self.name!r} is {str(self.values[row])!r}"
 
 
@@ -257,7 +256,8 @@ def _columns(
     if target not in names:
         if target in reading.index:
             raise UserError(
-                f"{path}: dataset.target={target} is the index of the table; save it with reset_index()"
+                f"{path}: dataset.target={target} is the index of the table; "
+                "save it with reset_index()"
             )
         raise UserError(f"{path} has no column dataset.target={target}: {nearest(target, names)}")
     for name in drop:
@@ -271,8 +271,9 @@ def _columns(
     for name in (target, *inputs):
         if NAMELESS.fullmatch(name):
             raise UserError(
-                f"{path}: column {names.index(name) + 1} has no name (row numbers that pandas wrote?); give it one in "
-                f"the header line, or leave it out with {_dropping([name])}"
+                f"{path}: column {names.index(name) + 1} has no name "
+                "(row numbers that pandas wrote?); give it one in the header line, "
+                f"or leave it out with {_dropping([name])}"
             )
     if len(frame) < MINIMUM_ROWS:
         raise UserError(
@@ -285,38 +286,37 @@ def _column(name: str, cells: pd.Series, decimal: str) -> Column:
     import pandas as pd
     from pandas.api.types import is_bool_dtype, is_complex_dtype, is_numeric_dtype
 
-    missing = cells.isna().to_numpy(dtype=bool)
+    absent = cells.isna().to_numpy(dtype=bool)
     if isinstance(cells.dtype, pd.CategoricalDtype):
-        return Column(name, "categories", cells.astype(str).to_numpy(dtype=object), missing)
+        return Column(name, "categories", cells.astype(str).to_numpy(dtype=object), absent)
     if is_bool_dtype(cells) or (is_numeric_dtype(cells) and not is_complex_dtype(cells)):
         kind: Kind = "truth" if is_bool_dtype(cells) else "numbers"
-        values = cells.fillna(0) if missing.any() else cells
-        return Column(name, kind, values.to_numpy(), missing)
+        values = cells.fillna(0) if absent.any() else cells
+        return Column(name, kind, values.to_numpy(), absent)
     text = np.array([clean_name(str(cell)) for cell in cells], dtype=object)
-    missing = missing | np.array([cell in MISSING for cell in text])
-    column = Column(name, "text", text, missing, decimal=decimal)
+    absent = absent | np.array([cell in MISSING_MARKS for cell in text])
+    column = Column(name, "text", text, absent, decimal=decimal)
     number = NUMBER if decimal == "." else DECIMAL_COMMA
     odd = column.first(lambda cell: not number.fullmatch(cell))
     if odd is None:
         return replace(column, kind="numbers", values=_converted(column, decimal))
     if column.first(lambda cell: cell.lower() not in ("true", "false")) is None:
-        return replace(
-            column, kind="truth", values=np.array([cell.lower() == "true" for cell in text])
-        )
+        truth = np.array([cell.lower() == "true" for cell in text])
+        return replace(column, kind="truth", values=truth)
     return replace(column, odd=odd)
 
 
 def _converted(column: Column, decimal: str) -> np.ndarray:
-    """Numbers in text; whole ones stay whole, so that those too long for float64 can be told."""
+    """Read numbers in text, (N,); missing ones become 0."""
     cells = [str(cell).replace(decimal, ".") for cell in column.values]
-    whole = all(
-        len(cells[row]) <= DIGITS and cells[row].lstrip("+-").isdecimal() for row in column.words
-    )
+    texts = [cells[row] for row in column.words]
+    # Whole numbers stay whole, so that those too long for float64 can be told.
+    whole = all(len(text) <= DIGITS and text.lstrip("+-").isdecimal() for text in texts)
     kind: type = int if whole else float
-    converted = [
-        kind(0) if gone else kind(cell) for cell, gone in zip(cells, column.missing, strict=True)
-    ]
-    return np.array(converted, dtype=object if whole else np.float64)
+    numbers = [kind(0)] * len(cells)
+    for row in column.words:
+        numbers[row] = kind(cells[row])
+    return np.array(numbers, dtype=object if whole else np.float64)
 
 
 def _has_decimal_commas(path: Path, columns: Sequence[Column]) -> bool:
@@ -333,23 +333,23 @@ def _has_decimal_commas(path: Path, columns: Sequence[Column]) -> bool:
     def comma(cell: str) -> bool:
         return "," in cell and bool(DECIMAL_COMMA.fullmatch(cell))
 
-    found = [column for column in columns if column.kind == "text" and numbers(column)]
-    found = [column for column in found if column.first(comma) is not None]
-    for column in found:
+    candidates = [column for column in columns if column.kind == "text" and numbers(column)]
+    candidates = [column for column in candidates if column.first(comma) is not None]
+    for column in candidates:
         if column.first(lambda cell: comma(cell) and not THOUSANDS.fullmatch(cell)) is not None:
             return True
-    if found:
-        row = found[0].first(comma)
+    if candidates:
+        row = candidates[0].first(comma)
         assert row is not None
         raise UserError(
-            f"{path}: {found[0].where(row)}, where the comma may separate decimals or thousands; set "
-            "dataset.decimal=comma, or write the numbers without commas"
+            f"{path}: {candidates[0].where(row)}, where the comma may separate decimals or "
+            "thousands; set dataset.decimal=comma, or write the numbers without commas"
         )
     return False
 
 
 def _task(path: Path, target: Column) -> Task:
-    """What `CSV.task` ``auto`` means.
+    """The task that ``auto`` of `CSV.task` means for a target.
 
     Raises:
         UserError: the target is text that may be meant as numbers.
@@ -381,22 +381,24 @@ def _classes(path: Path, target: Column) -> tuple[np.ndarray, list[str]]:
     classes, numbers = np.unique(labels, return_inverse=True)
     if 2 * len(classes) > len(labels):
         raise UserError(
-            f"{path}: the target {target.name!r} has {len(classes)} different values in {len(labels)} rows, too many "
-            "for classes; choose another dataset.target or dataset.task=regression"
+            f"{path}: the target {target.name!r} has {len(classes)} different values in "
+            f"{len(labels)} rows, too many for classes; "
+            "choose another dataset.target or dataset.task=regression"
         )
     return numbers.astype(np.int64), [str(label) for label in classes]
 
 
 def _no_labels(cells: np.ndarray) -> np.ndarray:
-    """Which cells of text are marks for missing values, (N,): known ones, and marks such as - or .
-    among words.
-    """
-    words = np.array([any(map(str.isalnum, cell)) for cell in cells])
-    return np.isin(cells, list(NO_LABELS)) | (~words if words.any() else np.zeros(len(cells), bool))
+    """Which cells of text are marks for missing values, (N,) bool."""
+    is_mark = np.array([cell in NO_LABEL_MARKS for cell in cells], dtype=bool)
+    words = np.array([any(map(str.isalnum, cell)) for cell in cells], dtype=bool)
+    if words.any():  # among words, signs such as - or . say that there is none
+        is_mark |= ~words
+    return is_mark
 
 
 def _numbers(path: Path, columns: Sequence[Column], role: Role) -> np.ndarray:
-    """The columns as finite float64 numbers (N, d).
+    """Make an array (N, d) of finite float64 numbers of columns.
 
     Raises:
         UserError: a column of text; a missing, infinite, much too large or too long value.
@@ -407,15 +409,12 @@ def _numbers(path: Path, columns: Sequence[Column], role: Role) -> np.ndarray:
     _no_missing(path, columns, role)
     for column in columns:
         _representable(path, column, role)
-    return np.ascontiguousarray(
-        np.stack([column.values.astype(np.float64) for column in columns], axis=1)
-    )
+    arrays = [column.values.astype(np.float64) for column in columns]
+    return np.ascontiguousarray(np.stack(arrays, axis=1))
 
 
 def _representable(path: Path, column: Column, role: Role) -> None:
-    """Refuse numbers that a training cannot use: too large for float32, or whole with more digits
-    than float64 has.
-    """
+    """Refuse numbers that are too large for float32, or whole with more digits than float64 has."""
     size = np.abs(column.values.astype(np.float64))
     if size.max() >= LARGEST:
         wrong, why = size >= LARGEST, f"is too large (allowed: up to {LARGEST:g} in size)"
@@ -426,11 +425,9 @@ def _representable(path: Path, column: Column, role: Role) -> None:
         return
     if wrong.any():
         row = int(np.argmax(wrong))
-        ways = (
-            f"leave the row out, or the column with {_dropping([column.name])}"
-            if role == "inputs"
-            else "correct it"
-        )
+        ways = "correct it"
+        if role == "inputs":
+            ways = f"leave the row out, or the column with {_dropping([column.name])}"
         raise UserError(
             f"{path}: column {column.name!r}, data row {row + 1}: {column.values[row]} {why}"
             f"{_more(int(wrong.sum()))}; a key, or a mark for missing values? Then {ways}"
@@ -443,24 +440,27 @@ def _more(count: int) -> str:
 
 def _about_text(path: Path, columns: Sequence[Column], role: Role, row: int) -> str:
     names = [column.name for column in columns]
-    plain = (
-        "1234.5" if columns[0].decimal == "." else "1234,5 (there are decimal commas in the file)"
+    number = "1234.5"
+    if columns[0].decimal != ".":
+        number = "1234,5 (there are decimal commas in the file)"
+    other_way = "set dataset.task=classification if these are classes"
+    if role == "inputs":
+        other_way = f"leave out with {_dropping(names)}"
+    return (
+        f"{path}: {role} not numeric: {_shown(names)} ({columns[0].where(row)}); "
+        f"write plain numbers such as {number}, or {other_way}"
     )
-    ways = {
-        "inputs": f"write plain numbers such as {plain}, or leave out with {_dropping(names)}",
-        "target": f"write plain numbers such as {plain}, or set dataset.task=classification if these are classes",
-    }
-    return f"{path}: {role} not numeric: {_shown(names)} ({columns[0].where(row)}); {ways[role]}"
 
 
 def _shown(names: Sequence[str]) -> str:
-    shown = [repr(name) if "," in name else name for name in names[:SHOWN]]
-    return ", ".join(shown) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    quoted = [repr(name) if "," in name else name for name in names[:NAMES_SHOWN]]
+    others = len(names) - NAMES_SHOWN
+    return ", ".join(quoted) + (f" and {others} more" if others > 0 else "")
 
 
 def _dropping(names: Sequence[str]) -> str:
     """The override that leaves the first of the columns out, as a shell takes it."""
-    return override("dataset.drop", list(names[:SHOWN]))
+    return override("dataset.drop", list(names[:NAMES_SHOWN]))
 
 
 def _no_missing(path: Path, columns: Sequence[Column], role: Role) -> None:
@@ -471,23 +471,23 @@ def _no_missing(path: Path, columns: Sequence[Column], role: Role) -> None:
     column = columns[number]
     kind = "missing" if column.missing[row] else "infinite"
     cell = column.values[row] if column.kind == "text" and column.values[row] else ""
-    ways = "fill it in or remove the row" + (
-        ", or leave columns out with dataset.drop" if role == "inputs" else ""
-    )
+    mark = f" ({cell})" if cell else ""
+    other_way = ", or leave columns out with dataset.drop" if role == "inputs" else ""
     raise UserError(
-        f"{path}: {kind} value{f' ({cell})' if cell else ''} in column {column.name!r}, data row {row + 1} "
-        f"({bad.sum()} missing or infinite in the {role}); {ways}"
+        f"{path}: {kind} value{mark} in column {column.name!r}, data row {row + 1} "
+        f"({bad.sum()} missing or infinite in the {role}); fill it in or remove the row{other_way}"
     )
 
 
 def _infinite(column: Column) -> np.ndarray:
     if column.values.dtype.kind != "f":
         return np.zeros(len(column.values), bool)
-    return np.isinf(column.values)
+    infinite: np.ndarray = np.isinf(column.values)
+    return infinite
 
 
 def _about_target(target: Column, labels: Sequence[str]) -> str:
-    """What is predicted, and the numbers of the classes."""
+    """Say what is predicted, and the numbers of the classes."""
     if not labels:
         return f"regression of {target.name!r}"
     pairs = ", ".join(f"{label}={number}" for number, label in enumerate(labels[:MOST_CLASSES]))
@@ -496,7 +496,7 @@ def _about_target(target: Column, labels: Sequence[str]) -> str:
 
 
 def _about_inputs(inputs: Sequence[Column], values: np.ndarray) -> list[str]:
-    """Which columns are inputs, and which of them are odd."""
+    """Say which columns are inputs, and which of them are odd."""
     names = [column.name for column in inputs]
     parts = [f"{len(names)} input{'s' * (len(names) > 1)}: {_shown(names)}"]
     if truth := [column.name for column in inputs if column.kind == "truth"]:
@@ -507,7 +507,7 @@ def _about_inputs(inputs: Sequence[Column], values: np.ndarray) -> list[str]:
 
 
 def _about_file(reading: Reading, decimal: str) -> list[str]:
-    """How the file was read."""
+    """Say how the file was read."""
     parts = [f"index left out: {_shown(reading.index)}"] if reading.index else []
     if reading.separator is not None:
         parts.append(f"separator {reading.separator}")

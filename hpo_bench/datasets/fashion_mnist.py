@@ -1,6 +1,4 @@
-"""Fashion-MNIST: 28 x 28 grey images of clothes in ten classes, in four gzip-compressed idx
-files.
-"""
+"""Fashion-MNIST: 28 x 28 grey images of clothes in ten classes, in four idx files."""
 
 from __future__ import annotations
 
@@ -25,11 +23,11 @@ BYTES = 0x08  # idx's code for unsigned bytes
 
 @dataclass(frozen=True)
 class FashionMNIST:
-    """Images as rows of pixels, in the published order: the last of the training files' rows are
-    for validation.
+    """Images as rows of pixels, in the published order.
 
-    Each of the pixels is standardised by its mean and unbiased std over training and validation
-    rows; one that is constant there becomes 0.
+    The last rows of the training files are for validation. Each of the pixels is standardised by
+    its mean and unbiased std over training and validation rows; one that is constant there becomes
+    0.
 
     Args:
         name: id of the dataset; seeds derive from it.
@@ -64,18 +62,15 @@ class FashionMNIST:
             UserError: no such share, files missing and offline, damaged, or not what was promised
                 above.
         """
-        known = self.training_and_validation
-        parts = parts_of(known, self.test, validation_share)
-        images = np.concatenate(
-            [self._images(self.training_images, known), self._images(self.test_images, self.test)]
-        )
-        labels = np.concatenate(
-            [self._labels(self.training_labels, known), self._labels(self.test_labels, self.test)]
-        )
+        training_rows = self.training_and_validation
+        parts = parts_of(training_rows, self.test, validation_share)
+        training_images = self._images(self.training_images, training_rows)
+        images = np.concatenate([training_images, self._images(self.test_images, self.test)])
+        training_labels = self._labels(self.training_labels, training_rows)
+        labels = np.concatenate([training_labels, self._labels(self.test_labels, self.test)])
+        scaling = moments(images, training_rows)
         content = {"files": [file.sha256 for file in self.files]}
-        return image_table(
-            self.name, images, labels, parts, moments(images, known), LOADER, content
-        )
+        return image_table(self.name, images, labels, parts, scaling, LOADER, content)
 
     def _images(self, file: RemoteFile, rows: int) -> np.ndarray:
         return read_idx(fetch(self.name, file), (rows, *self.image)).reshape(rows, -1)
@@ -86,10 +81,10 @@ class FashionMNIST:
 
 
 def read_idx(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """The bytes of a gzip-compressed idx file, as a read-only array.
+    """Read the bytes of a gzip-compressed idx file, as a read-only array.
 
-    Two zero bytes, the type of the entries, the number of dimensions, each of them in four bytes
-    (the highest first), then the entries.
+    Such a file has two zero bytes, the type of the entries, the number of dimensions, each of them
+    in four bytes (the highest first), then the entries.
 
     Raises:
         UserError: not such a file, or of another shape.
@@ -98,9 +93,9 @@ def read_idx(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     if len(content) < 4 or content[:3] != bytes((0, 0, BYTES)):
         raise UserError(f"{path} is not an idx file of bytes")
     begin = 4 + 4 * content[3]
-    found = tuple(int.from_bytes(content[at : at + 4], "big") for at in range(4, begin, 4))
-    if found != shape:
-        raise UserError(f"{path} holds {_times(found)} bytes, expected {_times(shape)}")
+    sizes = tuple(int.from_bytes(content[at : at + 4], "big") for at in range(4, begin, 4))
+    if sizes != shape:
+        raise UserError(f"{path} holds {_times(sizes)} bytes, expected {_times(shape)}")
     if len(content) - begin != math.prod(shape):
         raise UserError(f"{path} is cut off: {len(content) - begin} bytes of {math.prod(shape)}")
     return np.frombuffer(content, np.uint8, offset=begin).reshape(shape)

@@ -1,5 +1,7 @@
-"""What the sets of images share: rows as published, kept as uint8, standardised on their way to the
-device.
+"""What the sets of images share.
+
+Rows stay as published and of uint8, and are standardised on their way to the device: a quarter of
+the memory.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ def image_table(
     loader: str,
     content: Mapping[str, Any],
 ) -> Table:
-    """A classification table of images in their final order: training, validation, test.
+    """Make a classification table of images in their final order: training, validation, test.
 
     Args:
         images: (N, …) uint8.
@@ -39,9 +41,13 @@ def image_table(
     return Table(name, "classification", images, labels, *parts, CLASSES, 1.0, digest, *moments)
 
 
-def parts_of(known: int, test: int, validation_share: float) -> tuple[int, int, int]:
-    """Training, validation and test rows."""
-    return (*split(known, validation_share), test)
+def parts_of(rows: int, test: int, validation_share: float) -> tuple[int, int, int]:
+    """How many rows are for training, for validation and for the test.
+
+    Args:
+        rows: for training and validation together.
+    """
+    return (*split(rows, validation_share), test)
 
 
 def checked_labels(path: Path, labels: np.ndarray) -> np.ndarray:

@@ -1,6 +1,4 @@
-"""Penn Treebank in Mikolov's preparation: three texts, one sentence a line, as parallel columns of
-word numbers.
-"""
+"""Penn Treebank in Mikolov's preparation, as parallel columns of word numbers."""
 
 from __future__ import annotations
 
@@ -24,9 +22,8 @@ class PennTreebank:
 
     The texts for training and validation, joined, are cut into ``columns`` pieces of equal length
     (left-over words are dropped); row t has the t-th word of each piece as inputs and the words
-    after them as targets. The last rows are for
-    validation: the end of each piece, not the published validation text. The test text is cut
-        likewise.
+    after them as targets. The last rows are for validation: the end of each piece, not the
+    published validation text. The test text is cut likewise.
 
     Args:
         name: id of the dataset; seeds derive from it.
@@ -58,14 +55,13 @@ class PennTreebank:
         return DatasetSummary(sum(parts), self.columns, parts, self.training_text.origin)
 
     def _parts(self, validation_share: float) -> tuple[int, int, int]:
-        known, test = (
-            words // self.columns - 1 for words in (self.training_and_validation, self.test)
-        )
-        return (*split(known, validation_share), test)
+        # The last word of a piece is a target only.
+        steps = self.training_and_validation // self.columns - 1
+        test = self.test // self.columns - 1
+        return (*split(steps, validation_share), test)
 
     def load(self, validation_share: float) -> Table:
-        """Load, downloading on first use: inputs and targets (steps, columns) int64, about a
-        second.
+        """Load, downloading on first use: inputs and targets (steps, columns) int64, a second.
 
         Raises:
             UserError: no such share, files missing and offline, damaged, or not what was promised
@@ -74,16 +70,13 @@ class PennTreebank:
         parts = self._parts(validation_share)
         paths = [fetch(self.name, file) for file in self.files]
         training, validation, test = (read_words(path) for path in paths)
-        numbers = {
-            word: number for number, word in enumerate(sorted({*training, *validation, *test}))
-        }
+        words = sorted({*training, *validation, *test})
+        numbers = {word: number for number, word in enumerate(words)}
         self._check(paths, len(training) + len(validation), len(test), len(numbers))
-        pieces = [
-            side_by_side(numbered(text, numbers), self.columns)
-            for text in ([*training, *validation], test)
-        ]
-        inputs = np.concatenate([piece[:-1] for piece in pieces])
-        targets = np.concatenate([piece[1:] for piece in pieces])
+        first = side_by_side(numbered([*training, *validation], numbers), self.columns)
+        second = side_by_side(numbered(test, numbers), self.columns)
+        inputs = np.concatenate([first[:-1], second[:-1]])
+        targets = np.concatenate([first[1:], second[1:]])
         content = {
             "files": [file.sha256 for file in self.files],
             "columns": self.columns,
@@ -92,22 +85,20 @@ class PennTreebank:
         digest = fingerprint(LOADER, content)
         return Table(self.name, "language", inputs, targets, *parts, self.words, 1.0, digest)
 
-    def _check(self, paths: list[Path], known: int, test: int, words: int) -> None:
-        for found, expected, what in (
-            (
-                known,
-                self.training_and_validation,
-                f"{paths[0]} and {paths[1].name} hold {known} words",
-            ),
+    def _check(self, paths: list[Path], joined_words: int, test: int, words: int) -> None:
+        both = f"{paths[0]} and {paths[1].name} hold {joined_words} words"
+        different = f"{paths[0]} and the texts beside it have {words} different words"
+        for count, expected, text in (
+            (joined_words, self.training_and_validation, both),
             (test, self.test, f"{paths[2]} holds {test} words"),
-            (words, self.words, f"{paths[0]} and the texts beside it have {words} different words"),
+            (words, self.words, different),
         ):
-            if found != expected:
-                raise UserError(f"{what}, expected {expected}")
+            if count != expected:
+                raise UserError(f"{text}, expected {expected}")
 
 
 def read_words(path: Path) -> list[str]:
-    """The words of a text, `END` after every line.
+    """Read the words of a text, `END` after every line.
 
     Raises:
         UserError: not UTF-8.
@@ -121,13 +112,11 @@ def read_words(path: Path) -> list[str]:
 
 
 def numbered(text: list[str], numbers: dict[str, int]) -> np.ndarray:
-    """The text as numbers (N,) int64."""
+    """Write a text as the numbers of its words, (N,) int64."""
     return np.fromiter(map(numbers.__getitem__, text), np.int64, len(text))
 
 
 def side_by_side(stream: np.ndarray, columns: int) -> np.ndarray:
-    """Cut (N,) into ``columns`` consecutive pieces of N // columns, (N // columns, columns); the
-    rest is dropped.
-    """
+    """Cut (N,) into consecutive pieces, (N // columns, columns); the rest is dropped."""
     steps = len(stream) // columns
     return stream[: steps * columns].reshape(columns, steps).T

@@ -2,7 +2,8 @@
 
 pandas numbers a column name that stands twice, names columns without a name, takes a column that
 has none for row numbers, and fills short rows. Here the header line and the width of every row are
-read and checked first; pandas only turns the cells into numbers."""
+read and checked first; pandas only turns the cells into numbers.
+"""
 
 from __future__ import annotations
 
@@ -25,13 +26,17 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|", "space": " "}
-TRIED = ("comma", "semicolon", "tab", "bar")  # in this order where several fit equally well
-LOOKED_AT = 1 << 16  # characters from which the separator is found
+SEPARATORS_TRIED = (
+    "comma",
+    "semicolon",
+    "tab",
+    "bar",
+)  # in this order where several fit equally well
+CHARACTERS_TRIED = 1 << 16  # characters from which the separator is found
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-NAMELESS = re.compile(
-    r"Unnamed: \d+(_level_\d+)?"
-)  # what pandas calls, and writes for, a column without a name
-PARQUET = b"PAR1"
+# What pandas calls, and writes for, a column without a name.
+NAMELESS = re.compile(r"Unnamed: \d+(_level_\d+)?")
+PARQUET_MARK = b"PAR1"
 OTHER_FILES = {  # by their first bytes
     b"\x1f\x8b": "compressed (gzip); unpack it first",
     b"PK\x03\x04": "a zip archive or an Excel workbook; unpack it, or save the table as CSV",
@@ -40,9 +45,8 @@ OTHER_FILES = {  # by their first bytes
     b"\x28\xb5\x2f\xfd": "compressed (zstd); unpack it first",
     b"\xd0\xcf\x11\xe0": "an Excel workbook; save the table as CSV",
 }
-INVISIBLE = (
-    "\ufeff\u200b"  # byte-order mark and zero-width blank: not what str.strip takes for blanks
-)
+# Byte-order mark and zero-width blank, which str.strip does not take for blanks.
+INVISIBLE = "\ufeff\u200b"
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ class Reading:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of the user's file.
+    """Read the content of the user's file.
 
     Raises:
         UserError: there is none, or it cannot be read.
@@ -80,7 +84,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_table(path: Path, content: bytes, separator: str, decimal: str = ".") -> Reading:
-    """The table in ``content``.
+    """Read the table that the content of a file is.
 
     Args:
         path: for messages; ``.parquet`` and ``.pq`` are Parquet, as is what begins like it.
@@ -91,25 +95,25 @@ def read_table(path: Path, content: bytes, separator: str, decimal: str = ".") -
         UserError: it is no table: another kind of file, names that are missing or stand twice, rows
             of another length than the header line.
     """
-    if path.suffix.lower() in (".parquet", ".pq") or content.startswith(PARQUET):
+    if path.suffix.lower() in (".parquet", ".pq") or content.startswith(PARQUET_MARK):
         return _read_parquet(path, content)
     text = _text(path, content)
-    chosen = _found_separator(text) if separator == "auto" else separator
-    return Reading(_read_text(path, text, chosen, decimal), chosen)
+    mark = _found_separator(text) if separator == "auto" else separator
+    return Reading(_read_text(path, text, mark, decimal), mark)
 
 
 def clean_name(name: str) -> str:
-    """A column name in one line, without blanks and invisible marks around it, composed as most
-    write it (NFC).
-    """
-    return unicodedata.normalize("NFC", " ".join(name.strip(INVISIBLE).split()).strip(INVISIBLE))
+    """Write a column name in one line, without blanks and invisible marks around it."""
+    line = " ".join(name.strip(INVISIBLE).split()).strip(INVISIBLE)
+    # An accent may be a sign of its own, or part of its letter: most programs write the latter.
+    return unicodedata.normalize("NFC", line)
 
 
 # --- text ---
 
 
 def _text(path: Path, content: bytes) -> str:
-    """The file's text, every line ended by a line feed."""
+    """Read the file's text, every line ended by a line feed."""
     for begin, what in OTHER_FILES.items():
         if content.startswith(begin):
             raise UserError(f"{path} is {what}")
@@ -120,34 +124,33 @@ def _text(path: Path, content: bytes) -> str:
         if content.startswith((b"\xff\xfe", b"\xfe\xff")):
             raise UserError(f"{path} is not UTF-8 text but seems to be UTF-16; {advice}") from None
         line = content.count(b"\n", 0, error.start) + 1
-        raise UserError(
-            f"{path} is not UTF-8 text: byte 0x{content[error.start]:02x} in line {line} (Latin-1?); {advice}"
-        ) from None
+        byte = f"byte 0x{content[error.start]:02x} in line {line}"
+        raise UserError(f"{path} is not UTF-8 text: {byte} (Latin-1?); {advice}") from None
     if "\0" in text:
         raise UserError(f"{path} holds zero bytes, so it is no UTF-8 text (UTF-16?); {advice}")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _found_separator(text: str) -> str:
-    """The separator with which the first rows are as wide as the header line; of several, the most
-    frequent there.
+    """Find the separator with which the first rows are as wide as the header line.
 
-    It is counted outside quotation marks. White space where none of them stands in the header line.
+    Of several it is the most frequent there, counted outside quotation marks; white space where
+    none of them stands in the header line.
     """
     header = re.sub(r'"[^"]*"', "", text.lstrip(f" \n{INVISIBLE}").split("\n", 1)[0])
-    begin = text[:LOOKED_AT]
+    begin = text[:CHARACTERS_TRIED]
     whole = len(begin) == len(text)
 
     def fits(rows: str, mark: str) -> bool:
         widths = [len(row) for _, row in _records(rows, mark)]
+        # The last row may be cut off.
         return len(set(widths if whole else widths[:-1])) == 1
 
-    there = [name for name in TRIED if SEPARATORS[name] in header]
-    best = max(
-        there,
-        key=lambda name: (fits(begin, SEPARATORS[name]), header.count(SEPARATORS[name])),
-        default=None,
-    )
+    def rank(name: str) -> tuple[bool, int]:
+        return fits(begin, SEPARATORS[name]), header.count(SEPARATORS[name])
+
+    there = [name for name in SEPARATORS_TRIED if SEPARATORS[name] in header]
+    best = max(there, key=rank, default=None)
     if best is not None and (fits(begin, SEPARATORS[best]) or not fits(_tabbed(begin), "\t")):
         return best
     return "space" if re.search(r"\S\s+\S", header) else best or "comma"
@@ -162,7 +165,7 @@ def _records(text: str, mark: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _tabbed(text: str) -> str:
-    """White space between the columns as one tab each."""
+    """Put one tab in the place of the white space between columns."""
     words = re.compile(r'(?:"[^"]*"|[^\s"])+')
     return "\n".join("\t".join(words.findall(line)) for line in text.split("\n"))
 
@@ -194,19 +197,20 @@ def _read_text(path: Path, text: str, separator: str, decimal: str) -> pd.DataFr
     except UserError:
         raise
     except (csv.Error, ValueError) as error:
-        raise UserError(
-            f"{path} cannot be read as a table: {' '.join(str(error).split())}"
-        ) from None
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} cannot be read as a table: {reason}") from None
     if len(frame) != rows:
         raise UserError(
-            f"{path} cannot be read as a table: a quotation mark is not closed, or stands inside a value"
+            f"{path} cannot be read as a table: "
+            "a quotation mark is not closed, or stands inside a value"
         )
-    return frame.set_axis(names, axis="columns")
+    table: pd.DataFrame = frame.set_axis(names, axis="columns")
+    return table
 
 
 @contextlib.contextmanager
 def _any_length(most: int) -> Iterator[None]:
-    """Cells of up to ``most`` characters, where Python's csv stops at 131072."""
+    """Let Python's csv read cells of up to ``most`` characters; it stops at 131072 otherwise."""
     before = csv.field_size_limit()
     csv.field_size_limit(max(before, most))
     try:
@@ -231,21 +235,23 @@ def _checked_rows(path: Path, text: str, mark: str, separator: str) -> tuple[lis
     for line, row in records:
         if len(row) != len(names):
             raise UserError(
-                f"{path}: line {line} has {counted(len(row), 'value')}, the header line {counted(len(names), 'name')} "
+                f"{path}: line {line} has {counted(len(row), 'value')}, "
+                f"the header line {counted(len(names), 'name')} "
                 f"(separator: {separator}; another one: dataset.separator)"
             )
         rows += 1
     lines = text.split("\n", begin)
-    return names, lines[begin] if len(lines) > begin else "", rows
+    body = lines[begin] if len(lines) > begin else ""
+    return names, body, rows
 
 
 def counted(number: int, what: str) -> str:
-    """``1 row``, ``2 rows``."""
+    """Say how many there are of something: ``1 row``, ``2 rows``."""
     return f"{number} {what}{'s' * (number != 1)}"
 
 
 def checked_names(path: Path, header: Sequence[str]) -> list[str]:
-    """The names of the columns.
+    """Read the names of the columns in a header line.
 
     Raises:
         UserError: one stands twice, or the line seems to be the first row of a table without a
@@ -254,9 +260,10 @@ def checked_names(path: Path, header: Sequence[str]) -> list[str]:
     names = [clean_name(name) or f"Unnamed: {number}" for number, name in enumerate(header)]
     twice = [name for name, count in Counter(names).items() if count > 1]
     if all(NUMBER.fullmatch(name) for name in names) and (twice or not _count_up(names)):
-        shown = ", ".join(names[:5]) + ", …" * (len(names) > 5)
+        numbers_shown = ", ".join(names[:5]) + ", …" * (len(names) > 5)
         raise UserError(
-            f"{path}: the first line holds numbers ({shown}) where the names of the columns are needed"
+            f"{path}: the first line holds numbers ({numbers_shown}) "
+            "where the names of the columns are needed"
         )
     if twice:
         numbers = [str(number) for number, name in enumerate(names, 1) if name == twice[0]]
@@ -269,23 +276,18 @@ def checked_names(path: Path, header: Sequence[str]) -> list[str]:
 
 
 def _count_up(names: Sequence[str]) -> bool:
-    """Whether the names are whole numbers that rise by one, as tables without names are often
-    written.
-    """
-    return all(name.isdecimal() for name in names) and all(
-        int(b) == int(a) + 1 for a, b in pairwise(names)
-    )
+    """Whether the names are whole numbers that rise by one, as those of tables without names."""
+    if not all(name.isdecimal() for name in names):
+        return False
+    return all(int(after) == int(before) + 1 for before, after in pairwise(names))
 
 
 def _exact(version: str) -> dict[str, Any]:
-    """What makes pandas round decimal numbers correctly: from 3.1 on it does by default and
-    deprecates the option.
-    """
-    return (
-        {}
-        if tuple(map(int, version.split(".")[:2])) >= (3, 1)
-        else {"float_precision": "round_trip"}
-    )
+    """The options by which pandas rounds decimal numbers correctly."""
+    # From 3.1 on it does by default, and deprecates the option.
+    if tuple(map(int, version.split(".")[:2])) >= (3, 1):
+        return {}
+    return {"float_precision": "round_trip"}
 
 
 # --- Parquet ---
@@ -298,24 +300,24 @@ def _read_parquet(path: Path, content: bytes) -> Reading:
     try:
         table = pq.ParquetFile(io.BytesIO(content)).read()
     except (pa.ArrowException, ValueError, OSError) as error:
-        raise UserError(
-            f"{path} cannot be read as a table: {' '.join(str(error).split())}"
-        ) from None
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} cannot be read as a table: {reason}") from None
     names = checked_names(path, table.column_names)
     index = _index_columns(table)
-    kept = [number for number, name in enumerate(table.column_names) if name not in index]
-    frame = table.select(kept).replace_schema_metadata(None).to_pandas(ignore_metadata=True)
-    shown = tuple(
-        clean_name(name) for name in index if not re.fullmatch(r"__index_level_\d+__", name)
-    )
-    return Reading(frame.set_axis([names[number] for number in kept], axis="columns"), None, shown)
+    columns = [number for number, name in enumerate(table.column_names) if name not in index]
+    frame = table.select(columns).replace_schema_metadata(None).to_pandas(ignore_metadata=True)
+    frame = frame.set_axis([names[number] for number in columns], axis="columns")
+    with_name = [name for name in index if not re.fullmatch(r"__index_level_\d+__", name)]
+    return Reading(frame, None, tuple(map(clean_name, with_name)))
 
 
 def _index_columns(table: pa.Table) -> list[str]:
-    """Columns that pandas would make the index of the table."""
+    """The columns that pandas would make the index of the table."""
     try:
         metadata = table.schema.pandas_metadata
     except ValueError:  # not JSON: nothing that pandas wrote
         return []
     index = metadata.get("index_columns") if isinstance(metadata, dict) else None
-    return [name for name in index if isinstance(name, str)] if isinstance(index, list) else []
+    if not isinstance(index, list):
+        return []
+    return [name for name in index if isinstance(name, str)]

@@ -8,7 +8,8 @@
 Some files also come with packages of Linux distributions; these are read where they lie.
 
 A download goes to ``<file>.part`` and is renamed once its checksum is right; one that was cut off
-goes on from there."""
+goes on from there.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +39,7 @@ TIMEOUT = 30.0  # seconds without a byte
 ATTEMPTS = 3  # in a row that bring nothing new
 BACK_OFF = 0.5  # seconds before the second attempt, doubled each time
 BLOCK = 1 << 18
-LOCK = ".lock"
+LOCK_NAME = ".lock"
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 """``with progress(label, total bytes) as at: at(bytes so far)``"""
@@ -109,42 +110,33 @@ def cached_path(dataset: str, file: RemoteFile, cache: Path | None = None) -> Pa
     for part in (folder, file.name):
         if Path(part).is_absolute() or ".." in Path(part).parts or "\0" in part:
             raise UserError(
-                f"{part!r}: leads out of the data cache; names of datasets and files are parts of a path"
+                f"{part!r}: leads out of the data cache; "
+                "names of datasets and files are parts of a path"
             )
     return (cache if cache is not None else cache_folder()) / folder / file.name
 
 
 def present(dataset: str, file: RemoteFile) -> Path | None:
-    """The copy of ``file`` that would be used, in the cache or of a package; unchecked, without
-    reading it.
-    """
+    """The copy of ``file`` that would be used, in the cache or of a package; it is not checked."""
     places = (cached_path(dataset, file), *map(Path, file.packaged))
     return next((path for path in places if path.is_file()), None)
 
 
 def damaged(dataset: str, file: RemoteFile) -> bool:
-    """Whether the cached copy of ``file`` has another size than it should have;
-
-    `check` reads it.
-    """
+    """Whether the cached copy of ``file`` has another size than it should; `check` reads it."""
     path = cached_path(dataset, file)
     return path.is_file() and path.stat().st_size != file.size
 
 
 def packaged(file: RemoteFile) -> Path | None:
-    """The copy of ``file`` that a package of the system brought, None where there is none or it is
-    another one.
+    """The copy of ``file`` that a package of the system brought; None where there is none.
 
-    Costs decompressing it.
+    It is decompressed for its checksum.
     """
-    return next(
-        (
-            path
-            for path in map(Path, file.packaged)
-            if _unpacked_sha256(path) == file.unpacked_sha256
-        ),
-        None,
-    )
+    for path in map(Path, file.packaged):
+        if _unpacked_sha256(path) == file.unpacked_sha256:
+            return path
+    return None
 
 
 def _unpacked_sha256(path: Path) -> str:
@@ -156,27 +148,27 @@ def _unpacked_sha256(path: Path) -> str:
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 (hex) of a file, read in blocks."""
+    """The SHA-256 (hex) of a file, which is read in blocks."""
     with path.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def check(dataset: str, file: RemoteFile, cache: Path | None = None) -> Path | None:
-    """The cached copy of ``file``, None where there is none.
+    """Check the cached copy of ``file``, and return it; None where there is none.
 
     Raises:
         UserError: the copy is damaged or cannot be read.
     """
     path = cached_path(dataset, file, cache)
     try:
-        found = sha256(path)
+        digest = sha256(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
-    if found != file.sha256:
+    if digest != file.sha256:
         raise UserError(
-            f"{path} is damaged (expected SHA-256 {file.sha256}, found {found}): "
+            f"{path} is damaged (expected SHA-256 {file.sha256}, found {digest}): "
             f"delete it or run: hpo-bench data download {dataset} --force"
         )
     return path
@@ -191,8 +183,9 @@ def fetch(
     progress: Progress | None = None,
     force: bool = False,
 ) -> Path:
-    """The local path of ``file``, downloaded if it is neither in the cache nor brought by a package
-    of the system.
+    """Make sure that a file is on this machine; returns its path.
+
+    It is downloaded if it is neither in the cache nor brought by a package of the system.
 
     Args:
         dataset: id of the dataset, the folder in cache and mirror.
@@ -208,19 +201,18 @@ def fetch(
     """
     target = cached_path(dataset, file, cache)
     if not force and (path := check(dataset, file, cache) or packaged(file)) is not None:
-        locks.clear(target.parent / LOCK)  # a process that was killed may have left it
+        locks.clear(target.parent / LOCK_NAME)  # a process that was killed may have left it
         return path
-    places = _places(
-        dataset, file, (variable("HPO_BENCH_DATA_MIRROR") or "") if mirror is None else mirror
-    )
+    if mirror is None:
+        mirror = variable("HPO_BENCH_DATA_MIRROR") or ""
+    places = _places(dataset, file, mirror)
     with _writable(target), _alone(target.parent) as lock:
-        if (
-            not force and (path := check(dataset, file, cache)) is not None
-        ):  # another process was faster
+        # Another process may have been faster.
+        if not force and (path := check(dataset, file, cache)) is not None:
             return path
-        part = target.with_name(
-            f"{target.name}.part" if lock.exclusive else f"{target.name}.{os.getpid()}.part"
-        )
+        # Without locks two processes may download at once: each to a file of its own.
+        part_name = f"{target.name}.part" if lock.exclusive else f"{target.name}.{os.getpid()}.part"
+        part = target.with_name(part_name)
         if force:
             part.unlink(missing_ok=True)
         _first_available(dataset, file, places, part, progress or terminal_progress)
@@ -229,8 +221,10 @@ def fetch(
 
 
 def _places(dataset: str, file: RemoteFile, mirror: str) -> list[Path | str]:
-    """Where to look, in this order: paths and URLs."""
-    return [*([_on_mirror(mirror, dataset, file)] if mirror else []), *file.urls]
+    """The paths and URLs where a file may be, in the order in which they are tried."""
+    if not mirror:
+        return list(file.urls)
+    return [_on_mirror(mirror, dataset, file), *file.urls]
 
 
 def _on_mirror(mirror: str, dataset: str, file: RemoteFile) -> Path | str:
@@ -241,9 +235,10 @@ def _on_mirror(mirror: str, dataset: str, file: RemoteFile) -> Path | str:
         raise UserError(f"HPO_BENCH_DATA_MIRROR={mirror} is no URL: {error}") from None
     if url.scheme in ("http", "https"):
         return f"{mirror.rstrip('/')}/{urllib.parse.quote(name)}/{urllib.parse.quote(file.name)}"
-    folder = (
-        Path(urllib.request.url2pathname(url.path)) if url.scheme == "file" else expanded(mirror)
-    )
+    if url.scheme == "file":
+        folder = Path(urllib.request.url2pathname(url.path))
+    else:
+        folder = expanded(mirror)
     if not folder.is_dir():
         raise UserError(
             f"HPO_BENCH_DATA_MIRROR={mirror} is neither a folder nor a URL (http, https or file)"
@@ -253,8 +248,9 @@ def _on_mirror(mirror: str, dataset: str, file: RemoteFile) -> Path | str:
 
 @contextlib.contextmanager
 def _writable(target: Path) -> Iterator[None]:
-    """The folder of ``target``, made for as long as something is in it."""
-    made = [folder for folder in (target.parent, *target.parent.parents) if not folder.exists()]
+    """Make the folder of ``target``; what was made of it and is empty in the end is removed."""
+    folders = (target.parent, *target.parent.parents)
+    new_folders = [folder for folder in folders if not folder.exists()]
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield
@@ -265,23 +261,23 @@ def _writable(target: Path) -> Iterator[None]:
         ) from None
     finally:
         with contextlib.suppress(OSError):  # the first that holds something ends it
-            for folder in made:
+            for folder in new_folders:
                 folder.rmdir()
 
 
 def _alone(folder: Path) -> locks.Lock:
-    """Wait for other downloads into ``folder`` to end, in this process or another, and say so every
-    few seconds.
-    """
-    return locks.take(
-        folder / LOCK, lambda holder: notices.say(f"waiting for {holder} to download into {folder}")
-    )
+    """Wait for other downloads into a folder to end, in this process or another, and say so."""
+
+    def waiting(holder: str) -> None:
+        notices.say(f"waiting for {holder} to download into {folder}")
+
+    return locks.take(folder / LOCK_NAME, waiting)
 
 
 def _first_available(
     dataset: str, file: RemoteFile, places: Sequence[Path | str], part: Path, progress: Progress
 ) -> None:
-    """Bring ``file`` from the first of ``places`` that has it to ``part``, complete and checked."""
+    """Bring a file to ``part``, complete and checked, from the first of ``places`` that has it."""
     failures = []
     for place in places:
         try:
@@ -294,8 +290,8 @@ def _first_available(
     reasons = "; ".join(failures) or "it has no public source"
     raise UserError(
         f"cannot download {name} ({reasons}). Without network: set HPO_BENCH_DATA_MIRROR "
-        f"to a folder or URL that has {name}, or copy the file to {goal}, or use a dataset that needs "
-        "no download (dataset=diabetes, dataset=digits)"
+        f"to a folder or URL that has {name}, or copy the file to {goal}, "
+        "or use a dataset that needs no download (dataset=diabetes, dataset=digits)"
     )
 
 
@@ -316,8 +312,8 @@ def _bring(
             _copy(place, part, at)
         else:
             _download(place, file, part, at)
-    found = sha256(part)
-    if found == file.sha256:
+    digest = sha256(part)
+    if digest == file.sha256:
         return
     size = _size(part)
     part.unlink()
@@ -325,8 +321,8 @@ def _bring(
         _bring(dataset, file, place, part, progress)
         return
     raise UserError(
-        f"{dataset}/{file.name} from {place} is not the file that was expected: expected SHA-256 {file.sha256} "
-        f"({file.size} bytes), found {found} ({size} bytes)"
+        f"{dataset}/{file.name} from {place} is not the file that was expected: "
+        f"expected SHA-256 {file.sha256} ({file.size} bytes), found {digest} ({size} bytes)"
     )
 
 
@@ -349,8 +345,7 @@ def _copy(source: Path, part: Path, at: Callable[[int], None]) -> None:
 
 
 def _download(url: str, file: RemoteFile, part: Path, at: Callable[[int], None]) -> None:
-    """Download until ``part`` is as long as it should be, or the server says that it has sent
-    everything.
+    """Download until ``part`` is as long as it should be, or the server has sent everything.
 
     Raises:
         _Unavailable: the server does not have it, or `ATTEMPTS` attempts in a row brought nothing
@@ -368,6 +363,7 @@ def _download(url: str, file: RemoteFile, part: Path, at: Callable[[int], None])
             if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and before:
                 part.unlink()  # left by something else: start again
             elif error.code not in (408, 425, 429) and error.code < 500:
+                # The others pass: the server is busy, or wants to be asked later.
                 raise _Unavailable(reason) from None
         except (
             urllib.error.URLError,
@@ -384,18 +380,16 @@ def _download(url: str, file: RemoteFile, part: Path, at: Callable[[int], None])
 
 def _reason(error: Exception) -> str:
     cause = error.reason if isinstance(error, urllib.error.URLError) else error
-    text = (
-        (cause.strerror if isinstance(cause, OSError) else None)
-        or str(cause)
-        or cause.__class__.__name__
-    )
+    of_system = cause.strerror if isinstance(cause, OSError) else None
+    text = of_system or str(cause) or cause.__class__.__name__
     return " ".join(text.split())
 
 
 def _receive(url: str, file: RemoteFile, part: Path, at: Callable[[int], None]) -> bool:
-    """One request for what ``part`` lacks.
+    """Ask once for what ``part`` lacks.
 
-    False if the connection ended before all that was announced came.
+    Returns:
+        Whether all that was announced came before the connection ended.
     """
     start = _size(part)
     if start >= file.size:
@@ -404,24 +398,24 @@ def _receive(url: str, file: RemoteFile, part: Path, at: Callable[[int], None]) 
     headers = {"User-Agent": f"hpo-bench/{__version__}", "Accept-Encoding": "identity"}
     if start:
         headers["Range"] = f"bytes={start}-"
-    with urllib.request.urlopen(
-        urllib.request.Request(url, headers=headers), timeout=TIMEOUT
-    ) as response:
-        goes_on = response.status == 206 and response.headers.get("Content-Range", "").startswith(
-            f"bytes {start}-"
-        )
+    request = urllib.request.Request(url, headers=headers)
+    with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
+        # A server may send all of it although only the rest was asked for.
+        sent = response.headers.get("Content-Range", "")
+        goes_on = response.status == 206 and sent.startswith(f"bytes {start}-")
         announced = response.headers.get("Content-Length")
         with part.open("ab" if goes_on else "wb") as writer:
             first = writer.tell()
             _pour(response, writer, file.size, at)
             total = writer.tell()
-    return total >= file.size or (
-        announced is not None and announced.isdecimal() and total - first >= int(announced)
-    )
+    if total >= file.size:
+        return True
+    return announced is not None and announced.isdecimal() and total - first >= int(announced)
 
 
 def _pour(response: Any, writer: IO[bytes], size: int, at: Callable[[int], None]) -> None:
-    """Write what comes, but not much more than was expected: a wrong answer may have no end."""
+    """Write what comes, but not much more than was expected."""
+    # A wrong answer may have no end.
     while writer.tell() <= size and (block := _read(response)):
         writer.write(block)
         at(writer.tell())
@@ -429,14 +423,15 @@ def _pour(response: Any, writer: IO[bytes], size: int, at: Callable[[int], None]
 
 def _read(response: Any) -> bytes:
     try:
-        return response.read1(BLOCK)
+        block: bytes = response.read1(BLOCK)
+        return block
     except OSError as error:  # not to be taken for trouble with the disk
         raise ConnectionError(_reason(error)) from None
 
 
 @contextlib.contextmanager
 def terminal_progress(label: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar on standard error if that is a terminal, else one line."""
+    """Show a progress bar on standard error if that is a terminal, else print one line."""
     if not is_terminal(sys.stderr):
         tell(f"fetching {label} ({_bytes(total)})")
         yield lambda _: None
@@ -449,7 +444,7 @@ def terminal_progress(label: str, total: int) -> Iterator[Callable[[int], None]]
     columns = (described, BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console(stderr=True)) as bar:
         task = bar.add_task(label, total=total)
-        yield lambda done: bar.update(task, completed=done)
+        yield lambda so_far: bar.update(task, completed=so_far)
 
 
 def _bytes(size: int) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from hpo_bench.core.table import Table
+from hpo_bench.core.table import Table, Task
 from hpo_bench.datasets.preparation import (
     FARTHEST,
     FILLED,
@@ -51,12 +51,12 @@ class MapStyle(Protocol):
 
 @dataclass(frozen=True)
 class FromTorch:
-    """Items of ``training`` in the order of `fixed_order`, the last of them for validation;
-    ``test`` as it is.
+    """Items of ``training`` and of ``test``, each a pair of an input and a target.
 
-    Inputs are arrays or tensors of one shape; whole or boolean targets are class numbers, others
-    are regressed. Every item is read once, so random augmentation is frozen; inputs keep their own
-    type (uint8, float32 or float64).
+    Those of ``training`` are put into the order of `fixed_order`, the last of them for validation;
+    ``test`` stays as it is. Inputs are arrays or tensors of one shape; whole or boolean targets are
+    class numbers, others are regressed. Every item is read once, so random augmentation is frozen;
+    inputs keep their own type (uint8, float32 or float64).
 
     Args:
         name: id of the dataset; seeds derive from it.
@@ -77,11 +77,11 @@ class FromTorch:
 
     @property
     def files(self) -> tuple[RemoteFile, ...]:
-        """Nothing has to be downloaded."""
+        """The files that have to be downloaded: none."""
         return ()
 
     def summary(self, validation_share: float) -> DatasetSummary:
-        """Nothing is known before the items are read."""
+        """What is known of the data before the items are read: nothing."""
         return DatasetSummary(None, None, None, "your Dataset")
 
     def load(self, validation_share: float) -> Table:
@@ -93,30 +93,29 @@ class FromTorch:
                 classes; a target that is always the same; too few items; a bad share.
         """
         if self.standardise not in STANDARDISE:
-            raise UserError(
-                f"dataset.source.standardise={self.standardise}: {nearest(self.standardise, STANDARDISE)}"
-            )
+            allowed = nearest(self.standardise, STANDARDISE)
+            raise UserError(f"dataset.source.standardise={self.standardise}: {allowed}")
         inputs, targets = _read("dataset.source.training", self.training)
         order = fixed_order(self.name, len(inputs))
         inputs, targets = inputs[order], targets[order]
+        training_rows = None
         if self.test is None:
             test = holdout(len(inputs), self.test_share)
         else:
-            more = _read("dataset.source.test", self.test)
-            inputs, targets, test = (
-                _joined(inputs, more[0], "inputs"),
-                _joined(targets, more[1], "targets"),
-                len(more[0]),
-            )
+            test_inputs, test_targets = _read("dataset.source.test", self.test)
+            inputs = _joined(inputs, test_inputs, "inputs")
+            targets = _joined(targets, test_targets, "targets")
+            test = len(test_inputs)
+            training_rows = len(order)
         parts = (*split(len(inputs) - test, validation_share), test)
-        digest = fingerprint(
-            LOADER,
-            {"sha256": _digest(inputs, targets), "standardise": self.standardise, "parts": parts},
-        )
-        own = len(order) if self.test is not None else None
-        table = _table(
-            self.name, inputs, targets, parts, digest, self.standardise, _Items(order, own)
-        )
+        facts = {
+            "sha256": _digest(inputs, targets),
+            "standardise": self.standardise,
+            "parts": parts,
+        }
+        digest = fingerprint(LOADER, facts)
+        items = _Items(order, training_rows)
+        table = _table(self.name, inputs, targets, parts, digest, self.standardise, items)
         content = content_of(inputs, targets, test, self.standardise)
         return replace(table, content=content, notice=_notice(table, self.standardise))
 
@@ -127,29 +126,29 @@ class _Items:
 
     Args:
         order: of the items of ``training``.
-        own: how many rows are of ``training``, if those after them are of ``test``; None if there
-            is none.
+        training_rows: how many rows are of ``training``, if those after them are of ``test``; None
+            if there is none.
     """
 
     order: np.ndarray
-    own: int | None
+    training_rows: int | None
 
     def of(self, row: int) -> str:
-        """The setting and the item, as messages begin."""
-        if self.own is not None and row >= self.own:
-            return f"dataset.source.test: item {row - self.own}"
+        """Call the setting and the item that a row was, as messages begin."""
+        if self.training_rows is not None and row >= self.training_rows:
+            return f"dataset.source.test: item {row - self.training_rows}"
         return f"dataset.source.training: item {self.order[row]}"
 
     def target(self, row: int, _: int = 0) -> str:
-        """The target of an item."""
+        """Call the target of the item that a row was."""
         return f"{self.of(row)}: the target"
 
     def entry_of(self, row: int, _: int, entry: int) -> str:
-        """An entry of an item's input, flattened."""
+        """Call an entry of the input, flattened, of the item that a row was."""
         return f"{self.of(row)}: entry {entry}"
 
     def row_of(self, entry: int, row: int, _: int) -> str:
-        """The same, the entry given first."""
+        """Call an entry as `entry_of` does, with the entry given first."""
         return self.entry_of(row, 0, entry)
 
 
@@ -162,68 +161,57 @@ def _table(
     how: str,
     items: _Items,
 ) -> Table:
-    known = parts[0] + parts[1]
-    centre, scale = _moments(inputs, known, how)
+    fitted = parts[0] + parts[1]
+    centre, scale = _moments(inputs, fitted, how)
     if inputs.dtype.kind == "f":
-        _check_inputs(inputs, known, centre, scale, items)
-    outputs = _classes(targets, known, items) if targets.dtype == np.int64 else 1
-    check_varies(
-        targets[: parts[0] if parts[0] > 1 else known],
-        Places("dataset.source.training", row="item"),
-    )
-    if targets.dtype == np.int64:
-        return Table(
-            name, "classification", inputs, targets, *parts, outputs, 1.0, digest, centre, scale
-        )
-    standardised, target_scale = standardise(targets[:, None], known)
-    check_standardised(standardised, items.target)
-    check_told_apart(targets[:known, None], standardised[:known], items.target)
-    return Table(
-        name,
-        "regression",
-        inputs,
-        standardised,
-        *parts,
-        outputs,
-        float(target_scale[0]),
-        digest,
-        centre,
-        scale,
-    )
+        _check_inputs(inputs, fitted, centre, scale, items)
+    outputs = _classes(targets, fitted, items) if targets.dtype == np.int64 else 1
+    learned = parts[0] if parts[0] > 1 else fitted  # one item never varies
+    check_varies(targets[:learned], Places("dataset.source.training", row="item"))
+    task: Task = "classification"
+    target_scale = 1.0
+    if targets.dtype != np.int64:
+        task = "regression"
+        standardised, scales = standardise(targets[:, None], fitted)
+        check_standardised(standardised, items.target)
+        check_told_apart(targets[:fitted, None], standardised[:fitted], items.target)
+        targets, target_scale = standardised, float(scales[0])
+    return Table(name, task, inputs, targets, *parts, outputs, target_scale, digest, centre, scale)
 
 
 def _check_inputs(
     inputs: np.ndarray,
-    known: int,
+    fitted: int,
     centre: np.ndarray | None,
     scale: np.ndarray | None,
     items: _Items,
 ) -> None:
-    """See `check_standardised`: first of the largest and the smallest of each entry, and of all
-    only to say which.
+    """Refuse inputs that are out of all proportion (`check_standardised`, `check_told_apart`).
 
-    Then `check_told_apart`, of entries that may have marks for missing values. What is not
-    standardised is held against the same bound."""
+    What is not standardised is held against the same bound.
+    """
+    # Of the largest and the smallest of each entry: a standardised copy of all would need twice
+    # the memory.
     largest, smallest = inputs.max(axis=0), inputs.min(axis=0)
     if centre is None or scale is None:
         _check_size(inputs, np.maximum(np.abs(largest), np.abs(smallest)), items)
         return
 
-    def off(values: np.ndarray) -> np.ndarray:
-        return ((values.astype(np.float64) - centre) / scale).reshape(len(values), -1)
+    def standardised(values: np.ndarray) -> np.ndarray:
+        result: np.ndarray = (values.astype(np.float64) - centre) / scale
+        return result.reshape(len(values), -1)
 
-    if not (np.abs(off(np.stack([largest, smallest]))) < FARTHEST).all():
-        for row in range(len(inputs)):
-            check_standardised(off(inputs[row : row + 1]), partial(items.entry_of, row))
-    flat = inputs[:known].reshape(known, -1)
-    centres, scales = (
-        np.broadcast_to(part, inputs.shape[1:]).reshape(-1) for part in (centre, scale)
-    )
+    if not (np.abs(standardised(np.stack([largest, smallest]))) < FARTHEST).all():
+        for row in range(len(inputs)):  # to say which
+            check_standardised(standardised(inputs[row : row + 1]), partial(items.entry_of, row))
+    flat = inputs[:fitted].reshape(fitted, -1)
+    centres = np.broadcast_to(centre, inputs.shape[1:]).reshape(-1)
+    scales = np.broadcast_to(scale, inputs.shape[1:]).reshape(-1)
+    # Only entries that may have marks for missing values are looked at one by one.
     for entry in np.flatnonzero(np.maximum(flat.max(axis=0), -flat.min(axis=0)) >= FILLED):
         values = flat[:, [entry]].astype(np.float64)
-        check_told_apart(
-            values, (values - centres[entry]) / scales[entry], partial(items.row_of, int(entry))
-        )
+        far = (values - centres[entry]) / scales[entry]
+        check_told_apart(values, far, partial(items.row_of, int(entry)))
 
 
 def _check_size(inputs: np.ndarray, largest: np.ndarray, items: _Items) -> None:
@@ -231,53 +219,56 @@ def _check_size(inputs: np.ndarray, largest: np.ndarray, items: _Items) -> None:
         return
     row, *_ = (int(at) for at in np.argwhere(np.abs(inputs) >= FARTHEST)[0])
     raise UserError(
-        f"{items.of(row)}: holds {np.abs(inputs[row]).max():g} in size (allowed: below {FARTHEST:g}, since it is not "
-        "standardised); correct it, or leave it out"
+        f"{items.of(row)}: holds {np.abs(inputs[row]).max():g} in size "
+        f"(allowed: below {FARTHEST:g}, since it is not standardised); correct it, or leave it out"
     )
 
 
 def _notice(table: Table, how: str) -> str:
-    """What was made of the items, in one line."""
+    """Say in one line what was made of the items."""
     shape = " x ".join(map(str, table.inputs.shape[1:]))
-    kept = "as they are" if how == "none" else f"standardised by {how}"
+    scaling = "as they are" if how == "none" else f"standardised by {how}"
     target = "a floating-point target" if table.task == "regression" else f"{table.outputs} classes"
     unseen = ", ".join(map(str, unseen_classes(table)))
-    said = f"{table.task} of {target} by inputs {shape} of {table.inputs.dtype}, {kept}"
-    return said + f"; in no training item, so never learned: {unseen}" * bool(unseen)
+    text = f"{table.task} of {target} by inputs {shape} of {table.inputs.dtype}, {scaling}"
+    return text + f"; in no training item, so never learned: {unseen}" * bool(unseen)
 
 
 def _moments(
-    inputs: np.ndarray, known: int, how: str
+    inputs: np.ndarray, fitted: int, how: str
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
     if how == "none":
+        # Bytes become numbers on their way to the device, by these two.
         return (np.zeros(1), np.ones(1)) if inputs.dtype == np.uint8 else (None, None)
     if inputs.dtype == np.int64:
         raise UserError(
-            "dataset.source.training: inputs are whole numbers of more than 8 bits; make them floating-point, or set "
-            "dataset.source.standardise=none if they are tokens"
+            "dataset.source.training: inputs are whole numbers of more than 8 bits; "
+            "make them floating-point, or set dataset.source.standardise=none if they are tokens"
         )
-    return moments(inputs, known, tuple(range(1, inputs.ndim - 1)) if how == "channel" else ())
+    axes = tuple(range(1, inputs.ndim - 1)) if how == "channel" else ()
+    return moments(inputs, fitted, axes)
 
 
-def _classes(targets: np.ndarray, known: int, items: _Items) -> int:
-    """How many classes there are.
+def _classes(targets: np.ndarray, fitted: int, items: _Items) -> int:
+    """Count the classes.
 
     Raises:
         UserError: a negative one, only one, or too many to be classes.
     """
-    low, count = int(targets.min()), int(targets[:known].max()) + 1
+    low, count = int(targets.min()), int(targets[:fitted].max()) + 1
     if low < 0:
         raise UserError(
             f"{items.of(int(targets.argmin()))}: class {low} is not allowed, classes count from 0"
         )
     if int(targets.max()) >= count:
         raise UserError(
-            f"dataset.source.test: class {targets.max()} is not among those of the other items, 0 to {count - 1}"
+            f"dataset.source.test: class {targets.max()} is not among those of the other items, "
+            f"0 to {count - 1}"
         )
-    if not 2 <= count <= max(known // 2, 2):
+    if not 2 <= count <= max(fitted // 2, 2):
         raise UserError(
-            f"dataset.source.training: {count} classes in {known} items; whole targets are class numbers, "
-            "make them floating-point for regression"
+            f"dataset.source.training: {count} classes in {fitted} items; "
+            "whole targets are class numbers, make them floating-point for regression"
         )
     return count
 
@@ -299,7 +290,7 @@ def _digest(inputs: np.ndarray, targets: np.ndarray) -> str:
 
 
 def _read(key: str, dataset: MapStyle) -> tuple[np.ndarray, np.ndarray]:
-    """All inputs (N, …) and targets (N,), int64 for classes and float64 otherwise."""
+    """Read all inputs (N, …) and targets (N,), int64 for classes and float64 otherwise."""
     count = _length(key, dataset)
     first_input, first_target = _pair(key, dataset, 0)
     inputs, targets = _room(key, count, first_input), _room(key, count, first_target)
@@ -321,7 +312,8 @@ def _length(key: str, dataset: MapStyle) -> int:
     name = type(dataset).__name__
     if isinstance(dataset, Iterable) and not hasattr(type(dataset), "__getitem__"):
         raise UserError(
-            f"{key}: {name} can only be gone through; a map-style Dataset, with items by number, is needed"
+            f"{key}: {name} can only be gone through; "
+            "a map-style Dataset, with items by number, is needed"
         )
     try:
         count = len(dataset)
@@ -339,8 +331,10 @@ def _length(key: str, dataset: MapStyle) -> int:
 
 
 def _room(key: str, count: int, like: np.ndarray) -> np.ndarray:
-    """An array for ``count`` values such as one of them, whatever number a dataset gives as its
-    length.
+    """Make an empty array for ``count`` values such as one of them.
+
+    Raises:
+        UserError: no memory holds it: a dataset may give any number as its length.
     """
     try:
         return np.empty((count, *like.shape), like.dtype)
@@ -351,7 +345,7 @@ def _room(key: str, count: int, like: np.ndarray) -> np.ndarray:
 
 
 def _pair(key: str, dataset: MapStyle, number: int) -> tuple[np.ndarray, np.ndarray]:
-    """One item as an input of at least one dimension and a target without any."""
+    """Read one item as an input of at least one dimension and a target without any."""
     try:
         item = dataset[number]
     except (Exception, SystemExit) as error:  # the user's code
@@ -362,8 +356,8 @@ def _pair(key: str, dataset: MapStyle, number: int) -> tuple[np.ndarray, np.ndar
         raise UserError(
             f"{key}: item {number} is {type(item).__name__}, not a pair (input, target)"
         )
-    values = _numbers(key, number, "input", item[0], _kept)
-    target = _numbers(key, number, "target", item[1], _widened)
+    values = _numbers(key, number, "input", item[0], _input_type)
+    target = _numbers(key, number, "target", item[1], _target_type)
     if target.size != 1:
         raise UserError(
             f"{key}: the target of item {number} is of shape {target.shape}; one number is needed"
@@ -372,7 +366,7 @@ def _pair(key: str, dataset: MapStyle, number: int) -> tuple[np.ndarray, np.ndar
 
 
 def _numbers(
-    key: str, number: int, what: str, value: Any, kept: Callable[[np.dtype], type | None]
+    key: str, number: int, what: str, value: Any, type_of: Callable[[np.dtype], type | None]
 ) -> np.ndarray:
     try:
         array = np.asarray(value)
@@ -380,7 +374,7 @@ def _numbers(
         raise UserError(f"{key}: the {what} of item {number} is no array: {_line(error)}") from None
     if np.ma.is_masked(value):
         raise UserError(f"{key}: the {what} of item {number} is masked in places; fill these in")
-    dtype = kept(array.dtype)
+    dtype = type_of(array.dtype)
     if dtype is None or array.size == 0:
         kind = array.dtype if array.size else "empty"
         raise UserError(f"{key}: the {what} of item {number} is {kind}, not real numbers")
@@ -391,8 +385,8 @@ def _numbers(
     return array.astype(dtype, copy=False)
 
 
-def _kept(dtype: np.dtype) -> type | None:
-    """Type that inputs are kept in: their own where it is uint8, float32 or float64."""
+def _input_type(dtype: np.dtype) -> type | None:
+    """The type that inputs are stored in: their own where it is uint8, float32 or float64."""
     if dtype == np.uint8 or dtype.kind == "b":
         return np.uint8
     if dtype.kind == "f":
@@ -400,7 +394,7 @@ def _kept(dtype: np.dtype) -> type | None:
     return np.int64 if dtype.kind in "iu" else None
 
 
-def _widened(dtype: np.dtype) -> type | None:
+def _target_type(dtype: np.dtype) -> type | None:
     return {"b": np.int64, "i": np.int64, "u": np.int64, "f": np.float64}.get(dtype.kind)
 
 
@@ -413,8 +407,8 @@ def _usable(key: str, values: np.ndarray, what: str) -> None:
             raise UserError(f"{key}: the {what} of item {number} holds NaN or infinity")
         if not (largest := np.abs(value).max()) < LARGEST:
             raise UserError(
-                f"{key}: the {what} of item {number} holds {largest:g} in size; allowed: below {LARGEST:g} "
-                "(a mark for missing values?)"
+                f"{key}: the {what} of item {number} holds {largest:g} in size; "
+                f"allowed: below {LARGEST:g} (a mark for missing values?)"
             )
 
 

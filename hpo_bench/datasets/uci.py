@@ -58,29 +58,23 @@ class UCI:
         """
         training, validation = split(self.training_and_validation, validation_share)
         rows = training + validation + self.test
-        table = _ordered(
-            fetch(self.name, self.data),
-            fetch(self.name, self.order),
-            rows,
-            self.inputs + 1,
-            self.drop,
-        )
+        data, order = fetch(self.name, self.data), fetch(self.name, self.order)
+        table = _ordered(data, order, rows, self.inputs + 1, self.drop)
         parts = (training, validation, self.test)
         content = {
             "files": [file.sha256 for file in self.files],
             "drop": list(self.drop),
             "parts": parts,
         }
-        return make_table(
-            self.name, table[:, :-1], table[:, -1], parts, fingerprint(LOADER, content)
-        )
+        digest = fingerprint(LOADER, content)
+        return make_table(self.name, table[:, :-1], table[:, -1], parts, digest)
 
 
 def _ordered(data: Path, order: Path, rows: int, columns: int, drop: Sequence[int]) -> np.ndarray:
-    """The kept columns (rows, columns) float64 in the published order."""
+    """The columns that are not dropped, (rows, columns) float64 in the published order."""
     table = _read_table(data, rows, columns + len(drop))
-    kept = [column for column in range(table.shape[1]) if column not in drop]
-    return np.ascontiguousarray(table[_read_order(order, rows)][:, kept])
+    columns_left = [column for column in range(table.shape[1]) if column not in drop]
+    return np.ascontiguousarray(table[_read_order(order, rows)][:, columns_left])
 
 
 def _read_table(path: Path, rows: int, columns: int) -> np.ndarray:
@@ -90,14 +84,16 @@ def _read_table(path: Path, rows: int, columns: int) -> np.ndarray:
         raise UserError(f"{path} is not a table of numbers: {str(error).splitlines()[0]}") from None
     if table.shape != (rows, columns):
         raise UserError(
-            f"{path} has {table.shape[0]} rows x {table.shape[1]} columns, expected {rows} x {columns}"
+            f"{path} has {table.shape[0]} rows x {table.shape[1]} columns, "
+            f"expected {rows} x {columns}"
         )
     bad = np.argwhere(~np.isfinite(table))
     if len(bad):
         row, column = bad[0]
+        values = f"value{'s' * (len(bad) > 1)}"
         raise UserError(
-            f"{path}: {table[row, column]} in row {row + 1}, column {column + 1} (from 1) is not a finite number "
-            f"({len(bad)} such value{'s' if len(bad) > 1 else ''} in the file)"
+            f"{path}: {table[row, column]} in row {row + 1}, column {column + 1} (from 1) "
+            f"is not a finite number ({len(bad)} such {values} in the file)"
         )
     return table
 
@@ -106,9 +102,8 @@ def _read_order(path: Path, rows: int) -> np.ndarray:
     try:
         order = np.loadtxt(path, dtype=np.int64, ndmin=2, encoding="utf-8")
     except ValueError as error:
-        raise UserError(
-            f"{path} is not a list of row numbers: {str(error).splitlines()[0]}"
-        ) from None
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path} is not a list of row numbers: {reason}") from None
     if order.shape != (rows, 1):
         raise UserError(
             f"{path} has {order.shape[0]} lines of {order.shape[1]} numbers, expected {rows} of 1"
