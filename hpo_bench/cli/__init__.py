@@ -47,11 +47,12 @@ COMMANDS = {
     "bench": "bench:app",
     "merge": "merge:merge",
     "export": "export:export",
+    "pack": "pack:pack",
 }
 EXPECTED = (UserError, RunError)
 # Commands that store what they make: it is no failure if they cannot talk of it. Of the others text
 # is the product.
-STORING = ("run", "reproduce", "audit", "plot", "report", "merge", "export", "data")
+STORING = ("run", "reproduce", "audit", "plot", "report", "merge", "export", "pack", "data")
 
 
 class _Commands(TyperGroup):

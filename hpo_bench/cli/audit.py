@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hpo_bench.cli.completion import overrides as complete_overrides
 from hpo_bench.core import checks
 
 if TYPE_CHECKING:
@@ -17,7 +18,9 @@ def audit(
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[OVERRIDE]...", help="As of hpo-bench run: method=…, dataset=…, key=value."
+            metavar="[OVERRIDE]...",
+            help="As of hpo-bench run: method=…, dataset=…, key=value.",
+            autocompletion=complete_overrides,
         ),
     ] = None,
     intervals: Annotated[

@@ -7,12 +7,19 @@ from typing import Annotated
 
 import typer
 
+from hpo_bench.cli.completion import runs
+
 FORMATS = ("text", "json")
 
 
 def compare(
-    a: Annotated[str, typer.Argument(metavar="RUN", help="Run id, its beginning, or run folder.")],
-    b: Annotated[str, typer.Argument(metavar="RUN", help="The other one.")],
+    a: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN", help="Run id, its beginning, or run folder.", autocompletion=runs
+        ),
+    ],
+    b: Annotated[str, typer.Argument(metavar="RUN", help="The other one.", autocompletion=runs)],
     results: Annotated[
         Path, typer.Option("--results", metavar="DIR", help="Folder of the results.")
     ] = Path("results"),

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hpo_bench.cli.completion import datasets
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -14,7 +16,10 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="List, download and verify the datasets.", no_args_is_help=True)
 Names = Annotated[
-    list[str] | None, typer.Argument(metavar="[NAME]...", help="Datasets, as in dataset=NAME.")
+    list[str] | None,
+    typer.Argument(
+        metavar="[NAME]...", help="Datasets, as in dataset=NAME.", autocompletion=datasets
+    ),
 ]
 
 

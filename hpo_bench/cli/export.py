@@ -8,11 +8,17 @@ from typing import Annotated
 
 import typer
 
+from hpo_bench.cli.completion import runs as stored_runs
+
 
 def export(
     runs: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[RUN]...", help="Run ids, their beginnings, or run folders; all."),
+        typer.Argument(
+            metavar="[RUN]...",
+            help="Run ids, their beginnings, or run folders; all.",
+            autocompletion=stored_runs,
+        ),
     ] = None,
     format_: Annotated[
         str, typer.Option("--format", metavar="csv|tensorboard", help="What to write.")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hpo_bench.cli.completion import datasets, methods
+from hpo_bench.cli.completion import figures as complete_figures
 from hpo_bench.settings.conditions import condition
 
 if TYPE_CHECKING:
@@ -19,17 +21,25 @@ def plot(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[FIGURE]...", help="hpo-bench list figures shows all; default: all."
+            metavar="[FIGURE]...",
+            help="hpo-bench list figures shows all; default: all.",
+            autocompletion=complete_figures,
         ),
     ] = None,
     dataset: Annotated[
         list[str] | None,
-        typer.Option("--dataset", help="A figure of this dataset alone; may be repeated."),
+        typer.Option(
+            "--dataset",
+            help="A figure of this dataset alone; may be repeated.",
+            autocompletion=datasets,
+        ),
     ] = None,
     method: Annotated[
         list[str] | None,
         typer.Option(
-            "--method", help="Method to compare instead of the figure's own; may be repeated."
+            "--method",
+            help="Method to compare instead of the figure's own; may be repeated.",
+            autocompletion=methods,
         ),
     ] = None,
     where: Annotated[

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hpo_bench.cli.completion import experiments, scales
+from hpo_bench.cli.completion import overrides as complete_overrides
 from hpo_bench.core import checks
 from hpo_bench.errors import RunError, UserError
 
@@ -22,19 +24,25 @@ if TYPE_CHECKING:
 
 def reproduce(
     experiment: Annotated[
-        str, typer.Argument(help="Which one; hpo-bench list experiments shows all.")
+        str,
+        typer.Argument(
+            help="Which one; hpo-bench list experiments shows all.", autocompletion=experiments
+        ),
     ],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="[OVERRIDE]...",
             help="dataset=a,b method=a,b repetitions=n or any setting=value.",
+            autocompletion=complete_overrides,
         ),
     ] = None,
     scale: Annotated[
         str,
         typer.Option(
-            "--scale", help="smoke (a minute), small (ten minutes) or paper (the published budget)."
+            "--scale",
+            help="smoke (a minute), small (ten minutes) or paper (the published budget).",
+            autocompletion=scales,
         ),
     ] = "paper",
     dry_run: Annotated[

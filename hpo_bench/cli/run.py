@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hpo_bench.cli import completion
 from hpo_bench.core import checks
 from hpo_bench.errors import (
     Failed,
@@ -156,18 +157,6 @@ def _check(line: CommandLine) -> None:
         checks.folder("--config-dir", line.config_dir)
 
 
-def complete(incomplete: str) -> list[str]:
-    """Overrides that begin with what is typed: groups, or the options of one."""
-    from hpo_bench.settings.yamls import configs_folder, groups
-
-    group, equals, _ = incomplete.partition("=")
-    if not equals:
-        return [f"{name}=" for name in groups() if name.startswith(group)]
-    files = sorted((configs_folder() / group).glob("*.yaml")) if group in groups() else []
-    overrides = [f"{group}={file.stem}" for file in files]
-    return [override for override in overrides if override.startswith(incomplete)]
-
-
 @run_app.command(
     add_help_option=False,
     context_settings={"ignore_unknown_options": True},
@@ -175,7 +164,8 @@ def complete(incomplete: str) -> list[str]:
 )
 def run(
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[OVERRIDE|FLAG]...", autocompletion=complete)
+        list[str] | None,
+        typer.Argument(metavar="[OVERRIDE|FLAG]...", autocompletion=completion.overrides),
     ] = None,
 ) -> None:
     """Train repetitions of one method on one dataset and store the results (--help tells all)."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hpo_bench.cli.completion import experiments
 from hpo_bench.errors import UserError, nearest
 from hpo_bench.settings import identity
 from hpo_bench.store import documents
@@ -25,7 +26,12 @@ Results = Annotated[Path, typer.Option("--results", metavar="DIR", help="Folder 
 
 def status(
     experiment: Annotated[
-        str | None, typer.Argument(metavar="[EXPERIMENT]", help="Only this experiment's runs.")
+        str | None,
+        typer.Argument(
+            metavar="[EXPERIMENT]",
+            help="Only this experiment's runs.",
+            autocompletion=experiments,
+        ),
     ] = None,
     results: Results = Path("results"),
 ) -> None:

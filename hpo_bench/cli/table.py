@@ -8,11 +8,15 @@ from typing import Annotated
 
 import typer
 
+from hpo_bench.cli.completion import datasets, methods, tables
 from hpo_bench.settings.conditions import condition
 
 
 def table(
-    name: Annotated[str, typer.Argument(help="Which table; hpo-bench list tables shows all.")],
+    name: Annotated[
+        str,
+        typer.Argument(help="Which table; hpo-bench list tables shows all.", autocompletion=tables),
+    ],
     results: Annotated[Path, typer.Option("--results", help="Folder of the results.")] = Path(
         "results"
     ),
@@ -27,10 +31,15 @@ def table(
     ] = "default",
     dataset: Annotated[
         list[str] | None,
-        typer.Option("--dataset", help="Dataset instead of the table's own; may be repeated."),
+        typer.Option(
+            "--dataset",
+            help="Dataset instead of the table's own; may be repeated.",
+            autocompletion=datasets,
+        ),
     ] = None,
     method: Annotated[
-        list[str] | None, typer.Option("--method", help="Only this method; may be repeated.")
+        list[str] | None,
+        typer.Option("--method", help="Only this method; may be repeated.", autocompletion=methods),
     ] = None,
     where: Annotated[
         list[str] | None,

@@ -103,6 +103,31 @@ def was_drawn(results_dir: Path, name: str, scale: str, overrides: Sequence[str]
     return content.get("drawn", True) is True  # the first records do not tell
 
 
+@dataclass(frozen=True)
+class Begun:
+    """One way in which an experiment was begun in a folder, as its record tells."""
+
+    scale: str
+    overrides: tuple[str, ...]
+    wanted: tuple[Wanted, ...]
+    missing: tuple[str, ...]
+
+
+def begun(results_dir: Path, name: str) -> list[Begun]:
+    """The ways in which an experiment was begun in a folder; records that cannot be read are passed
+    over.
+    """
+    ways = []
+    for file in sorted((results_dir / "experiments").glob(f"{name}-*.json")):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            content = documents.read(file)
+            if content["experiment"] == name:
+                overrides, missing = tuple(content["overrides"]), tuple(content["missing"])
+                wanted = held.recorded(content)
+                ways.append(Begun(str(content["scale"]), overrides, wanted, missing))
+    return ways
+
+
 def finished_record(
     results_dir: Path, name: str, scale: str, overrides: Sequence[str]
 ) -> tuple[Wanted, ...] | None:

@@ -50,6 +50,11 @@ def configs_folder() -> Path:
     raise UserError(f"the configuration files are missing from {package}; install hpo-bench again")
 
 
+def citation_file() -> Path:
+    """What to cite, as a ``CITATION.cff``: it lies where the folder of the yamls does."""
+    return configs_folder().parent / "CITATION.cff"
+
+
 def read_yaml(file: Path) -> Any:
     """Read a yaml as Hydra does: ``1e-3`` is a number, interpolations stay as they are.
 
@@ -84,3 +89,12 @@ def read_text(file: Path) -> str:
             f"{file} is not UTF-8 text (line {line} has the byte 0x{content[error.start]:02x}); "
             "save it as UTF-8"
         ) from None
+
+
+def setting_names() -> list[str]:
+    """Dotted keys of ``config.yaml``, in its order."""
+    from hpo_bench.settings.identity import flat
+
+    content = read_yaml(configs_folder() / "config.yaml")
+    own = {key: value for key, value in content.items() if key not in ("defaults", "hydra")}
+    return [key for key, _ in flat(own)]

@@ -18,7 +18,7 @@ from make_store import make_run
 
 import hpo_bench.running.execute
 from hpo_bench.cli.closing import closing_numbers
-from hpo_bench.cli.run import complete, split
+from hpo_bench.cli.run import split
 from hpo_bench.errors import RunError, UserError
 from hpo_bench.settings.compose import compose
 from hpo_bench.settings.parse import parse
@@ -350,12 +350,6 @@ def test_the_arguments_taken_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         "hyper",
     ]
     assert (line.force, line.config_dir) == (True, Path("here"))
-
-
-def test_completion_knows_groups_and_their_options() -> None:
-    assert complete("meth") == ["method="]
-    assert complete("method=ours_wd_lr") == ["method=ours_wd_lr", "method=ours_wd_lr_m"]
-    assert complete("dataset=uci_e") == ["dataset=uci_energy"]
 
 
 # --- the real program ---
