@@ -4,6 +4,7 @@ references by autograd.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ from torch import Tensor
 from hpo_bench.core.hyperparameters import Hyperparameters
 from hpo_bench.core.loop import train
 from hpo_bench.core.optimisers import SGD, Adam
+from hpo_bench.core.rule import Step
+from hpo_bench.core.sgd import COORDINATES, MomentumSGD
 from hpo_bench.core.table import Table
-from hpo_bench.core.update import Linearisation, State, Step, advance
+from hpo_bench.core.update import Linearisation, State
 from hpo_bench.hypergradients.dot_product import DotProduct
 from hpo_bench.hypergradients.neumann import Neumann
 from hpo_bench.hypergradients.unroll import Unroll
@@ -27,6 +30,14 @@ from hpo_bench.settings.run import Method, Settings, StartRanges
 torch.set_num_threads(
     1
 )  # as the engine does for models of this size; two threads may split a sum in two
+
+
+advance = MomentumSGD().advance
+
+
+def in_force(raw: Mapping[str, Tensor]) -> Hyperparameters:
+    """The paper's hyperparameters, from raw values."""
+    return Hyperparameters.of(raw, COORDINATES)
 
 
 def make_table(
@@ -235,7 +246,7 @@ def run_steps(
     buffer: Tensor | None = None,
 ) -> tuple[State, list[Step]]:
     """``count`` weight updates from ``weights``, all of them kept."""
-    hyper = Hyperparameters.of(raw)
+    hyper = in_force(raw)
     state = State(weights, torch.zeros_like(weights) if buffer is None else buffer)
     steps = []
     for _ in range(count):

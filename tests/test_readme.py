@@ -273,7 +273,7 @@ def test_a_method_of_ones_own_does_what_its_yaml_says(tmp_path):
     for run in (slow, fast):
         ended = finals([run])
         moved.append(np.abs(np.log10(ended["lr"] / ended["initial_lr"])).to_numpy())
-    # Adam's first steps are hyper.lr long.
+    # Adam's first steps are hyper["lr"] long.
     np.testing.assert_allclose(moved[0] / moved[1], 0.01 / 0.05, rtol=0.2)
 
 

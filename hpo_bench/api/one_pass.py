@@ -15,14 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from hpo_bench.core import checks, tree
-from hpo_bench.core.estimator import Estimator, accumulator
-from hpo_bench.core.hyperparameters import SPACES, Hyperparameters
+from hpo_bench.core.estimator import Estimator
+from hpo_bench.core.hyperparameters import Hyperparameters
 from hpo_bench.core.layout import Layout
 from hpo_bench.core.loop import move
 from hpo_bench.core.optimisers import Adam, Optimiser, chosen_rows, finite_rows, with_own_numbers
-from hpo_bench.core.update import State, advance
+from hpo_bench.core.sgd import MomentumSGD
+from hpo_bench.core.update import State
 from hpo_bench.errors import UserError
-from hpo_bench.hypergradients.choice import Chooser
+from hpo_bench.hypergradients.exact import Exact
 from hpo_bench.hypergradients.neumann import Neumann
 from hpo_bench.models.live import LiveModules, Loss
 
@@ -106,11 +107,12 @@ class OnePass:
         separate_batches: bool = False,
     ) -> None:
         self._modules = LiveModules(model, loss, checks.flag("separate_batches", separate_batches))
-        self._tuned = checks.words("tune", tune, tuple(SPACES))
-        self._per_weight = checks.words("per_weight", per_weight, tuple(SPACES))
+        self._rule = MomentumSGD()
+        names = tuple(self._rule.coordinates)
+        self._tuned = checks.words("tune", tune, names)
+        self._per_weight = checks.words("per_weight", per_weight, names)
         self._estimator = estimator or Neumann(checks.whole("look_back", look_back, 1))
         self._check_estimator()
-        self._accumulator = accumulator(self._estimator)
         self._optimiser = optimiser or Adam(checks.positive("hyper_lr", hyper_lr))
         _check_made(
             "optimiser",
@@ -134,7 +136,7 @@ class OnePass:
             name: self._raw_value(name, value, weights) for name, value in given.items()
         }
         self._raw = self._widened(self._initial)
-        self._hyper = Hyperparameters.of(self._raw)
+        self._hyper = self._in_force(self._raw)
         self._buffer = torch.zeros_like(weights)
         self._memory = self._optimiser.init({name: self._raw[name] for name in self._tuned})
         self._resting: dict[str, list[Tensor]] = {}
@@ -147,21 +149,24 @@ class OnePass:
         _check_made(
             "estimator",
             self._estimator,
-            ("every_update", "window", "tunes"),
+            ("every_update", "window", "tunes", "estimate"),
             "Unroll(5) of hpo_bench.hypergradients",
         )
+        allowed = self._estimator.tunes or tuple(self._rule.coordinates)
         if not self._tuned:
-            raise UserError(f"tune=[]: name at least one of {', '.join(self._estimator.tunes)}")
-        if isinstance(self._estimator, Chooser):
+            raise UserError(f"tune=[]: name at least one of {', '.join(allowed)}")
+        if isinstance(self._estimator, Exact):
             raise UserError(
-                "estimator: one that chooses by its costs needs a known model; give Unroll(i) or Forward(i)"
+                "estimator: one that chooses by its costs needs a known model; give Unroll(i) or "
+                "Forward(i)"
             )
         for name in self._tuned:
-            if name not in self._estimator.tunes:
+            if name not in allowed:
                 kind = type(self._estimator).__name__
-                raise UserError(
-                    f"tune: {kind} cannot tune {name}; allowed: {', '.join(self._estimator.tunes)}"
-                )
+                raise UserError(f"tune: {kind} cannot tune {name}; allowed: {', '.join(allowed)}")
+
+    def _in_force(self, raw: Mapping[str, Tensor]) -> Hyperparameters:
+        return Hyperparameters.of(raw, self._rule.coordinates)
 
     def _raw_value(self, name: str, value: Value, weights: Tensor) -> Tensor:
         """The raw value of each row, (R, 1)."""
@@ -179,7 +184,7 @@ class OnePass:
         _check_range(name, values, name in self._tuned)
         raw = torch.logit(values) if name == "momentum" else torch.log10(values)
         made = raw.expand(rows).unsqueeze(-1).to(weights)
-        _check_kept(name, values, SPACES[name].natural(made))
+        _check_kept(name, values, self._rule.coordinates[name].space.natural(made))
         return made
 
     def _widened(self, raw: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -203,11 +208,11 @@ class OnePass:
         weights = self._modules.weights()
         differentiable = self._interval - self._count <= self._window_size
         linearisation = self._modules.linearise(weights, batch, differentiable)
-        state, made = advance(
+        state, made = self._rule.advance(
             State(weights, self._buffer), linearisation, self._hyper, self._clip_norm
         )
         if differentiable:
-            self._window = self._accumulator.accumulate(self._window, made)
+            self._window = self._estimator.accumulate(self._window, made, self._tuned)
         self._modules.write(state.weights, linearisation.carried)
         self._buffer = state.buffer
         self._count += 1
@@ -250,7 +255,7 @@ class OnePass:
             )
         self._modules.check()
         gradient = self._modules.look_only(self._modules.weights(), batch)
-        return self._accumulator.finish(self._window, gradient)
+        return self._estimator.finish(self._window, gradient, self._tuned)
 
     @torch.no_grad()
     def tune(self, batch: Any) -> dict[str, Any]:
@@ -280,7 +285,7 @@ class OnePass:
         self._memory = memory
         changes = {name: value.to(self._raw[name].dtype) for name, value in changes.items()}
         self._raw = move(self._raw, changes, self._bounds)
-        self._hyper = Hyperparameters.of(self._raw)
+        self._hyper = self._in_force(self._raw)
 
     def _skip(self, rows: Tensor) -> None:
         if not bool(self._skipped.any()):
@@ -292,7 +297,8 @@ class OnePass:
         self._skipped = self._skipped + rows.cpu()
 
     def _begin_interval(self) -> None:
-        self._count, self._window = 0, self._accumulator.begin(self._tuned)
+        state = State(self._modules.weights(), self._buffer)
+        self._count, self._window = 0, self._estimator.begin(self._tuned, state)
 
     # --- parameters that are trained no longer, or again ---
 
@@ -326,7 +332,7 @@ class OnePass:
         for name, values in self._by_parameter(after).items():
             for value, known in zip(values, put_by.get(name, values), strict=True):
                 value.copy_(known)
-        self._hyper = Hyperparameters.of(self._raw)
+        self._hyper = self._in_force(self._raw)
         if self._count > self._interval - self._window_size:
             self._begin_interval()
 
@@ -459,7 +465,7 @@ class OnePass:
             )
         self._raw, self._buffer, self._updates, self._memory = raw, buffer, updates, memory
         self._skipped, self._resting = skipped, resting
-        self._hyper = Hyperparameters.of(raw)
+        self._hyper = self._in_force(raw)
         self._begin_interval()
         if count <= self._interval - self._window_size:
             self._count = count

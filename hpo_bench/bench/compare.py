@@ -146,7 +146,8 @@ def product_flops(trainer: Trainer) -> float:
     )
     total: float = training * (2 * large + small) + seen * (large + small)
     if method.estimator is not None:
-        terms = method.estimator.look_back if window == 1 else window
+        estimator = method.estimator
+        terms = estimator.look_back if isinstance(estimator, Neumann) else window
         total += (
             (terms - 1) * training * 2 * large + rows["validation"] * (2 * large + small)
         ) / trainer.plan.interval

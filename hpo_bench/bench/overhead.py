@@ -70,10 +70,10 @@ class Untrained:
             seeds = tuple(row.seed for row in rows)
             curves = {name: random.random((len(steps), len(seeds)), np.float32) for name in COLUMNS}
             ok = np.full(len(seeds), -1, np.int64)
-            first = trainer.start(seeds)
+            initial = trainer.plan.hyperparameters(trainer.start(seeds).raw).natural
             tables = {
-                "final": final_table(seeds, first, steps, curves, ok, 0.0),
-                "curves": curves_table(seeds, steps, curves, ok, np.zeros(len(steps))),
+                "final": final_table(seeds, initial, steps, curves, ok, 0.0),
+                "curves": curves_table(seeds, initial, steps, curves, ok, np.zeros(len(steps))),
             }
             block = Block(seeds, tables, {}, {"train": 0.0, "evaluate": 0.0, "total": 0.0})
             yield {rows[0].run: block}

@@ -1,8 +1,8 @@
-"""Hyperparameters of the weight update in raw space, where they are optimised, and in natural
-space, where they act.
+"""Hyperparameters of a weight update in raw space, where they are optimised, and in natural space.
 
-lr = 10^x, weight decay = 10^y, momentum = 1 / (1 + e^-z) (paper §2, appendix B). A hyperparameter
-is a tensor (R, 1), or (R, P) where every weight has its own; broadcasting makes both the same code.
+A `hpo_bench.core.rule.Rule` says which it has and in which coordinates: lr = 10^x and weight decay
+= 10^y, momentum = 1 / (1 + e^-z) (paper §2, appendix B). A hyperparameter is a tensor (R, 1), or
+(R, P) where every weight has its own; broadcasting makes both the same code.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from torch import Tensor
 
@@ -18,17 +19,25 @@ from hpo_bench.core.native.elementary import exp
 
 @dataclass(frozen=True)
 class Space:
-    """One coordinate change: natural = f(raw), and its derivative as a function of the natural
-    value.
+    """One coordinate change: natural = f(raw).
+
+    Args:
+        name: for messages.
+        natural: f.
+        slope: f', as a function of the natural value.
+        raw: f's inverse, of one number.
+        complement: 1 - f(raw) without the digits that the subtraction loses near 1.
     """
 
+    name: str
     natural: Callable[[Tensor], Tensor]
     slope: Callable[[Tensor], Tensor]
+    raw: Callable[[float], float]
+    complement: Callable[[Tensor], Tensor]
 
 
 def _power_of_ten(raw: Tensor) -> Tensor:
-    """10^raw by way of exp: `torch.pow` rounds a number by its place in the vector, and rows would
-    differ by theirs.
+    """10^raw by way of exp: `torch.pow` rounds a number by its place, and rows differ by theirs.
 
     In float64 whatever the precision: raw·ln 10 would lose a digit of float32.
     """
@@ -48,11 +57,37 @@ def _sigmoid_slope(natural: Tensor) -> Tensor:
     return natural * (1 - natural)
 
 
-SPACES: Mapping[str, Space] = {
-    "lr": Space(_power_of_ten, _power_slope),
-    "weight_decay": Space(_power_of_ten, _power_slope),
-    "momentum": Space(_sigmoid, _sigmoid_slope),
-}
+def _logit(natural: float) -> float:
+    """The raw value; infinite at 0 and 1."""
+    if natural in (0.0, 1.0):
+        return math.copysign(math.inf, natural - 0.5)
+    return math.log(natural) - math.log(1 - natural)
+
+
+def _log10(natural: float) -> float:
+    """The raw value; infinite at 0."""
+    return math.log10(natural) if natural else -math.inf
+
+
+LOG10 = Space("log10", _power_of_ten, _power_slope, _log10, lambda raw: 1 - _power_of_ten(raw))
+LOGIT = Space("logit", _sigmoid, _sigmoid_slope, _logit, lambda raw: _sigmoid(-raw))
+
+
+@dataclass(frozen=True)
+class Coordinate:
+    """How one hyperparameter of a rule is optimised, and where it starts.
+
+    Args:
+        space: raw and natural values.
+        start: (low, high) of the uniform draw of its start: of raw values in `LOG10`, of natural
+            ones in `LOGIT`.
+        drawn_as: whose random number its start takes; its own name unless given. Methods whose
+            rules differ are paired by it.
+    """
+
+    space: Space
+    start: tuple[float, float]
+    drawn_as: str | None = None
 
 
 @dataclass(frozen=True)
@@ -62,41 +97,42 @@ class Hyperparameters:
     Args:
         raw: in the coordinates in which they are optimised.
         natural: as they act; the learning rate is that of ``raw`` multiplied by ``factor``.
+        coordinates: of each.
         factor: what a schedule multiplies learning rates by, a tensor without dimensions; 1 without
             one. Rules that find their own step size multiply that by it.
     """
 
     raw: Mapping[str, Tensor]
     natural: Mapping[str, Tensor]
+    coordinates: Mapping[str, Coordinate]
     factor: Tensor | float = 1.0
 
     @staticmethod
-    def of(raw: Mapping[str, Tensor]) -> Hyperparameters:
+    def of(raw: Mapping[str, Tensor], coordinates: Mapping[str, Coordinate]) -> Hyperparameters:
         """Compute the natural values of raw ones."""
-        return Hyperparameters(
-            raw, {name: SPACES[name].natural(value) for name, value in raw.items()}
-        )
+        natural = {name: coordinates[name].space.natural(value) for name, value in raw.items()}
+        return Hyperparameters(raw, natural, coordinates)
+
+    def __getitem__(self, name: str) -> Tensor:
+        """The natural value."""
+        return self.natural[name]
 
     def scheduled(self, factor: Tensor | float) -> Hyperparameters:
         """The same with the learning rate multiplied by the ``factor`` of a schedule."""
-        natural = {**self.natural, "lr": self.lr * factor}
+        natural = {**self.natural, "lr": self["lr"] * factor}
         return replace(self, natural=natural, factor=factor)
 
-    @property
-    def lr(self) -> Tensor:
-        """Learning rate."""
-        return self.natural["lr"]
-
-    @property
-    def weight_decay(self) -> Tensor:
-        """Weight decay (the coefficient of w added to the gradient)."""
-        return self.natural["weight_decay"]
-
-    @property
-    def momentum(self) -> Tensor:
-        """Momentum coefficient μ."""
-        return self.natural["momentum"]
-
     def slope(self, name: str) -> Tensor:
-        """d natural / d raw, shaped like the hyperparameter."""
-        return SPACES[name].slope(self.natural[name])
+        """Derivative of the natural value with respect to the raw one, in the same shape."""
+        return self.coordinates[name].space.slope(self.natural[name])
+
+    def complement(self, name: str) -> Tensor:
+        """One minus the natural value, exact where that is close to 1."""
+        return self._complements[name]
+
+    @cached_property
+    def _complements(self) -> dict[str, Tensor]:
+        """Computed once for the many updates that share the values, and not where no rule asks."""
+        return {
+            name: self.coordinates[name].space.complement(value) for name, value in self.raw.items()
+        }

@@ -7,23 +7,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from hpo_bench.core.batches import Batches
-from hpo_bench.core.estimator import Accumulator, Estimator, accumulator
+from hpo_bench.core.estimator import Estimator
 from hpo_bench.core.hyperparameters import Hyperparameters
 from hpo_bench.core.model import Batch, Model
 from hpo_bench.core.optimisers import Optimiser
 from hpo_bench.core.recorder import Record, Recorder
-from hpo_bench.core.rule import MomentumSGD, Rule
+from hpo_bench.core.rule import Rule
 from hpo_bench.core.schedules import Factors
+from hpo_bench.core.sgd import MomentumSGD
 from hpo_bench.core.update import Linearisation, State
 
-MOMENTUM_SGD = MomentumSGD()
 RANDOM_LR_BOUNDS = (-10.0, 0.0)  # of log10 lr under a schedule: lr in [1e-10, 1]
 
 
@@ -60,8 +60,8 @@ class Plan:
     """How hyperparameters move during the training (`hpo_bench.settings.run.Method`, with T, K and
     the clamp).
 
-    Estimator and optimiser are both there or both None; an estimator needs `MomentumSGD`. The
-    learning rate is multiplied by ``factors`` where a schedule gives some.
+    Estimator and optimiser are both there or both None; an estimator needs a rule that is
+    differentiable. The learning rate is multiplied by ``factors`` where a schedule gives some.
     """
 
     estimator: Estimator | None
@@ -71,7 +71,7 @@ class Plan:
     weight_updates: int
     clip_log10_lr: tuple[float, float] | None
     reset_weights: bool = False
-    rule: Rule = MOMENTUM_SGD
+    rule: Rule = MomentumSGD()
     factors: Factors | None = None
 
     @property
@@ -96,6 +96,10 @@ class Plan:
         """Whether a hyperparameter update follows weight update ``number``."""
         return self.estimator is not None and (number + 1) % self.interval == 0
 
+    def is_scheduled_after(self, number: int, start: InitialState) -> bool:
+        """Whether the learning rate is multiplied after weight update ``number``."""
+        return start.log10_multiplier is not None and (number + 1) % self.update_interval == 0
+
     def resets_after(self, number: int) -> bool:
         """Whether the weights go back to their start after the hyperparameter update that follows
         ``number``.
@@ -107,14 +111,13 @@ class Plan:
         return hyper if self.factors is None else hyper.scheduled(self.factors.at(number))
 
     @property
-    def accumulator(self) -> Accumulator | None:
-        """What takes up the window's updates."""
-        return None if self.estimator is None else accumulator(self.estimator)
-
-    @property
     def kept(self) -> int:
         """Weight updates whose linearisations are in memory at once, or as much."""
-        return 0 if self.accumulator is None else self.accumulator.kept(self.window)
+        return 0 if self.estimator is None else self.estimator.kept(self.window)
+
+    def hyperparameters(self, raw: Mapping[str, Tensor]) -> Hyperparameters:
+        """The values in force with these raw ones."""
+        return Hyperparameters.of(raw, self.rule.coordinates)
 
 
 @dataclass(frozen=True)
@@ -142,27 +145,27 @@ class Snapshot:
         state: weights, buffers and what the model carries.
         raw: raw hyperparameters, (R, 1) or (R, P) each.
         memory: of the hyperparameter optimiser, rows first; None without one.
+        window: of the estimator, where that outlives a hyperparameter update; else None.
     """
 
     number: int
     state: State
     raw: Mapping[str, Tensor]
     memory: Any
+    window: Any = None
 
 
 def beginning(problem: Problem, plan: Plan, start: InitialState) -> Snapshot:
     """Before the first weight update."""
-    state = State(
-        start.weights,
-        plan.rule.init(start.weights),
-        problem.model.initial_carried(len(start.weights)),
-    )
-    memory = (
-        None
-        if plan.optimiser is None
-        else plan.optimiser.init({name: start.raw[name] for name in plan.tuned})
-    )
-    return Snapshot(0, state, dict(start.raw), memory)
+    weights = start.weights
+    carried = problem.model.initial_carried(len(weights))
+    state = State(weights, plan.rule.init(weights), carried)
+    memory = window = None
+    if plan.optimiser is not None:
+        memory = plan.optimiser.init({name: start.raw[name] for name in plan.tuned})
+    if plan.estimator is not None and plan.estimator.is_carried:
+        window = plan.estimator.begin(plan.tuned, state)
+    return Snapshot(0, state, dict(start.raw), memory, window)
 
 
 @dataclass(frozen=True)
@@ -217,7 +220,7 @@ def train(
         if now.number % plan.update_interval == 0:
             on_interval(now)
     if last == plan.weight_updates:
-        hyper = plan.scheduled(Hyperparameters.of(now.raw), now.number)
+        hyper = plan.scheduled(plan.hyperparameters(now.raw), now.number)
         observe(training, now.number, now.state, hyper, differentiable=False)
     return now
 
@@ -236,7 +239,7 @@ class Eager:
     def hyperparameters(self, raw: Mapping[str, Tensor]) -> Hyperparameters:
         """Natural values, computed once for the raw values that many intervals share."""
         if self._in_force is None or self._in_force[0] is not raw:
-            self._in_force = raw, Hyperparameters.of(raw)
+            self._in_force = raw, self.training.plan.hyperparameters(raw)
         return self._in_force[1]
 
 
@@ -245,50 +248,60 @@ def advance(training: Training, now: Snapshot, end: int, hyper: Hyperparameters)
     hyperparameter updates due.
 
     Nothing in here waits for the device or depends on a value on it, so that a graph of it can be
-    replayed."""
+    replayed.
+    """
     problem, plan = training.problem, training.plan
-    accumulator = plan.accumulator
-    window = None if accumulator is None else accumulator.begin(plan.tuned)
-    state, raw, memory = now.state, now.raw, now.memory
+    estimator, window = plan.estimator, now.window
+    if estimator is not None and window is None:
+        window = estimator.begin(plan.tuned, now.state)
 
     for number in range(now.number, end):
         differentiable = plan.differentiates(number)
         present = plan.scheduled(hyper, number)
         state, linearisation, second = observe(
-            training, number, state, present, differentiable=differentiable
+            training, number, now.state, present, differentiable=differentiable
         )
+
         state, step = plan.rule.advance(state, linearisation, present, problem.gradient_clip_norm)
-        if accumulator is not None and differentiable:
+        now = Snapshot(number + 1, state, now.raw, now.memory)
+        if estimator is not None and differentiable:
             assert step is not None
-            window = accumulator.accumulate(window, step)
+            window = estimator.accumulate(window, step, plan.tuned)
 
         if plan.tunes_after(number):
-            assert accumulator is not None
+            assert estimator is not None
             assert second is not None
-            after = Snapshot(number + 1, state, raw, memory)
-            now = tune(training, after, accumulator, window, second)
-            state, raw, memory, hyper = now.state, now.raw, now.memory, Hyperparameters.of(now.raw)
-            window = accumulator.begin(plan.tuned)
-        elif (
-            training.start.log10_multiplier is not None and (number + 1) % plan.update_interval == 0
-        ):
-            raw = move(raw, {"lr": training.start.log10_multiplier}, RANDOM_LR_BOUNDS)
-            hyper = Hyperparameters.of(raw)
-    return Snapshot(end, state, raw, memory)
+            now = tune(training, now, window, second)
+            hyper = plan.hyperparameters(now.raw)
+            # Weights that begin anew do not depend on the hyperparameters that there have been.
+            if not estimator.is_carried or plan.resets_after(number):
+                window = estimator.begin(plan.tuned, now.state)
+        elif plan.is_scheduled_after(number, training.start):
+            now = scheduled(now, training.start)
+            hyper = plan.hyperparameters(now.raw)
+
+    is_carried = estimator is not None and estimator.is_carried
+    return replace(now, window=window) if is_carried else now
 
 
-def tune(
-    training: Training, now: Snapshot, accumulator: Accumulator, window: Any, second: Batch
-) -> Snapshot:
+def scheduled(now: Snapshot, start: InitialState) -> Snapshot:
+    """Multiply the learning rate by each repetition's multiplier."""
+    assert start.log10_multiplier is not None
+    return replace(now, raw=move(now.raw, {"lr": start.log10_multiplier}, RANDOM_LR_BOUNDS))
+
+
+def tune(training: Training, now: Snapshot, window: Any, second: Batch) -> Snapshot:
     """Make the hyperparameter update that follows weight update ``now.number - 1``.
 
     Args:
-        window: what the accumulator took up of the weight updates.
+        window: what the estimator took up of the weight updates.
         second: the batch of that number.
     """
-    state = now.state
+    plan, state = training.plan, now.state
+    assert plan.estimator is not None
     gradient = training.problem.model.linearise(state.weights, second, state.carried, False)
-    return tuned(training, now, accumulator.finish(window, gradient.gradient), gradient.carried)
+    hypergradients = plan.estimator.finish(window, gradient.gradient, plan.tuned)
+    return tuned(training, now, hypergradients, gradient.carried)
 
 
 def tuned(

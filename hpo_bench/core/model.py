@@ -14,8 +14,9 @@ from torch import Tensor
 
 from hpo_bench.core.hyperparameters import Hyperparameters
 from hpo_bench.core.layout import Layout
+from hpo_bench.core.rule import Step
 from hpo_bench.core.table import Table
-from hpo_bench.core.update import Linearisation, State, Step
+from hpo_bench.core.update import Linearisation, State
 
 CACHE_BYTES = (
     2 << 20
@@ -134,7 +135,7 @@ class TakesPlaces(Protocol):
 @dataclass(frozen=True)
 class Following:
     """What follows the last of several updates: the products of a Neumann series, see
-    `Step.raw_products_of_series`.
+    `Step.products_of_series`.
 
     Args:
         second: the batch whose gradient, at the weights after that update, is the covector.
@@ -175,11 +176,11 @@ class Stretch:
 
 @runtime_checkable
 class FusedUpdates(Protocol):
-    """A model that can make several plain updates of `hpo_bench.core.rule.MomentumSGD` in one call,
+    """A model that can make several updates of plain `hpo_bench.core.sgd.MomentumSGD` in one call,
     faster.
 
     The numbers are those of as many calls of `Model.linearise`, `Model.loss`, `Model.evaluate` and
-    `hpo_bench.core.update.advance`, bit by bit.
+    `MomentumSGD.advance`, bit by bit.
 
     Attributes:
         fuses_batches: whether the updates of a call may be on several batches, and not on one

@@ -137,7 +137,7 @@ class Recorder:
             if value.shape[-1] == 1
         }
         if self._per_weight_lr:
-            quantiles = torch.quantile(hyperparameters.lr, self._quantiles, dim=-1)
+            quantiles = torch.quantile(hyperparameters["lr"], self._quantiles, dim=-1)
             columns |= dict(zip(("lr", *QUANTILES), quantiles, strict=True))
         return columns
 

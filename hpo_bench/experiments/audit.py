@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,8 +29,9 @@ from hpo_bench.core.hyperparameters import Hyperparameters
 from hpo_bench.core.loop import Problem, train
 from hpo_bench.core.optimisers import Optimiser
 from hpo_bench.core.recorder import Recorder
+from hpo_bench.core.rule import Rule, Step
 from hpo_bench.core.table import Table
-from hpo_bench.core.update import State, Step, advance
+from hpo_bench.core.update import State
 from hpo_bench.errors import StoreError, UserError
 from hpo_bench.hypergradients.unroll import Unroll
 from hpo_bench.progress import Reporter, Shown, Silent
@@ -104,7 +105,7 @@ class Audit:
 
 
 @dataclass
-class Probe:
+class Probe(Estimator):
     """In place of a method's estimator: keeps the updates and the gradient of the last
     hyperparameter update.
     """
@@ -114,26 +115,16 @@ class Probe:
     steps: Sequence[Step] = ()
     gradient: Tensor | None = None
 
-    @property
-    def every_update(self) -> bool:
-        """As the estimator."""
-        return self.estimator.every_update
-
-    @property
-    def second_batch(self) -> Literal["validation", "training"]:
-        """As the estimator."""
-        return self.estimator.second_batch
-
-    @property
-    def tunes(self) -> tuple[str, ...]:
-        """As the estimator."""
-        return self.estimator.tunes
+    def __post_init__(self) -> None:
+        self.every_update = self.estimator.every_update
+        self.second_batch = self.estimator.second_batch
+        self.tunes = self.estimator.tunes
 
     def window(self, update_interval: int) -> int:
         """Enough for the estimator and for the exact hypergradient."""
         return max(self.estimator.window(update_interval), min(self.look_back, update_interval))
 
-    def __call__(
+    def estimate(
         self, steps: Sequence[Step], gradient: Tensor, tuned: Sequence[str]
     ) -> dict[str, Tensor]:
         """What the estimator says."""
@@ -145,7 +136,7 @@ def call(
     estimator: Estimator, steps: Sequence[Step], gradient: Tensor, tuned: Sequence[str]
 ) -> dict[str, Tensor]:
     """An estimator's hypergradients from more steps than it may want."""
-    return estimator(steps[-estimator.window(len(steps)) :], gradient, tuned)
+    return estimator.estimate(steps[-estimator.window(len(steps)) :], gradient, tuned)
 
 
 def cells(
@@ -300,6 +291,7 @@ class Moment:
 
     seeds: Sequence[int]
     problem: Problem
+    rule: Rule
     steps: Sequence[Step]
     gradient: Tensor
     updates: int
@@ -347,7 +339,8 @@ class AuditedCell:
             Recorder(len(seeds), updates, updates, False, start.weights),
         )
         assert self.probe.gradient is not None
-        return Moment(seeds, problem, self.probe.steps, self.probe.gradient, updates)
+        rule = self.trainer.plan.rule
+        return Moment(seeds, problem, rule, self.probe.steps, self.probe.gradient, updates)
 
 
 @torch.no_grad()
@@ -356,7 +349,7 @@ def _compare(cell: AuditedCell, moment: Moment) -> pd.DataFrame:
     tuned, look_back = cell.trainer.plan.tuned, cell.probe.look_back
     steps = moment.steps[-look_back:]
     approximate = call(cell.estimator, moment.steps, moment.gradient, tuned)
-    exact = Unroll(len(steps))(steps, moment.gradient, tuned)
+    exact = Unroll(len(steps)).estimate(steps, moment.gradient, tuned)
     memory = cell.optimiser.init({name: moment.raw[name] for name in tuned})
     taken = [cell.optimiser.update(values, memory)[0] for values in (approximate, exact)]
     rows: list[dict[str, Any]] = [
@@ -424,15 +417,16 @@ def finite_difference(moment: Moment, steps: Sequence[Step], name: str) -> Tenso
 
 def _loss(moment: Moment, steps: Sequence[Step], raw: Values) -> Tensor:
     """Second loss after making ``steps`` again with other hyperparameters."""
-    problem, hyper = moment.problem, Hyperparameters.of(raw)
-    state = State(steps[0].weights, steps[0].buffer)
+    problem, rule = moment.problem, moment.rule
+    hyper = Hyperparameters.of(raw, rule.coordinates)
+    state = State(steps[0].weights, steps[0].memory)
     first = moment.updates - len(steps)
     for number, step in enumerate(steps, first):
         present = hyper.scheduled(step.hyperparameters.factor)
         linearisation = problem.model.linearise(
             state.weights, problem.training.batch(number), {}, False
         )
-        state, _ = advance(state, linearisation, present, problem.gradient_clip_norm)
+        state, _ = rule.advance(state, linearisation, present, problem.gradient_clip_norm)
     assert problem.second is not None
     return problem.model.loss(state.weights, problem.second.batch(moment.updates - 1), {})[0]
 

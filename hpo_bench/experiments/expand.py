@@ -15,7 +15,7 @@ from hpo_bench.core.table import Table
 from hpo_bench.errors import UserError
 from hpo_bench.experiments import definition as plan
 from hpo_bench.experiments.definition import Experiment
-from hpo_bench.hypergradients.grouped import groupable
+from hpo_bench.hypergradients.rows import groupable
 from hpo_bench.running.identify import identify, rounded_otherwise
 from hpo_bench.settings import compose, parse
 from hpo_bench.settings.run import Settings

@@ -9,9 +9,9 @@ from typing import Literal
 from torch import Tensor
 
 from hpo_bench.core import checks
-from hpo_bench.core.update import Step
+from hpo_bench.core.estimator import Costs, Estimator
+from hpo_bench.core.rule import Step
 from hpo_bench.errors import UserError, nearest
-from hpo_bench.hypergradients.choice import Chooser, Costs
 from hpo_bench.hypergradients.forward import Forward, refuse_per_weight
 from hpo_bench.hypergradients.unroll import Unroll
 
@@ -23,7 +23,7 @@ REVERSE_BYTES = (
 
 
 @dataclass(frozen=True)
-class Exact(Chooser):
+class Exact(Estimator):
     """dL_V(w_t)/dλ through the last min(i, T) updates: `Unroll` or `Forward`, the same numbers to
     rounding.
 
@@ -38,9 +38,6 @@ class Exact(Chooser):
 
     look_back: int
     mode: Literal["auto", "reverse", "forward"] = "auto"
-    every_update: bool = False
-    second_batch: Literal["validation", "training"] = "validation"
-    tunes: tuple[str, ...] = ("lr", "weight_decay", "momentum")
 
     def __post_init__(self) -> None:
         checks.whole("look_back", self.look_back, 1)
@@ -51,7 +48,7 @@ class Exact(Chooser):
         """min(i, T)."""
         return min(self.look_back, update_interval)
 
-    def choose(self, costs: Costs) -> tuple[Unroll | Forward, str]:
+    def chosen(self, costs: Costs) -> tuple[Estimator, str | None]:
         """Reverse mode where its memory is small or a hyperparameter has a value per weight, else
         forward mode.
         """
@@ -65,8 +62,8 @@ class Exact(Chooser):
             return Unroll(self.look_back), f"reverse mode, {why}"
         return Forward(self.look_back), f"forward mode, {why}"
 
-    def __call__(
+    def estimate(
         self, steps: Sequence[Step], gradient: Tensor, tuned: Sequence[str]
     ) -> dict[str, Tensor]:
         """In reverse mode, from updates that were kept."""
-        return Unroll(self.look_back)(steps, gradient, tuned)
+        return Unroll(self.look_back).estimate(steps, gradient, tuned)

@@ -1,21 +1,21 @@
-"""Implicit differentiation with a truncated Neumann series at the current weights (the paper's
-method, eq. 6).
-"""
+"""The paper's hypergradient: implicit differentiation by a truncated Neumann series (eq. 7)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
+import torch
 from torch import Tensor
 
 from hpo_bench.core import checks
-from hpo_bench.core.update import Step
+from hpo_bench.core.estimator import Estimator
+from hpo_bench.core.rule import Step
+from hpo_bench.hypergradients.rows import column
 
 
 @dataclass(frozen=True)
-class Neumann:
+class Neumann(Estimator):
     """dL_V/dλ ≈ -∂L_V/∂w · [Σ_{0≤j<i} (I - ∂u/∂w)^j] · ∂u/∂λ.
 
     ∂L_V/∂w is taken at the new weights, the Jacobians of u at the weights before the last update,
@@ -23,18 +23,20 @@ class Neumann:
 
     Args:
         look_back: i, at least 1; may exceed T.
+        shorten: shorten each term, per repetition, to the norm of ∂L_V/∂w. None leaves it to the
+            weight update's rule: AdamW needs it, SGD does not.
 
     Raises:
         UserError: a look-back below 1.
     """
 
     look_back: int
-    every_update: bool = False
-    second_batch: Literal["validation", "training"] = "validation"
-    tunes: tuple[str, ...] = ("lr", "weight_decay", "momentum")
+    shorten: bool | None = None
 
     def __post_init__(self) -> None:
         checks.whole("look_back", self.look_back, 1)
+        if self.shorten is not None:
+            checks.flag("shorten", self.shorten)
 
     def window(self, update_interval: int) -> int:
         """The last weight update only."""
@@ -44,19 +46,59 @@ class Neumann:
         """Terms of the series of each of ``rows`` repetitions."""
         return [self.look_back] * rows
 
-    def __call__(
+    def estimate(
         self, steps: Sequence[Step], gradient: Tensor, tuned: Sequence[str]
     ) -> dict[str, Tensor]:
         """-p·∂u/∂raw with p = Σ_j v·(I - ∂u/∂w)^j."""
         step = steps[-1]
-        products = step.raw_products_of_series(gradient, self.terms(len(gradient)), tuned)
-        if products is not None:
-            return of_products(products)
-        total = step.series(gradient, self.look_back)
-        through_buffer = step.hyperparameters.lr * total
-        return {name: -step.raw_product(name, total, through_buffer) for name in tuned}
+        longest = self.longest(step, gradient)
+        products = None
+        if longest is None:
+            products = step.products_of_series(gradient, self.terms(len(gradient)), tuned)
+        if products is None:
+            products = step.update_products(self.series(step, gradient, longest), tuned)
+        return of_products(products)
+
+    def longest(self, step: Step, gradient: Tensor) -> Tensor | None:
+        """The norm (R, 1) to which terms are shortened; None where they are not."""
+        shorten = step.shortens if self.shorten is None else self.shorten
+        return torch.linalg.vector_norm(gradient, dim=-1, keepdim=True) if shorten else None
+
+    def series(self, step: Step, gradient: Tensor, longest: Tensor | None) -> Tensor:
+        """p, (R, P)."""
+        return step.series(gradient, self.look_back, longest)
+
+    def with_look_backs(self, look_backs: Sequence[int]) -> NeumannRows:
+        """Partial sums of one series."""
+        return NeumannRows(max(look_backs), self.shorten, tuple(look_backs))
+
+
+@dataclass(frozen=True)
+class NeumannRows(Neumann):
+    """`Neumann` with a look-back of each row's own: costs as much as the largest for every row.
+
+    Row r's numbers are bitwise those of the plain estimator with its look-back.
+
+    Args:
+        look_backs: i of each row, (R,).
+    """
+
+    look_backs: tuple[int, ...] = ()
+
+    def terms(self, rows: int) -> Sequence[int]:
+        """Each row's own."""
+        return self.look_backs
+
+    def series(self, step: Step, gradient: Tensor, longest: Tensor | None) -> Tensor:
+        """Row r stops at its own look-back."""
+        look_backs = column(self.look_backs, gradient.device)
+        term = total = gradient
+        for terms in range(1, self.look_back):
+            term = step.next_term(term, longest)
+            total = torch.where(look_backs > terms, total + term, total)
+        return total
 
 
 def of_products(products: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The hypergradients from what `Step.raw_products_of_series` gives."""
+    """The hypergradients from `Step.update_products` of the series."""
     return {name: -product for name, product in products.items()}

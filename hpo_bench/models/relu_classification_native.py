@@ -21,7 +21,8 @@ from torch import Tensor
 from hpo_bench.core import native
 from hpo_bench.core.hyperparameters import Hyperparameters
 from hpo_bench.core.model import Batch, Following, Split, Stretch
-from hpo_bench.core.update import Linearisation, State, Step, raw_products
+from hpo_bench.core.sgd import SGDStep, raw_products
+from hpo_bench.core.update import Linearisation, State
 from hpo_bench.models.relu_classification import ReLUClassification
 from hpo_bench.models.relu_native import _Hyper
 
@@ -76,13 +77,13 @@ class _Rows(ctypes.Structure):
 
 
 _Last = (
-    Step | Mapping[str, Tensor] | None
+    SGDStep | Mapping[str, Tensor] | None
 )  # the last update of a call, or the products that were asked of it
 FACTORS = {
     "lr": 0,
     "weight_decay": 1,
     "momentum": 2,
-}  # of `Step`, in the order of the kernel's ``enum factor``
+}  # of `SGDStep`, in the order of the kernel's ``enum factor``
 
 
 class _Following(ctypes.Structure):
@@ -313,7 +314,7 @@ class NativeReLUClassification(ReLUClassification):
         stretch = Stretch(state, torch.cat(finite), rows, seconds)
         return (
             replace(stretch, step=last)
-            if isinstance(last, Step)
+            if isinstance(last, SGDStep)
             else replace(stretch, products=last)
         )
 
@@ -332,7 +333,7 @@ class NativeReLUClassification(ReLUClassification):
         losses, finite = weights.new_empty(2, len(batches), len(weights))
         kept, before, request, products = None, State(weights, buffer), None, None
         if following is not None and self._sums_up(
-            batches[-1], hyperparameters.lr, hyperparameters.weight_decay
+            batches[-1], hyperparameters["lr"], hyperparameters["weight_decay"]
         ):
             products = weights.new_empty(len(weights), len(following.names))
             request = _Following.of(following, products)
@@ -341,7 +342,11 @@ class NativeReLUClassification(ReLUClassification):
             if len(batches) > 1:
                 before = State(torch.empty_like(weights), torch.empty_like(buffer))
         rows = (_Rows * len(batches))(*map(_Rows.of, batches))
-        natural = hyperparameters.lr, hyperparameters.weight_decay, hyperparameters.momentum
+        natural = (
+            hyperparameters["lr"],
+            hyperparameters["weight_decay"],
+            hyperparameters["momentum"],
+        )
         self._call(
             "updates",
             len(weights),
@@ -366,7 +371,9 @@ class NativeReLUClassification(ReLUClassification):
             last = self._linearisation(
                 before.weights, batches[-1], kept, losses[-1], _NO_GRADIENT, state.carried
             )
-            found = Step(before.weights, before.buffer, new_buffer, last, None, hyperparameters)
+            found = SGDStep(
+                before.weights, before.buffer, last, None, hyperparameters, new_buffer, new_buffer
+            )
         return State(new_weights, new_buffer, state.carried), losses, finite, found
 
     def row_bytes(self, batch_rows: int, window: int) -> int:

@@ -18,7 +18,8 @@ from torch import Tensor
 from hpo_bench.core import native
 from hpo_bench.core.hyperparameters import Hyperparameters
 from hpo_bench.core.model import Batch, Following, Stretch
-from hpo_bench.core.update import Linearisation, State, Step
+from hpo_bench.core.sgd import SGDStep
+from hpo_bench.core.update import Linearisation, State
 from hpo_bench.models.relu_regression import VECTOR, ReLURegression
 
 WEIGHT_VECTORS = 8  # vectors of P numbers that a weight update holds
@@ -194,7 +195,11 @@ class NativeReLURegression(ReLURegression):
         others = [test, *validation[:1]]
         finite = weights.new_empty(len(recorded), len(weights))
         losses = weights.new_empty(1 + len(others), sum(recorded), len(weights))
-        natural = (hyperparameters.lr, hyperparameters.weight_decay, hyperparameters.momentum)
+        natural = (
+            hyperparameters["lr"],
+            hyperparameters["weight_decay"],
+            hyperparameters["momentum"],
+        )
         seconds = ctypes.c_double(0.0)
         before = State(torch.empty_like(weights), torch.empty_like(buffer))
         kept = self._room(weights, batch)
@@ -226,7 +231,9 @@ class NativeReLURegression(ReLURegression):
             linearisation = self._linearisation(
                 before.weights, batch, kept, unknown, unknown, state.carried
             )
-            step = Step(before.weights, before.buffer, buffer, linearisation, None, hyperparameters)
+            step = SGDStep(
+                before.weights, before.buffer, linearisation, None, hyperparameters, buffer, buffer
+            )
         return Stretch(State(weights, buffer, state.carried), finite, columns, seconds.value, step)
 
     def row_bytes(self, batch_rows: int, window: int) -> int:

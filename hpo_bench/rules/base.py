@@ -11,11 +11,15 @@ from hpo_bench.core.hyperparameters import Hyperparameters
 from hpo_bench.core.update import Clip, Linearisation
 
 
+def clip_of(linearisation: Linearisation, clip_norm: float | None) -> Clip | None:
+    """How the training gradient is clipped to ``clip_norm``; None where it is not."""
+    return None if clip_norm is None else Clip.of(linearisation.gradient, clip_norm)
+
+
 def clipped_gradient(linearisation: Linearisation, clip_norm: float | None) -> Tensor:
     """The training gradient (R, P), each row clipped to ``clip_norm`` where there is one."""
-    if clip_norm is None:
-        return linearisation.gradient
-    return Clip.of(linearisation.gradient, clip_norm).clipped
+    clip = clip_of(linearisation, clip_norm)
+    return linearisation.gradient if clip is None else clip.clipped
 
 
 def column(weights: Tensor, value: float) -> Tensor:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from hpo_bench.core import checks
-from hpo_bench.core.hyperparameters import Hyperparameters
+from hpo_bench.core.hyperparameters import Coordinate, Hyperparameters
+from hpo_bench.core.sgd import COORDINATES
 from hpo_bench.core.update import Linearisation, State
 from hpo_bench.rules.base import clipped_gradient, column, row_dot, row_norm, showing
 
@@ -54,6 +57,9 @@ class DoG:
     eps: float = 1e-8
     gamma: float = 8.0
 
+    coordinates: ClassVar[Mapping[str, Coordinate]] = COORDINATES
+    differentiable: ClassVar[bool] = False
+
     def __post_init__(self) -> None:
         checks.positive("first_distance", self.first_distance)
         checks.positive("eps", self.eps)
@@ -76,7 +82,7 @@ class DoG:
         """One update of all rows."""
         before: Travelled = state.buffer
         gradient = clipped_gradient(linearisation, clip_norm)
-        gradient = gradient + hyperparameters.weight_decay * state.weights
+        gradient = gradient + hyperparameters["weight_decay"] * state.weights
 
         distance = torch.maximum(before.distance, row_norm(state.weights - before.initial))
         squares = before.squares + row_dot(gradient, gradient)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from hpo_bench.core import checks
-from hpo_bench.core.hyperparameters import Hyperparameters
+from hpo_bench.core.hyperparameters import Coordinate, Hyperparameters
+from hpo_bench.core.sgd import COORDINATES
 from hpo_bench.core.update import Linearisation, State
 from hpo_bench.rules.base import clipped_gradient, column, row_dot
 
@@ -53,6 +56,9 @@ class HypergradientAdam:
     beta2: float = 0.999
     eps: float = 1e-8
 
+    coordinates: ClassVar[Mapping[str, Coordinate]] = COORDINATES
+    differentiable: ClassVar[bool] = False
+
     def __post_init__(self) -> None:
         checks.at_least_zero("hypergradient_lr", self.hypergradient_lr)
         checks.decay("beta2", self.beta2)
@@ -72,9 +78,9 @@ class HypergradientAdam:
     ) -> tuple[State, None]:
         """One update of all rows."""
         before: DirectedMoments = state.buffer
-        beta1 = hyperparameters.momentum
+        beta1 = hyperparameters["momentum"]
         gradient = clipped_gradient(linearisation, clip_norm)
-        gradient = gradient + hyperparameters.weight_decay * state.weights
+        gradient = gradient + hyperparameters["weight_decay"] * state.weights
 
         moved = before.moved + self.hypergradient_lr * row_dot(gradient, before.direction)
         first = beta1 * before.first + (1 - beta1) * gradient
@@ -88,7 +94,7 @@ class HypergradientAdam:
 
     def _lr(self, moments: DirectedMoments, hyperparameters: Hyperparameters) -> Tensor:
         """The learning rate (R, 1), with the schedule's factor."""
-        return hyperparameters.lr + hyperparameters.factor * moments.moved
+        return hyperparameters["lr"] + hyperparameters.factor * moments.moved
 
     def evaluated(self, state: State) -> Tensor:
         """The trained weights."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from hpo_bench.core import checks
-from hpo_bench.core.hyperparameters import Hyperparameters
+from hpo_bench.core.hyperparameters import Coordinate, Hyperparameters
+from hpo_bench.core.sgd import COORDINATES
 from hpo_bench.core.update import Linearisation, State
 from hpo_bench.rules.base import clipped_gradient, row_dot, row_norm, showing
 
@@ -87,6 +90,9 @@ class Mechanic:
 
     FIRST_LARGEST = 1e-6
 
+    coordinates: ClassVar[Mapping[str, Coordinate]] = COORDINATES
+    differentiable: ClassVar[bool] = False
+
     def __post_init__(self) -> None:
         checks.positive("lr", self.lr)
         checks.decay("momentum", self.momentum)
@@ -113,7 +119,7 @@ class Mechanic:
         """One update of all rows."""
         before: Way = state.buffer
         gradient = clipped_gradient(linearisation, clip_norm)
-        decayed = gradient + hyperparameters.weight_decay * state.weights
+        decayed = gradient + hyperparameters["weight_decay"] * state.weights
         buffer = self.momentum * before.buffer + decayed
         update = -self.lr * hyperparameters.factor * buffer
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from hpo_bench.core import checks
-from hpo_bench.core.hyperparameters import Hyperparameters
+from hpo_bench.core.hyperparameters import Coordinate, Hyperparameters
+from hpo_bench.core.sgd import COORDINATES
 from hpo_bench.core.update import Linearisation, State
 from hpo_bench.rules.base import clipped_gradient, column, row_dot, showing
 
@@ -68,6 +71,9 @@ class MoMo:
     beta: float = 0.9
     lower_bound: float = 0.0
 
+    coordinates: ClassVar[Mapping[str, Coordinate]] = COORDINATES
+    differentiable: ClassVar[bool] = False
+
     def __post_init__(self) -> None:
         checks.positive("lr", self.lr)
         checks.decay("beta", self.beta)
@@ -91,7 +97,7 @@ class MoMo:
         model = model.with_one_more(gradient, linearisation.loss, weights, self.beta)
 
         lr = column(weights, self.lr) * hyperparameters.factor
-        shrinking = 1 + lr * hyperparameters.weight_decay
+        shrinking = 1 + lr * hyperparameters["weight_decay"]
         gap = shrinking * (model.loss - self.lower_bound - model.product)
         gap = gap + row_dot(model.gradient, weights)
         square = row_dot(model.gradient, model.gradient)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from hpo_bench.core import checks
-from hpo_bench.core.hyperparameters import Hyperparameters
+from hpo_bench.core.hyperparameters import Coordinate, Hyperparameters
+from hpo_bench.core.sgd import COORDINATES
 from hpo_bench.core.update import Linearisation, State
 from hpo_bench.rules.base import clipped_gradient, column
 
@@ -52,6 +55,9 @@ class NAdamW:
     eps: float = 1e-8
     momentum_decay: float = 4e-3
 
+    coordinates: ClassVar[Mapping[str, Coordinate]] = COORDINATES
+    differentiable: ClassVar[bool] = False
+
     def __post_init__(self) -> None:
         checks.decay("beta2", self.beta2)
         checks.positive("eps", self.eps)
@@ -72,7 +78,7 @@ class NAdamW:
         """One update of all rows."""
         before: NesterovMoments = state.buffer
         gradient = clipped_gradient(linearisation, clip_norm)
-        lr, beta1 = hyperparameters.lr, hyperparameters.momentum
+        lr, beta1 = hyperparameters["lr"], hyperparameters["momentum"]
 
         step = WARMING**self.momentum_decay
         warming = before.warming * step
@@ -90,7 +96,7 @@ class NAdamW:
         root = (after.second / (1 - after.power2)).sqrt() + self.eps
         of_gradient = lr * (1 - momentum) / (1 - momenta)
         of_average = lr * following / (1 - momenta * following)
-        kept = state.weights * (1 - lr * hyperparameters.weight_decay)
+        kept = state.weights * (1 - lr * hyperparameters["weight_decay"])
         weights = kept - (of_gradient * gradient + of_average * after.first) / root
         return State(weights, after, state.carried), None
 

@@ -6,13 +6,16 @@ Adam that estimates its step size from the distance travelled.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from hpo_bench.core import checks
-from hpo_bench.core.hyperparameters import Hyperparameters
+from hpo_bench.core.hyperparameters import Coordinate, Hyperparameters
+from hpo_bench.core.sgd import COORDINATES
 from hpo_bench.core.update import Linearisation, State
 from hpo_bench.rules.base import clipped_gradient, column, showing
 
@@ -61,6 +64,9 @@ class Prodigy:
     eps: float = 1e-8
     first_step_size: float = 1e-6
 
+    coordinates: ClassVar[Mapping[str, Coordinate]] = COORDINATES
+    differentiable: ClassVar[bool] = False
+
     def __post_init__(self) -> None:
         checks.betas("betas", self.betas)
         checks.positive("eps", self.eps)
@@ -86,7 +92,7 @@ class Prodigy:
         lr = before.step_size * hyperparameters.factor
         after, moved = self._estimate(before, gradient, weights, lr)
         root = after.second.sqrt() + after.step_size * self.eps
-        new = weights * (1 - lr * hyperparameters.weight_decay) - lr * (after.first / root)
+        new = weights * (1 - lr * hyperparameters["weight_decay"]) - lr * (after.first / root)
         return State(torch.where(moved, new, weights), after, state.carried), None
 
     def _estimate(

@@ -13,13 +13,16 @@ more buffer of the weights' size), so that small β lose no digits; tests hold t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from hpo_bench.core import checks
-from hpo_bench.core.hyperparameters import Hyperparameters
+from hpo_bench.core.hyperparameters import Coordinate, Hyperparameters
+from hpo_bench.core.sgd import COORDINATES
 from hpo_bench.core.update import Linearisation, State
 from hpo_bench.rules.base import clipped_gradient, column
 
@@ -48,7 +51,7 @@ class Averages:
 
     def move(self, direction: Tensor, hyperparameters: Hyperparameters) -> tuple[Tensor, Averages]:
         """y and the averages after a step of z along ``direction`` (R, P)."""
-        lr, beta = hyperparameters.lr, hyperparameters.momentum
+        lr, beta = hyperparameters["lr"], hyperparameters["momentum"]
         largest = torch.maximum(self.largest_lr, lr)
         total = self.total + largest * largest
         share = torch.where(total > 0, largest * largest / total, 0.0)
@@ -60,6 +63,9 @@ class Averages:
 @dataclass(frozen=True)
 class ScheduleFreeSGD:
     """d(y) = ∇L(y) + wd·y. Costs one gradient an update and two buffers of the weights' size."""
+
+    coordinates: ClassVar[Mapping[str, Coordinate]] = COORDINATES
+    differentiable: ClassVar[bool] = False
 
     def init(self, weights: Tensor) -> Averages:
         """x = y = z."""
@@ -74,7 +80,7 @@ class ScheduleFreeSGD:
     ) -> tuple[State, None]:
         """One update of all rows."""
         gradient = clipped_gradient(linearisation, clip_norm)
-        direction = gradient + hyperparameters.weight_decay * state.weights
+        direction = gradient + hyperparameters["weight_decay"] * state.weights
         weights, after = state.buffer.move(direction, hyperparameters)
         return State(weights, after, state.carried), None
 
@@ -111,6 +117,9 @@ class ScheduleFreeAdamW:
     beta2: float = 0.999
     eps: float = 1e-8
 
+    coordinates: ClassVar[Mapping[str, Coordinate]] = COORDINATES
+    differentiable: ClassVar[bool] = False
+
     def __post_init__(self) -> None:
         checks.decay("beta2", self.beta2)
         checks.positive("eps", self.eps)
@@ -132,7 +141,7 @@ class ScheduleFreeAdamW:
         second = self.beta2 * before.second + (1 - self.beta2) * gradient * gradient
         power2 = before.power2 * self.beta2
         scaled = gradient / ((second / (1 - power2)).sqrt() + self.eps)
-        direction = scaled + hyperparameters.weight_decay * state.weights
+        direction = scaled + hyperparameters["weight_decay"] * state.weights
         weights, averages = before.averages.move(direction, hyperparameters)
         return State(weights, ScaledAverages(averages, second, power2), state.carried), None
 

@@ -311,7 +311,7 @@ class Graphs:
         def program() -> Written:
             tape, before = Tape(recorder), replace(carried, number=now.number)
             fixed = replace(training, problem=problem, plan=plan, recorder=tape)
-            after = advance(fixed, before, end, Hyperparameters.of(before.raw))
+            after = advance(fixed, before, end, plan.hyperparameters(before.raw))
             written = tape.written()
             _overwrite(carried, after)
             return written

@@ -10,7 +10,7 @@ import torch
 
 from hpo_bench.core.recorder import recorded_steps
 from hpo_bench.core.table import Table
-from hpo_bench.hypergradients.grouped import grouped
+from hpo_bench.hypergradients.rows import grouped
 from hpo_bench.running.checkpoint import Checkpoints
 from hpo_bench.running.trainer import Trainer
 from hpo_bench.settings.run import Settings

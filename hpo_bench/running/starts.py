@@ -5,20 +5,22 @@ from __future__ import annotations
 import hashlib
 import math
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hpo_bench.core.hyperparameters import SPACES
+from hpo_bench.core.hyperparameters import LOGIT, Coordinate
 from hpo_bench.core.loop import InitialState
 from hpo_bench.core.model import Model
 from hpo_bench.core.seeds import generator
 from hpo_bench.errors import UserError
-from hpo_bench.settings import run as settings
+from hpo_bench.settings.run import Method, StartRanges
 
+# The order of the draws from a repetition's one stream.
+DRAWN = ("lr", "weight_decay", "momentum", "lr_multiplier")
 UNREADABLE = (
     OSError,
     ValueError,
@@ -30,28 +32,39 @@ UNREADABLE = (
 
 
 def draw(
-    seeds: Sequence[int], dataset: str, model: Model, ranges: settings.StartRanges
+    seeds: Sequence[int],
+    dataset: str,
+    model: Model,
+    ranges: StartRanges,
+    coordinates: Mapping[str, Coordinate],
 ) -> dict[str, np.ndarray]:
-    """Initial weights and raw hyperparameters of some repetitions, as float64 arrays with rows
-    first.
+    """Initial weights and raw hyperparameters of some repetitions, as float64 arrays, rows first.
 
-    All four numbers are drawn for every method, in one order, so that methods are paired (paper §2,
-    appendix B)."""
-    weights, numbers = [], []
+    The paper's four numbers are drawn for every method, in one order, and what another rule has in
+    the place of one of them starts from the same random number: methods are paired (paper §2,
+    appendix B).
+    """
+    weights, shares = [], []
     for seed in seeds:
         weights.append(model.initial_weights(generator(seed, dataset, "weights")))
         random = generator(seed, dataset, "hyperparameters")
-        bounds = (ranges.log10_lr, ranges.log10_weight_decay, ranges.momentum, ranges.lr_multiplier)
-        numbers.append([low + (high - low) * random.random() for low, high in bounds])
-    log10_lr, log10_weight_decay, momentum, multiplier = np.array(numbers).T
-    raw_momentum = logarithms(momentum) - logarithms(1 - momentum)
-    return {
-        "weights": np.stack(weights),
-        "lr": log10_lr,
-        "weight_decay": log10_weight_decay,
-        "momentum": raw_momentum,
-        "lr_multiplier": multiplier,
-    }
+        share = {name: random.random() for name in DRAWN}
+        for name, coordinate in coordinates.items():
+            if (coordinate.drawn_as or name) not in DRAWN:
+                share[name] = generator(seed, dataset, f"hyperparameter {name}").random()
+        shares.append(share)
+
+    def uniform(name: str, low: float, high: float) -> np.ndarray:
+        return np.array([low + (high - low) * share[name] for share in shares])
+
+    values = {"weights": np.stack(weights)}
+    for name, coordinate in coordinates.items():
+        low, high = ranges.of(name) or coordinate.start
+        drawn = uniform(coordinate.drawn_as or name, low, high)
+        is_logit = coordinate.space is LOGIT
+        values[name] = logarithms(drawn) - logarithms(1 - drawn) if is_logit else drawn
+    values["lr_multiplier"] = uniform("lr_multiplier", *ranges.lr_multiplier)
+    return values
 
 
 def logarithms(values: np.ndarray) -> np.ndarray:
@@ -92,7 +105,9 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
         return {name: archive[name] for name in archive.files}
 
 
-def read(path: Path, rows: Sequence[int], model: Model) -> dict[str, np.ndarray]:
+def read(
+    path: Path, rows: Sequence[int], model: Model, coordinates: Mapping[str, Coordinate]
+) -> dict[str, np.ndarray]:
     """Initial values of some rows of an ``.npz`` with ``w0/PARAMETER`` (R, …), ``raw/…`` and
     ``lr_multiplier`` (R,).
 
@@ -109,7 +124,7 @@ def read(path: Path, rows: Sequence[int], model: Model) -> dict[str, np.ndarray]
         f"w0/{name}": shape
         for name, shape in zip(model.layout.names, model.layout.shapes, strict=True)
     }
-    wanted |= {f"raw/{name}": () for name in SPACES}
+    wanted |= {f"raw/{name}": () for name in coordinates}
     if "lr_multiplier" in arrays:
         wanted["lr_multiplier"] = ()
     chosen = {}
@@ -125,12 +140,13 @@ def read(path: Path, rows: Sequence[int], model: Model) -> dict[str, np.ndarray]
                 f"init.file={path}: {name} has shape {array.shape}, needed ({needed}) with R at least {max(rows) + 1}"
             )
         chosen[name] = array[np.asarray(rows)].astype(np.float64)
-        if not np.isfinite(chosen[name]).all() and name != "raw/momentum":
+        may_be_infinite = name[4:] in coordinates and coordinates[name[4:]].space is LOGIT
+        if not np.isfinite(chosen[name]).all() and not may_be_infinite:
             raise UserError(f"init.file={path}: {name} has values that are not finite")
     weights = model.layout.flatten(
         {name[3:]: array for name, array in chosen.items() if name.startswith("w0/")}
     )
-    numbers = {name: chosen[f"raw/{name}"] for name in SPACES}
+    numbers = {name: chosen[f"raw/{name}"] for name in coordinates}
     return {
         "weights": weights,
         **numbers,
@@ -138,15 +154,27 @@ def read(path: Path, rows: Sequence[int], model: Model) -> dict[str, np.ndarray]
     }
 
 
-def to_device(values: dict[str, np.ndarray], method: settings.Method, like: Tensor) -> InitialState:
-    """Start tensors in the dtype and on the device of ``like``; per-weight hyperparameters repeat
-    their one value.
+def to_device(
+    values: dict[str, np.ndarray],
+    method: Method,
+    coordinates: Mapping[str, Coordinate],
+    like: Tensor,
+) -> InitialState:
+    """Start tensors in the dtype and on the device of ``like``.
+
+    What the method fixes takes the place of what was drawn; per-weight hyperparameters repeat their
+    one value.
 
     Raises:
         UserError: a schedule without multipliers.
     """
     weights = torch.from_numpy(values["weights"]).to(like)
-    raw = {name: torch.from_numpy(values[name]).to(like).unsqueeze(-1) for name in SPACES}
+    raw = {}
+    for name, coordinate in coordinates.items():
+        numbers = values[name]
+        if name in method.fixed:
+            numbers = np.full_like(numbers, coordinate.space.raw(method.fixed[name]))
+        raw[name] = torch.from_numpy(numbers).to(like).unsqueeze(-1)
     for name in method.per_weight:
         raw[name] = raw[name].repeat(1, weights.shape[-1])
     multiplier = None

@@ -16,17 +16,14 @@ from hpo_bench.core.batches import Batches, Stream
 from hpo_bench.core.loop import Advance, Eager, Snapshot, Training, tune, tuned
 from hpo_bench.core.model import Batch, Following, FusedUpdates
 from hpo_bench.core.recorder import Recorder
-from hpo_bench.core.rule import MomentumSGD
-from hpo_bench.hypergradients.grouped import NeumannRows
+from hpo_bench.core.sgd import MomentumSGD
 from hpo_bench.hypergradients.neumann import Neumann, of_products
-
-OF_LAST_STEP = (Neumann, NeumannRows)  # estimators that ask of the last update all but its gradient
 
 
 def of(training: Training, eager: Eager) -> Advance:
     """`Stretches` where the model has them and the training allows it, else ``eager``."""
     problem, plan, model = training.problem, training.plan, training.problem.model
-    if not isinstance(model, FusedUpdates) or type(plan.rule) is not MomentumSGD:
+    if not isinstance(model, FusedUpdates) or plan.rule != MomentumSGD():
         return eager
     streams = [problem.training] if problem.second is None else [problem.training, problem.second]
     known = model.fuses_batches or all(map(_has_one_batch, streams))
@@ -74,17 +71,16 @@ class Stretches:
         """Whether nobody differentiates weight update ``number``, and nothing but the next one
         follows it.
         """
-        plan, scheduled = self.training.plan, self.training.start.log10_multiplier is not None
-        changes = plan.tunes_after(number) or (
-            scheduled and (number + 1) % plan.update_interval == 0
-        )
+        plan, start = self.training.plan, self.training.start
+        changes = plan.tunes_after(number) or plan.is_scheduled_after(number, start)
         return not changes and not plan.differentiates(number)
 
     def _fuses(self, number: int) -> bool:
         """Whether ``number`` may end a call though it is differentiated."""
         plan = self.training.plan
-        known = self.model.fuses_steps and isinstance(plan.estimator, OF_LAST_STEP)
-        return known and plan.window == 1 and plan.tunes_after(number)
+        estimator = plan.estimator
+        is_plain = isinstance(estimator, Neumann) and not estimator.shorten
+        return self.model.fuses_steps and is_plain and plan.tunes_after(number)
 
     def _made(self, now: Snapshot, stop: int, *, tunes: bool) -> Snapshot:
         """The snapshot after ``stop`` updates, and the hyperparameter update after the last of them
@@ -108,17 +104,14 @@ class Stretches:
             return after
         if found.products is not None:
             return tuned(self.training, after, of_products(found.products), after.state.carried)
-        accumulator = plan.accumulator
-        assert accumulator is not None
         assert found.step is not None
-        window = accumulator.accumulate(accumulator.begin(plan.tuned), found.step)
-        return tune(self.training, after, accumulator, window, following.second)
+        return tune(self.training, after, (found.step,), following.second)
 
     def _following(self, number: int, rows: int) -> Following:
         """What the hyperparameter update after weight update ``number`` asks of it."""
         plan, second = self.training.plan, self.training.problem.second
         assert second is not None
-        assert isinstance(plan.estimator, OF_LAST_STEP)
+        assert isinstance(plan.estimator, Neumann)
         return Following(second.batch(number), plan.estimator.terms(rows), plan.tuned)
 
     def _validation(self, number: int) -> Batch | None:

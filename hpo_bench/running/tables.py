@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
+from torch import Tensor
 
-from hpo_bench.core.loop import InitialState
 from hpo_bench.core.recorder import QUANTILES
 from hpo_bench.settings.run import HYPERPARAMETERS
-from hpo_bench.store.runs import CURVE_COLUMNS, FINAL_COLUMNS
+from hpo_bench.store.runs import curve_columns, final_columns
 
 
 def _nullable(
@@ -22,17 +22,19 @@ def _nullable(
 
 def final_table(
     seeds: Sequence[int],
-    first: InitialState,
+    initial: Mapping[str, Tensor],
     steps: Sequence[int],
     curves: Mapping[str, np.ndarray],
     diverged_at: np.ndarray,
     seconds: float,
 ) -> pa.Table:
-    """One row per repetition: contract's ``final.parquet``."""
-    from hpo_bench.core.hyperparameters import Hyperparameters
+    """One row per repetition: contract's ``final.parquet``.
 
+    Args:
+        initial: natural values of the rule's hyperparameters, (R, 1) or (R, P) each.
+    """
     count = len(seeds)
-    initial = Hyperparameters.of(first.raw).natural
+    names = every_hyperparameter(initial)
     values: dict[str, pa.Array] = {
         "seed": pa.array(list(seeds), pa.int64()),
         "status": pa.array(["ok" if at < 0 else "diverged" for at in diverged_at]),
@@ -40,9 +42,10 @@ def final_table(
         "seconds": pa.array(np.full(count, seconds)),
         "rows_in_block": pa.array(np.full(count, count), pa.int64()),
     }
-    for name in HYPERPARAMETERS:
-        values[f"initial_{name}"] = pa.array(initial[name][:, 0].double().cpu().numpy())
-    for name in ("train_loss", "validation_loss", "test_loss", "test_metric", *HYPERPARAMETERS):
+    for name in names:
+        start = initial[name][:, 0].double().cpu().numpy() if name in initial else None
+        values[f"initial_{name}"] = _nullable(start, None, count, pa.float64())
+    for name in ("train_loss", "validation_loss", "test_loss", "test_metric", *names):
         column = curves.get(name)
         values[name] = _nullable(
             None if column is None else column[-1].astype(np.float64), None, count, pa.float64()
@@ -51,7 +54,12 @@ def final_table(
     values["best_validation_step"] = _nullable(np.asarray(steps)[best], unknown, count, pa.int64())
     at_best = curves["test_metric"][best, np.arange(count)].astype(np.float64)
     values["test_metric_at_best_validation"] = _nullable(at_best, unknown, count, pa.float64())
-    return pa.table({name: values[name] for name in FINAL_COLUMNS})
+    return pa.table({name: values[name] for name in final_columns(names)})
+
+
+def every_hyperparameter(initial: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Names that have columns: the paper's three, and what else the rule has."""
+    return tuple(dict.fromkeys((*HYPERPARAMETERS, *initial)))
 
 
 def _best_validation(
@@ -69,6 +77,7 @@ def _best_validation(
 
 def curves_table(
     seeds: Sequence[int],
+    initial: Mapping[str, Tensor],
     steps: Sequence[int],
     curves: Mapping[str, np.ndarray],
     diverged_at: np.ndarray,
@@ -87,7 +96,8 @@ def curves_table(
 
     dtype = pa.from_numpy_dtype(curves["train_loss"].dtype)
     columns: dict[str, pa.Array] = {}
-    for name in (*CURVE_COLUMNS, *(name for name in QUANTILES if name in curves)):
+    quantiles = [name for name in QUANTILES if name in curves]
+    for name in (*curve_columns(every_hyperparameter(initial)), *quantiles):
         if name == "seed":
             columns[name] = pa.array(rows(np.asarray(seeds)[:, None]), pa.int64())
         elif name == "step":

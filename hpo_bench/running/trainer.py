@@ -10,9 +10,8 @@ import torch
 
 from hpo_bench.core import batch_of_one
 from hpo_bench.core.batches import Rows, Stream
-from hpo_bench.core.estimator import Estimator
+from hpo_bench.core.estimator import Costs, Estimator
 from hpo_bench.core.loop import (
-    MOMENTUM_SGD,
     InitialState,
     Plan,
     Problem,
@@ -24,12 +23,11 @@ from hpo_bench.core.loop import (
 from hpo_bench.core.model import Model, Settles
 from hpo_bench.core.recorder import QUANTILES, Recorder, recorded_steps
 from hpo_bench.core.schedules import Factors, factors
+from hpo_bench.core.sgd import MomentumSGD
 from hpo_bench.core.table import Table
 from hpo_bench.datasets.preparation import check_table
 from hpo_bench.errors import Stopped, UserError
-from hpo_bench.hypergradients.choice import Costs, chosen
-from hpo_bench.running import graphs, memory
-from hpo_bench.running import starts as start
+from hpo_bench.running import graphs, memory, starts
 from hpo_bench.running.checkpoint import Checkpoint, Checkpoints
 from hpo_bench.running.inputs import inputs_on
 from hpo_bench.running.tables import curves_table, final_table, hypergradients_table
@@ -82,11 +80,12 @@ class Trainer:
         if method.search is not None:
             method.search.check(settings)
         if method.estimator is not None:
-            wrong = [name for name in method.tuned if name not in method.estimator.tunes]
+            allowed = method.estimator.tunes or method.hyperparameters
+            wrong = [name for name in method.tuned if name not in allowed]
             if wrong:
                 raise UserError(
                     f"tuned={list(method.tuned)}: method={method.name} cannot tune {wrong[0]}; "
-                    f"allowed: {', '.join(method.estimator.tunes)}"
+                    f"allowed: {', '.join(allowed)}"
                 )
         model, rows = settings.model.build(table, dtype, device), _rows(table, dtype, device)
         estimator, why = _chosen(settings, model, len(rows[method.data_for_weights]))
@@ -98,7 +97,7 @@ class Trainer:
             settings.weight_updates,
             settings.clip_log10_lr,
             method.reset_weights,
-            method.rule or MOMENTUM_SGD,
+            method.rule or MomentumSGD(),
             _factors(settings, torch.empty(0, dtype=dtype, device=device)),
         )
         trainer = Trainer(settings, table, model, plan, rows, dtype, device, why)
@@ -202,16 +201,15 @@ class Trainer:
 
     def start(self, seeds: Sequence[int]) -> InitialState:
         """Initial weights and hyperparameters of some repetitions."""
-        settings = self.settings
-        if settings.start.file is not None:
-            values = start.read(
-                settings.start.file, [seed - settings.seed for seed in seeds], self.model
-            )
+        settings, coordinates = self.settings, self.plan.rule.coordinates
+        file = settings.start.file
+        if file is not None:
+            rows = [seed - settings.seed for seed in seeds]
+            values = starts.read(file, rows, self.model, coordinates)
         else:
-            values = start.draw(seeds, settings.dataset, self.model, settings.start)
-        return start.to_device(
-            values, settings.method, torch.empty(0, dtype=self.dtype, device=self.device)
-        )
+            values = starts.draw(seeds, settings.dataset, self.model, settings.start, coordinates)
+        like = torch.empty(0, dtype=self.dtype, device=self.device)
+        return starts.to_device(values, settings.method, coordinates, like)
 
     def _batch_rows(self) -> int:
         return min(self.settings.batch_size or len(self._training), len(self._training))
@@ -308,11 +306,14 @@ class Trainer:
             engine=graphs.of,
         )
         curves, diverged_at, seconds = recorder.curves(), recorder.diverged_at(), recorder.seconds
+        initial = self.plan.hyperparameters(first.raw).natural
         tables = {
             "final": final_table(
-                seeds, first, recorder.steps, curves, diverged_at, seconds / len(seeds)
+                seeds, initial, recorder.steps, curves, diverged_at, seconds / len(seeds)
             ),
-            "curves": curves_table(seeds, recorder.steps, curves, diverged_at, recorder.elapsed),
+            "curves": curves_table(
+                seeds, initial, recorder.steps, curves, diverged_at, recorder.elapsed
+            ),
         }
         if self.settings.save_hypergradients:
             tables["hypergradients"] = hypergradients_table(seeds, recorder.hypergradients())
@@ -368,7 +369,7 @@ def _chosen(settings: Settings, model: Model, training: int) -> tuple[Estimator 
     batch = min(settings.batch_size or training, training)
     per_weight = tuple(name for name in method.per_weight if name in method.tuned)
     costs = Costs(settings.update_interval, lambda kept: model.row_bytes(batch, kept), per_weight)
-    return chosen(method.estimator, costs)
+    return method.estimator.chosen(costs)
 
 
 def _rows(table: Table, dtype: torch.dtype, device: torch.device) -> dict[str, Rows]:

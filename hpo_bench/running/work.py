@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
-from hpo_bench.core.hyperparameters import SPACES
 from hpo_bench.core.layout import Layout
 from hpo_bench.core.loop import InitialState, Problem, train
 from hpo_bench.core.recorder import Recorder
@@ -105,7 +104,9 @@ def work(trainer: Trainer) -> Work:
     problem = Problem(
         counting, nothing, None if plan.estimator is None else nothing, cast("Any", None)
     )
-    start = InitialState(torch.zeros(1, 1), {name: torch.zeros(1, 1) for name in SPACES})
+    start = InitialState(
+        torch.zeros(1, 1), {name: torch.zeros(1, 1) for name in plan.rule.coordinates}
+    )
     short = replace(plan, weight_updates=plan.interval + 1)
     recorder = _Nothing(1, short.weight_updates, short.weight_updates, False, start.weights)
     train(problem, short, start, recorder, until=plan.interval)

@@ -15,6 +15,7 @@ from hpo_bench.core.hyperparameters import Hyperparameters
 from hpo_bench.core.loop import InitialState, Snapshot, beginning, evaluated, train
 from hpo_bench.core.recorder import Recorder
 from hpo_bench.core.seeds import generator
+from hpo_bench.core.sgd import COORDINATES
 from hpo_bench.core.update import State
 from hpo_bench.errors import UserError
 from hpo_bench.running import graphs
@@ -74,7 +75,7 @@ class SearchRows:
     @property
     def natural(self) -> dict[str, np.ndarray]:
         """Present hyperparameters, (rows,) each; the median where every weight has its own."""
-        natural = Hyperparameters.of(self.snapshot.raw).natural
+        natural = Hyperparameters.of(self.snapshot.raw, COORDINATES).natural
         return {
             name: natural[name].double().median(-1).values.cpu().numpy() for name in HYPERPARAMETERS
         }

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import Enum
 from typing import Any
 
-# Part of each run's hash: raised by every change that moves a result (CHANGELOG, "Numbers").
-NUMBERS = 3
-# Earlier ones with results that differ in rounding alone; a change of the maths empties it.
-ROUNDED = (2,)
+# Raised by every change that moves a result (CHANGELOG, "Numbers"): part of each run's hash.
+NUMBERS = 4
+# Earlier ones whose results differ from today's in rounding alone; a change of the maths empties it.
+ROUNDED = (2, 3)
 
 
 class Role(Enum):
@@ -82,6 +82,11 @@ METHOD_DEFAULTS: Mapping[str, Any] = {
     "rule": None,
     "search": None,
 }
+# What there was no setting for when the first runs were stored: left out where it says nothing.
+ADDED_LATER: Mapping[str, Mapping[str, Any]] = {
+    "method": {"fixed": {}},
+    "init": {"beta1": None, "beta2": None},
+}
 # Schedules of the learning rate by name; what is None here is the same as no schedule.
 SCHEDULES: Mapping[str, str | None] = {
     "constant": None,
@@ -141,6 +146,10 @@ def canonical(config: Mapping[str, Any]) -> dict[str, Any]:
     constant: run ids are older than schedules.
     """
     content: dict[str, Any] = _plain(config)
+    for section, settings in ADDED_LATER.items():
+        for key, nothing in settings.items():
+            if isinstance(content.get(section), dict) and content[section].get(key) == nothing:
+                content[section].pop(key, None)
     if isinstance(content.get("tuned"), list):
         content["tuned"] = _ordered(content["tuned"])
     method = content.get("method")

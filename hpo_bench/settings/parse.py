@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 import hydra
@@ -27,7 +27,7 @@ from hpo_bench.system.quoting import literal
 
 # The keys that there may be: at the top and in the sections.
 HYPER_KEYS = ("lr", "betas", "clip_log10_lr")
-INIT_KEYS = tuple(StartRanges.__dataclass_fields__)
+INIT_KEYS = ("file", "log10_lr", "log10_weight_decay", "momentum", "lr_multiplier")
 SETTINGS_KEYS = (
     "seed",
     "repetitions",
@@ -68,18 +68,21 @@ METHOD_KEYS = (
     "per_weight",
     "data_for_weights",
     "rule",
+    "fixed",
     "search",
     "schedule",
     *METHOD_FLAGS,
 )
+# Ranges that config.yaml names and SGD has no use for.
+OF_RULES = ("beta1", "beta2")
 # Most rows of a repetition's curves: they are listed before the training begins.
 MOST_ROWS = 100_000_000
 LINE_STYLES = ("-", "--", "-.", ":")
 # What each kind of component has.
 PARTS = {
-    "method.estimator": ("every_update", "second_batch", "tunes", "window"),
+    "method.estimator": ("every_update", "second_batch", "tunes", "window", "estimate"),
     "method.optimiser": ("init", "update"),
-    "method.rule": ("init", "advance", "evaluated", "in_force"),
+    "method.rule": ("coordinates", "differentiable", "init", "advance", "evaluated", "in_force"),
     "method.search": ("check", "block"),
     "method.schedule": ("factor",),
     "dataset.source": ("load",),
@@ -106,13 +109,14 @@ def parse(cfg: DictConfig, *, force: bool = False) -> Settings:
     dataset = checks.section("dataset", config["dataset"], needed=("name", "source"))
     checks.label("dataset.label", dataset.get("label", dataset["name"]))
     checks.label("dataset.metric_label", dataset.get("metric_label", "Test metric"))
+    method = _method({**config, "tuned": identity.canonical(config)["tuned"]})
     return Settings(
         **_numbers(config),
         **_choices(config),
         dataset=checks.name("dataset.name", dataset["name"]),
         clip_log10_lr=_or_none(checks.interval, "hyper.clip_log10_lr", hyper["clip_log10_lr"]),
-        start=_start(checks.section("init", config["init"], INIT_KEYS, needed=INIT_KEYS)),
-        method=_method({**config, "tuned": identity.canonical(config)["tuned"]}),
+        start=_start(config["init"], method),
+        method=method,
         source=_component("dataset.source", dataset["source"], above=dataset),
         model=_component("model", _deferred(config["model"])),
         force=force,
@@ -210,8 +214,17 @@ def _tracker(key: str, value: Any) -> str:
     return checks.choice(key, value, tuple(TRACKERS))
 
 
-def _start(section: Mapping[str, Any]) -> StartRanges:
+def _start(content: Any, method: Method) -> StartRanges:
+    others = [name for name in (*OF_RULES, *method.hyperparameters) if name not in HYPERPARAMETERS]
+    section = checks.section("init", content, (*INIT_KEYS, *others), needed=INIT_KEYS)
+    ranges = {}
+    for name in others:
+        if section.get(name) is not None:
+            is_share = _is_share(name, method)
+            bounds = (0.0, 1.0) if is_share else (-math.inf, math.inf)
+            ranges[name] = checks.interval(f"init.{name}", section[name], *bounds)
     return StartRanges(
+        others=ranges,
         file=_or_none(checks.file, "init.file", section["file"]),
         log10_lr=checks.interval("init.log10_lr", section["log10_lr"]),
         log10_weight_decay=checks.interval(
@@ -220,6 +233,13 @@ def _start(section: Mapping[str, Any]) -> StartRanges:
         momentum=checks.interval("init.momentum", section["momentum"], 0, 1),
         lr_multiplier=checks.interval("init.lr_multiplier", section["lr_multiplier"], 0),
     )
+
+
+def _is_share(name: str, method: Method) -> bool:
+    """Whether a hyperparameter lies between 0 and 1."""
+    if method.rule is None or name not in method.rule.coordinates:
+        return name in OF_RULES
+    return method.rule.coordinates[name].space.name == "logit"
 
 
 def _method(config: Mapping[str, Any]) -> Method:
@@ -235,21 +255,30 @@ def _method(config: Mapping[str, Any]) -> Method:
         raise UserError(
             f"method={name}: give both method.estimator and method.optimiser, or neither (null)"
         )
-    if section["rule"] is not None and section["estimator"] is not None:
+    rule = _or_none(_component, "method.rule", section["rule"])
+    if rule is not None and section["estimator"] is not None and not rule.differentiable:
+        target = section["rule"]["_target_"]
         raise UserError(
-            f"method={name}: hypergradients are known for SGD with momentum alone; "
-            "leave out method.rule"
+            f"method.rule._target_={target}: has no derivatives, and method={name} needs "
+            "hypergradients; choose a rule that has, or method.estimator=null"
+        )
+    names = HYPERPARAMETERS if rule is None else tuple(rule.coordinates)
+    if section["search"] is not None and not set(HYPERPARAMETERS) <= set(names):
+        raise UserError(
+            f"method={name}: a search chooses {', '.join(HYPERPARAMETERS)}; method.rule has "
+            f"{', '.join(names)}"
         )
     rows = _data_for_weights(config["data_for_weights"], section["data_for_weights"])
     return Method(
         name=name,
-        tuned=_tuned(name, config["tuned"], section["estimator"]),
+        tuned=_tuned(name, config["tuned"], section["estimator"], names),
         estimator=_or_none(_component, "method.estimator", section["estimator"]),
         optimiser=_or_none(_component, "method.optimiser", section["optimiser"]),
-        rule=_or_none(_component, "method.rule", section["rule"]),
+        rule=rule,
+        fixed=_fixed(section.get("fixed") or {}, names),
         search=_or_none(_component, "method.search", section["search"]),
         schedule=_or_none(_component, "method.schedule", _schedule(section.get("schedule"))),
-        per_weight=checks.words("method.per_weight", section["per_weight"], HYPERPARAMETERS),
+        per_weight=checks.words("method.per_weight", section["per_weight"], names),
         data_for_weights=rows,
         **{key: checks.flag(f"method.{key}", section[key]) for key in METHOD_FLAGS},
     )
@@ -269,18 +298,22 @@ def _schedule(value: Any) -> Any:
     return identity.scheduled(value)
 
 
-def _tuned(method: str, value: Any, estimator: Any) -> tuple[str, ...]:
-    tuned = checks.words("tuned", value, HYPERPARAMETERS)
+def _tuned(method: str, value: Any, estimator: Any, names: Sequence[str]) -> tuple[str, ...]:
+    tuned = checks.words("tuned", value, names)
     if estimator is None and tuned:
         raise UserError(
             f"tuned=[{','.join(tuned)}]: method={method} tunes nothing; "
             "leave it out or choose another method"
         )
     if estimator is not None and not tuned:
-        raise UserError(
-            f"tuned=[]: method={method} needs at least one of {', '.join(HYPERPARAMETERS)}"
-        )
+        raise UserError(f"tuned=[]: method={method} needs at least one of {', '.join(names)}")
     return tuned
+
+
+def _fixed(section: Any, names: Sequence[str]) -> dict[str, float]:
+    """Natural values of hyperparameters that do not start from a draw."""
+    fixed = checks.section("method.fixed", section, allowed=names)
+    return {name: checks.at_least_zero(f"method.fixed.{name}", fixed[name]) for name in fixed}
 
 
 def _component(key: str, node: Any, above: Iterable[str] = ()) -> Any:

@@ -5,11 +5,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from hpo_bench.core.table import Source
+
+if TYPE_CHECKING:
+    from hpo_bench.core.estimator import Estimator
+    from hpo_bench.core.optimisers import Optimiser
+    from hpo_bench.core.rule import Rule
 
 HYPERPARAMETERS = ("lr", "weight_decay", "momentum")
 # Trackers, and the module that has to be installed for each.
@@ -26,7 +32,7 @@ class Method:
             is tuned.
         optimiser: what turns hypergradients into steps in raw space (`hpo_bench.core.optimisers`);
             None without one.
-        tuned: hyperparameters that are tuned, a subset of `HYPERPARAMETERS`.
+        tuned: hyperparameters that are tuned, some of `hyperparameters`.
         per_weight: those that have one value per weight instead of one per repetition.
         data_for_weights: rows that train the weights.
         full_validation: log the loss of the whole validation set instead of one validation batch.
@@ -34,25 +40,31 @@ class Method:
             updates.
         reset_weights: put the weights back to their initial values after every hyperparameter
             update but the last.
-        rule: how the weights are updated (`hpo_bench.core.rule.Rule`); None for SGD with momentum,
-            the only one that hypergradients are known for.
+        fixed: natural values that hyperparameters start from instead of a random draw.
+        rule: how the weights are updated; None for SGD with momentum.
         schedule: what the learning rate is multiplied by at each weight update
             (`hpo_bench.core.schedules`); None where it stays.
         search: trains many times for each repetition (`hpo_bench.search`); None for one training.
     """
 
     name: str
-    estimator: Any
-    optimiser: Any
+    estimator: Estimator | None
+    optimiser: Optimiser | None
     tuned: tuple[str, ...]
     per_weight: tuple[str, ...]
     data_for_weights: DataForWeights
     full_validation: bool = False
     lr_schedule: bool = False
     reset_weights: bool = False
-    rule: Any = None
+    rule: Rule | None = None
     search: Any = None
     schedule: Any = None
+    fixed: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def hyperparameters(self) -> tuple[str, ...]:
+        """Names of what the rule has."""
+        return HYPERPARAMETERS if self.rule is None else tuple(self.rule.coordinates)
 
 
 @dataclass(frozen=True)
@@ -64,6 +76,8 @@ class StartRanges:
             ``lr_multiplier`` (R,).
         log10_lr, log10_weight_decay, momentum, lr_multiplier: (low, high) of the uniform
             distributions.
+        others: likewise of hyperparameters that other rules have, where the rule's own ranges are
+            not meant.
     """
 
     file: Path | None
@@ -71,6 +85,16 @@ class StartRanges:
     log10_weight_decay: tuple[float, float]
     momentum: tuple[float, float]
     lr_multiplier: tuple[float, float]
+    others: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    def of(self, name: str) -> tuple[float, float] | None:
+        """The range of one hyperparameter; None where the rule's own is meant."""
+        known = {
+            "lr": self.log10_lr,
+            "weight_decay": self.log10_weight_decay,
+            "momentum": self.momentum,
+        }
+        return known.get(name) or self.others.get(name)
 
 
 @dataclass(frozen=True)

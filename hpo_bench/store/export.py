@@ -27,6 +27,11 @@ from hpo_bench.store.runs import (
 from hpo_bench.system import notices
 from hpo_bench.system.inherited import expanded
 
+# Estimators that are called after every weight update, not after every T of them.
+AFTER_EVERY_UPDATE = (
+    "hpo_bench.hypergradients.dot_product.DotProduct",
+    "hpo_bench.hypergradients.ultimate.Ultimate",
+)
 FORMATS = ("csv", "tensorboard")
 
 
@@ -252,7 +257,8 @@ def schedule(run: Run, seed: int | None = None) -> pd.DataFrame:
 def _between_changes(run: Run) -> int:
     """Weight updates between changes of the hyperparameters."""
     method = run.config["method"]
-    always = method.get("schedule") or (method.get("estimator") or {}).get("every_update")
+    estimator = (method.get("estimator") or {}).get("_target_")
+    always = method.get("schedule") or estimator in AFTER_EVERY_UPDATE
     return 1 if always else int(run.config["update_interval"])
 
 

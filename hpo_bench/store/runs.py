@@ -53,6 +53,29 @@ CURVE_COLUMNS = (
     "momentum",
     "elapsed_s",
 )
+
+
+def final_columns(hyperparameters: Iterable[str]) -> tuple[str, ...]:
+    """`FINAL_COLUMNS` with the start and the end of further hyperparameters beside the momentum's."""
+    return _with_others(FINAL_COLUMNS, hyperparameters)
+
+
+def curve_columns(hyperparameters: Iterable[str]) -> tuple[str, ...]:
+    """`CURVE_COLUMNS` with further hyperparameters beside the momentum."""
+    return _with_others(CURVE_COLUMNS, hyperparameters)
+
+
+def _with_others(columns: Sequence[str], hyperparameters: Iterable[str]) -> tuple[str, ...]:
+    others = [name for name in hyperparameters if name not in columns]
+    whole: list[str] = []
+    for column in columns:
+        whole.append(column)
+        if column.endswith("momentum"):
+            prefix = column.removesuffix("momentum")
+            whole += [f"{prefix}{name}" for name in others]
+    return tuple(whole)
+
+
 TABLES = ("final", "curves", "hypergradients", "trials")
 KEY_COLUMNS = ("seed", "step")  # never null, and whole numbers
 # The key in a table's schema that says of which configuration its rows are.

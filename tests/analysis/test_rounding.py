@@ -60,7 +60,7 @@ def test_text_says_the_rounded_numbers_and_the_error_has_one_digit(value, error)
     assert abs(number.error - error) <= 0.5 * 10.0 ** math.floor(math.log10(error)) * (1 + 1e-9)
     assert abs(number.value - value) <= 0.5 * 10.0 ** math.floor(
         math.log10(number.error * (1 + 1e-9))
-    ) * (1 + 1e-6)
+    ) * (1 + 1e-6) + math.ulp(value)
 
 
 def bold(*numbers: tuple[float, float | None]) -> list[bool]:

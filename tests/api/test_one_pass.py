@@ -19,7 +19,6 @@ from torch.nn import functional
 
 import hpo_bench
 from hpo_bench import OnePass
-from hpo_bench.core.hyperparameters import Hyperparameters
 from hpo_bench.core.loop import train
 from hpo_bench.core.optimisers import SGD
 from hpo_bench.errors import UserError
@@ -29,7 +28,7 @@ from hpo_bench.hypergradients.forward import Forward
 from hpo_bench.hypergradients.unroll import Unroll
 from hpo_bench.models.mlp import MLP, Perceptron
 from hpo_bench.running.trainer import Trainer, pick_device
-from tests.problems import make_settings
+from tests.problems import in_force, make_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS, UPDATES = 3, 40
@@ -74,7 +73,7 @@ def test_the_numbers_are_those_of_the_engine(
     seeds = list(range(ROWS))
     problem, first = trainer.problem(seeds), trainer.start(seeds)
     end = train(problem, trainer.plan, first, trainer.recorder(ROWS))
-    natural = Hyperparameters.of(first.raw).natural
+    natural = in_force(first.raw).natural
     modules = perceptrons(trainer, first.weights)
     given = {name: value[:, 0] for name, value in natural.items()}
     common = {**ENGINE[method], **clip}
@@ -116,7 +115,7 @@ def test_the_numbers_are_those_of_the_engine(
     for row, module in enumerate(modules):
         flat = torch.cat([value.detach().ravel() for value in module.parameters()])
         torch.testing.assert_close(flat, end.state.weights[row], rtol=1e-11, atol=1e-12)
-    wanted = Hyperparameters.of(end.raw).natural
+    wanted = in_force(end.raw).natural
     for name in given:
         found = [tuner.hyperparameters[name] for tuner in tuners]
         ours = flattened(found, together)

@@ -224,7 +224,7 @@ def test_a_schedule_that_cannot_be_told_is_refused(tmp_path):
     other = make_run(tmp_path, "random_adam", ENERGY, [0.5], config={"method.rule": rule})
     cosine = {"method.schedule": {"_target_": "hpo_bench.core.schedules.WarmupCosine"}}
     scheduled = make_run(tmp_path, "random_cosine", ENERGY, [0.5], record_every=5, config=cosine)
-    unroll = {"_target_": "hpo_bench.hypergradients.unroll.Unroll", "every_update": True}
+    unroll = {"_target_": "hpo_bench.hypergradients.ultimate.Ultimate"}
     ultimate = make_run(
         tmp_path, "ultimate", ENERGY, [0.5], record_every=5, config={"method.estimator": unroll}
     )

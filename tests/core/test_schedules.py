@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from hpo_bench.core.hyperparameters import Hyperparameters
 from hpo_bench.core.loop import Eager, train
 from hpo_bench.core.schedules import Constant, Linear, Schedule, WarmupCosine, factors
 from hpo_bench.core.tree import leaves
@@ -21,7 +20,7 @@ from hpo_bench.running.checkpoint import packed, unpacked
 from hpo_bench.running.execute import execute
 from hpo_bench.running.trainer import Trainer, pick_device
 from hpo_bench.store.runs import read_table
-from tests.problems import make_method, make_settings, make_table, trained
+from tests.problems import in_force, make_method, make_settings, make_table, trained
 from tests.running.test_graphs import replays, same
 
 UPDATES = 100
@@ -59,7 +58,7 @@ def test_a_training_follows_sgd_with_pytorchs_scheduler(name: str, tmp_path: Pat
     seeds = list(settings.seeds)
     start, recorder = trainer.start(seeds), trainer.recorder(len(seeds))
     end = train(trainer.problem(seeds), trainer.plan, start, recorder)
-    natural = Hyperparameters.of(start.raw).natural
+    natural = in_force(start.raw).natural
     for row in range(len(seeds)):
         weights = torch.nn.Parameter(start.weights[row].clone())
         lr, decay, momentum = (

@@ -7,14 +7,15 @@ import pytest
 import torch
 
 from hpo_bench.core.batches import Rows, Stream
-from hpo_bench.core.hyperparameters import SPACES, Hyperparameters
+from hpo_bench.core.hyperparameters import Hyperparameters
 from hpo_bench.core.layout import Layout
 from hpo_bench.core.optimisers import SGD, Adam
 from hpo_bench.core.recorder import Recorder, recorded_steps
 from hpo_bench.core.seeds import generator, permutation
+from hpo_bench.core.sgd import COORDINATES
 from hpo_bench.core.update import State
 from hpo_bench.models.mlp import MLP
-from tests.problems import make_table
+from tests.problems import in_force, make_table
 
 
 def test_streams_differ_by_seed_and_purpose_and_repeat_themselves():
@@ -60,23 +61,23 @@ def test_layout_is_its_own_inverse():
     assert all((views[name].numpy() == arrays[name]).all() for name in layout.names)
 
 
-@pytest.mark.parametrize("name", sorted(SPACES))
+@pytest.mark.parametrize("name", sorted(COORDINATES))
 def test_slopes_are_derivatives(name):
     raw = torch.tensor([[-3.0], [-0.5], [1.2]], dtype=torch.float64, requires_grad=True)
-    natural = SPACES[name].natural(raw)
+    natural = COORDINATES[name].space.natural(raw)
     (expected,) = torch.autograd.grad(natural.sum(), raw)
-    torch.testing.assert_close(Hyperparameters.of({name: raw}).slope(name), expected)
+    torch.testing.assert_close(in_force({name: raw}).slope(name), expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("name", sorted(SPACES))
+@pytest.mark.parametrize("name", sorted(COORDINATES))
 def test_a_natural_value_does_not_depend_on_its_place(name, dtype):
     raw = torch.linspace(-9, 2, 4001, dtype=dtype).unsqueeze(-1)
-    together = SPACES[name].natural(raw)
+    together = COORDINATES[name].space.natural(raw)
     for start in range(0, 4001, 7):
         for size in (1, 3, 13):
             part = slice(start, start + size)
-            assert torch.equal(SPACES[name].natural(raw[part]), together[part])
+            assert torch.equal(COORDINATES[name].space.natural(raw[part]), together[part])
 
 
 def test_a_step_of_adam_does_not_depend_on_the_place_among_the_rows():
@@ -174,7 +175,7 @@ def test_divergence_is_seen_in_loss_weights_and_hyperparameters(where, bad):
         loss, weights, lr = torch.ones(2), torch.ones(2, 3), torch.full((2, 1), 0.1)
         if step >= 2:
             {"loss": loss, "weights": weights[:, 1], "lr": lr[:, 0]}[where][1] = bad
-        hyper = Hyperparameters({}, {"lr": lr})
+        hyper = Hyperparameters({}, {"lr": lr}, COORDINATES)
         recorder.watch(step, State(weights, weights), loss, hyper)
     assert recorder.diverged_at().tolist() == [-1, 2]
 
@@ -185,7 +186,7 @@ def test_huge_but_finite_weights_have_not_diverged():
         0,
         State(torch.full((1, 9), 3e38), torch.zeros(1, 9)),
         torch.full((1,), 3e38),
-        Hyperparameters({}, {"lr": torch.ones(1, 1)}),
+        Hyperparameters({}, {"lr": torch.ones(1, 1)}, COORDINATES),
     )
     assert recorder.diverged_at().tolist() == [-1]
 

@@ -4,9 +4,8 @@ import pytest
 import torch
 from torch.autograd.functional import jacobian
 
-from hpo_bench.core.hyperparameters import Hyperparameters
-from hpo_bench.core.update import Clip, State, advance
-from tests.problems import make_raw, random_quadratic, run_steps
+from hpo_bench.core.update import Clip, State
+from tests.problems import advance, in_force, make_raw, random_quadratic, run_steps
 
 
 @pytest.mark.parametrize("clip", [None, 0.3, 1e6])
@@ -14,14 +13,14 @@ def test_a_row_follows_torch_sgd(clip):
     training, _, weights = random_quadratic()
     raw = make_raw()
     state, _ = run_steps(training, weights, raw, 20, clip)
-    hyper = Hyperparameters.of(raw)
+    hyper = in_force(raw)
     for row in range(len(weights)):
         parameter = torch.nn.Parameter(weights[row].clone())
         optimiser = torch.optim.SGD(
             [parameter],
-            hyper.lr[row].item(),
-            hyper.momentum[row].item(),
-            weight_decay=hyper.weight_decay[row].item(),
+            hyper["lr"][row].item(),
+            hyper["momentum"][row].item(),
+            weight_decay=hyper["weight_decay"][row].item(),
         )
         for _ in range(20):
             stacked = weights.clone()
@@ -56,8 +55,8 @@ def test_pullback_is_the_transpose_of_pushforward(clip):
     training, _, weights = random_quadratic()
     _, steps = run_steps(training, weights, make_raw(), 1, clip)
     left, right = torch.randn_like(weights), torch.randn_like(weights)
-    pulled = (steps[0].gradient_pullback(left) * right).sum(-1)
-    pushed = (left * steps[0].gradient_pushforward(right.unsqueeze(0)).squeeze(0)).sum(-1)
+    pulled = (steps[0].through_gradient(left) * right).sum(-1)
+    pushed = (left * steps[0].gradient_tangents(right.unsqueeze(0)).squeeze(0)).sum(-1)
     torch.testing.assert_close(pulled, pushed)
 
 
@@ -70,7 +69,7 @@ def test_derivatives_of_one_update_are_finite_differences(per_weight, clip):
 
     def update(raw, weights):
         before = State(weights, buffer)
-        after, step = advance(before, training(weights), Hyperparameters.of(raw), clip)
+        after, step = advance(before, training(weights), in_force(raw), clip)
         return ((weights - after.weights) * covector).sum(-1), step
 
     _, step = update(raw, weights)
@@ -83,7 +82,7 @@ def test_derivatives_of_one_update_are_finite_differences(per_weight, clip):
         )
         torch.testing.assert_close(pulled[:, index], difference, rtol=1e-6, atol=1e-8)
     for name in raw:
-        product = step.raw_product(name, covector, step.hyperparameters.lr * covector)
+        product = step.update_products(covector, [name])[name]
         up, down = ({**raw, name: raw[name] + sign * epsilon} for sign in (1, -1))
         difference = (update(up, weights)[0] - update(down, weights)[0]) / (2 * epsilon)
         torch.testing.assert_close(product.sum(-1), difference, rtol=1e-6, atol=1e-8)

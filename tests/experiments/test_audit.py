@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -10,6 +9,7 @@ import pytest
 import torch
 
 from hpo_bench.core import schedules
+from hpo_bench.core.estimator import Estimator
 from hpo_bench.core.layout import Layout
 from hpo_bench.core.model import Batch
 from hpo_bench.core.update import Linearisation
@@ -225,20 +225,18 @@ def test_errors_are_what_they_are_called(tmp_path):
 
 
 @dataclass(frozen=True)
-class Wrong:
+class Wrong(Estimator):
     """An estimator of my own: minus the Neumann estimate."""
 
     look_back: int
-    every_update: bool = False
-    second_batch: Literal["validation", "training"] = "validation"
-    tunes: tuple[str, ...] = ("lr", "weight_decay", "momentum")
 
     def window(self, update_interval):
         return 1
 
-    def __call__(self, steps, gradient, tuned):
+    def estimate(self, steps, gradient, tuned):
         return {
-            name: -value for name, value in Neumann(self.look_back)(steps, gradient, tuned).items()
+            name: -value
+            for name, value in Neumann(self.look_back).estimate(steps, gradient, tuned).items()
         }
 
 

@@ -7,16 +7,17 @@ import math
 import pytest
 import torch
 
-from hpo_bench.core.hyperparameters import Hyperparameters
 from hpo_bench.hypergradients.dot_product import DotProduct
 from hpo_bench.hypergradients.neumann import Neumann
 from hpo_bench.hypergradients.unroll import Unroll
-from tests.problems import ALL, final_loss, make_raw, random_quadratic, run_steps
+from tests.problems import ALL, final_loss, in_force, make_raw, random_quadratic, run_steps
 
 
 def gradients(estimator, training, validation, weights, raw, count, clip=None, buffer=None):
     state, steps = run_steps(training, weights, raw, count, clip, buffer)
-    return estimator(steps[-estimator.window(count) :], validation(state.weights).gradient, ALL)
+    return estimator.estimate(
+        steps[-estimator.window(count) :], validation(state.weights).gradient, ALL
+    )
 
 
 @pytest.mark.parametrize("per_weight", [0, 4])
@@ -75,18 +76,18 @@ def test_a_long_neumann_series_at_a_fixed_point_is_the_implicit_gradient():
     """
     training, validation, weights = random_quadratic()
     raw = {**make_raw(), "momentum": torch.full((3, 1), -math.inf, dtype=torch.float64)}
-    hyper = Hyperparameters.of(raw)
+    hyper = in_force(raw)
     state, steps = run_steps(training, weights, raw, 4000)
     fixed = state.weights
     identity = torch.eye(4, dtype=torch.float64)
     hessian = torch.stack(
         [steps[-1].linearisation.hessian_product(column.expand(3, 4)) for column in identity], -1
     )
-    regularised = hessian + hyper.weight_decay.unsqueeze(-1) * identity
+    regularised = hessian + hyper["weight_decay"].unsqueeze(-1) * identity
     response = -torch.linalg.solve(regularised, fixed)
     v = validation(fixed).gradient
     expected = (v * response).sum(-1, keepdim=True) * hyper.slope("weight_decay")
-    estimate = Neumann(4000)(steps[-1:], v, ALL)
+    estimate = Neumann(4000).estimate(steps[-1:], v, ALL)
     torch.testing.assert_close(estimate["weight_decay"], expected, rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(
         estimate["lr"], torch.zeros(3, 1, dtype=torch.float64), rtol=0, atol=1e-9
@@ -106,7 +107,7 @@ def test_the_dot_product_ignores_weight_decay_and_clipping():
     state, steps = run_steps(training, weights, raw, 1, clip=1e-3)
     second = validation(state.weights).gradient
     expected = -(second * training(weights).gradient).sum(-1, keepdim=True)
-    torch.testing.assert_close(DotProduct()(steps, second, ("lr",))["lr"], expected)
+    torch.testing.assert_close(DotProduct().estimate(steps, second, ("lr",))["lr"], expected)
 
 
 @pytest.mark.parametrize("estimator", [Neumann(5), Unroll(5), DotProduct()])

@@ -13,11 +13,10 @@ import torch
 from torch.func import functional_call
 
 from hpo_bench.cli import app
-from hpo_bench.core.hyperparameters import Hyperparameters
+from hpo_bench.core.estimator import Costs
 from hpo_bench.core.update import Linearisation
 from hpo_bench.errors import UserError
 from hpo_bench.hypergradients import exact
-from hpo_bench.hypergradients.choice import Costs, chosen
 from hpo_bench.hypergradients.exact import Exact
 from hpo_bench.hypergradients.forward import Forward
 from hpo_bench.hypergradients.unroll import Unroll
@@ -28,6 +27,7 @@ from hpo_bench.store.runs import read_table
 from tests.problems import (
     ALL,
     final_loss,
+    in_force,
     make_method,
     make_raw,
     make_settings,
@@ -48,7 +48,10 @@ def test_forward_mode_is_reverse_mode(count, clip, tuned):
     raw, buffer = make_raw(), torch.randn(3, 4, dtype=torch.float64)
     state, steps = run_steps(training, weights, raw, count, clip, buffer)
     gradient = validation(state.weights).gradient
-    forward, reverse = Forward(count)(steps, gradient, tuned), Unroll(count)(steps, gradient, tuned)
+    forward, reverse = (
+        Forward(count).estimate(steps, gradient, tuned),
+        Unroll(count).estimate(steps, gradient, tuned),
+    )
     assert set(forward) == set(tuned)
     for name in tuned:
         torch.testing.assert_close(forward[name], reverse[name], rtol=1e-11, atol=1e-14)
@@ -59,7 +62,7 @@ def test_forward_mode_is_finite_differences(clip):
     training, validation, weights = random_quadratic()
     raw, buffer, epsilon = make_raw(), torch.randn(3, 4, dtype=torch.float64), 1e-5
     state, steps = run_steps(training, weights, raw, 6, clip, buffer)
-    ours = Forward(6)(steps, validation(state.weights).gradient, ALL)
+    ours = Forward(6).estimate(steps, validation(state.weights).gradient, ALL)
     for name in ALL:
         up, down = (
             final_loss(
@@ -102,19 +105,19 @@ def test_both_modes_are_autograd_through_the_training_of_an_mlp(task, mode):
     batch = model.batch(inputs[:30], targets[:30], shared=True, split="training")
     second = model.batch(inputs[30:], targets[30:], shared=True, split="validation")
     state, steps = run_steps(lambda w: model.linearise(w, batch, {}, True), weights, raw, 6)
-    ours = mode(steps, model.linearise(state.weights, second, {}, False).gradient, ALL)
+    ours = mode.estimate(steps, model.linearise(state.weights, second, {}, False).gradient, ALL)
     for row in range(2):
         leaves = {name: value[row].clone().requires_grad_() for name, value in raw.items()}
         hyper, w, m = (
-            Hyperparameters.of(leaves),
+            in_force(leaves),
             weights[row].clone().requires_grad_(),
             torch.zeros_like(weights[row]),
         )
         for _ in range(6):
             loss = loss_of_perceptron(module, model, w, inputs[:30], targets[:30])
             (gradient,) = torch.autograd.grad(loss, w, create_graph=True)
-            m = hyper.momentum * m + gradient + hyper.weight_decay * w
-            w = w - hyper.lr * m
+            m = hyper["momentum"] * m + gradient + hyper["weight_decay"] * w
+            w = w - hyper["lr"] * m
         expected = torch.autograd.grad(
             loss_of_perceptron(module, model, w, inputs[30:], targets[30:]), list(leaves.values())
         )
@@ -169,7 +172,7 @@ def test_a_row_of_nan_stays_alone():
     found = []
     for start in (weights, spoilt):
         state, steps = run_steps(training, start, raw, 4)
-        found.append(Forward(4)(steps, validation(state.weights).gradient, ALL))
+        found.append(Forward(4).estimate(steps, validation(state.weights).gradient, ALL))
     for name in ALL:
         assert torch.equal(found[0][name][[0, 2]], found[1][name][[0, 2]])
         assert torch.isnan(found[1][name][1]).all()
@@ -230,13 +233,13 @@ def test_the_mode_is_chosen_by_what_reverse_mode_would_keep():
 
     window = 200
     limit = exact.REVERSE_BYTES // window
-    assert chosen(Exact(window), costs(limit))[0] == Unroll(window)
-    assert chosen(Exact(window), costs(limit + 1))[0] == Forward(window)
-    assert chosen(Exact(window), costs(limit + 1, ("lr",)))[0] == Unroll(window)
+    assert Exact(window).chosen(costs(limit))[0] == Unroll(window)
+    assert Exact(window).chosen(costs(limit + 1))[0] == Forward(window)
+    assert Exact(window).chosen(costs(limit + 1, ("lr",)))[0] == Unroll(window)
     for mode, kind in (("reverse", Unroll), ("forward", Forward)):
         for bytes_each in (1, 10 * limit):
-            assert chosen(Exact(window, mode), costs(bytes_each))[0] == kind(window)
-    assert chosen(Unroll(3), costs(1)) == (Unroll(3), None)
+            assert Exact(window, mode).chosen(costs(bytes_each))[0] == kind(window)
+    assert Unroll(3).chosen(costs(1)) == (Unroll(3), None)
     assert Exact(5000).window(1000) == Forward(5000).window(1000) == 1000
 
 
@@ -281,7 +284,7 @@ def test_per_weight_hyperparameters_are_refused_in_one_line(tmp_path):
     training, validation, weights = random_quadratic()
     state, steps = run_steps(training, weights, make_raw(per_weight=4), 2)
     with pytest.raises(UserError, match="tangent for every weight's lr"):
-        Forward(2)(steps, validation(state.weights).gradient, ALL)
+        Forward(2).estimate(steps, validation(state.weights).gradient, ALL)
 
 
 def test_a_mode_that_there_is_not_is_one_line():

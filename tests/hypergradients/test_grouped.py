@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from hpo_bench.hypergradients.dot_product import DotProduct
-from hpo_bench.hypergradients.grouped import groupable, grouped
 from hpo_bench.hypergradients.neumann import Neumann
+from hpo_bench.hypergradients.rows import groupable, grouped
 from hpo_bench.hypergradients.unroll import Unroll
 from tests.problems import ALL, make_raw, random_quadratic, run_steps
 
@@ -23,10 +23,10 @@ def test_each_row_is_that_of_its_own_look_back(
     state, steps = run_steps(training, weights, make_raw(6, per_weight), 20, clip)
     gradient = validation(state.weights).gradient
     together = grouped([kind(look_back) for look_back in look_backs])
-    found = together(steps[-together.window(20) :], gradient, ALL)
+    found = together.estimate(steps[-together.window(20) :], gradient, ALL)
     for row, look_back in enumerate(look_backs):
         alone = kind(look_back)
-        expected = alone(steps[-alone.window(20) :], gradient, ALL)
+        expected = alone.estimate(steps[-alone.window(20) :], gradient, ALL)
         for name in ALL:
             assert torch.equal(found[name][row], expected[name][row]), (name, look_back)
 
@@ -36,9 +36,9 @@ def test_a_diverged_row_leaves_the_others_alone() -> None:
     state, steps = run_steps(training, weights, make_raw(3), 5)
     gradient = validation(state.weights).gradient.clone()
     together = grouped([Neumann(look_back) for look_back in (1, 4, 2)])
-    before = together(steps[-1:], gradient, ALL)
+    before = together.estimate(steps[-1:], gradient, ALL)
     gradient[0] = torch.nan
-    after = together(steps[-1:], gradient, ALL)
+    after = together.estimate(steps[-1:], gradient, ALL)
     for name in ALL:
         assert torch.equal(before[name][1:], after[name][1:])
         assert after[name][0].isnan().all()

@@ -10,13 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hpo_bench.core.hyperparameters import Hyperparameters
 from hpo_bench.core.loop import train
 from hpo_bench.running.trainer import Trainer, pick_device
 from hpo_bench.settings.compose import compose
 from hpo_bench.settings.parse import parse
 from hpo_bench.settings.run import StartRanges
-from tests.problems import make_settings, make_table
+from tests.problems import in_force, make_settings, make_table
 from tests.rules.test_rules import float64, needed
 
 STEP = 0.01
@@ -37,7 +36,7 @@ class InTheirCoordinates:
         self, hypergradients: Mapping[str, Tensor], memory: Mapping[str, Tensor]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The steps in raw space that the steps in natural space are."""
-        hyper = Hyperparameters.of(memory)
+        hyper = in_force(memory)
         raw = {}
         for name, hypergradient in hypergradients.items():
             natural = hyper.natural[name] - self.lr * hypergradient / hyper.slope(name)
@@ -64,7 +63,7 @@ def test_hyperparameters_and_weights_are_the_librarys_over_100_updates(tmp_path:
     recorder = trainer.recorder(len(seeds))
     end = train(trainer.problem(seeds), trainer.plan, begin, recorder)
     rows, curves = trainer.rows[method.data_for_weights], recorder.curves()
-    drawn = Hyperparameters.of(begin.raw)
+    drawn = in_force(begin.raw)
 
     for row in range(len(seeds)):
         with float64():
@@ -75,7 +74,7 @@ def test_hyperparameters_and_weights_are_the_librarys_over_100_updates(tmp_path:
                 {names[key]: torch.from_numpy(value[0]) for key, value in parts.items()}
             )
             sgd = gdtuo.SGD(
-                drawn.lr[row].item(), drawn.momentum[row].item(), optimizer=gdtuo.SGD(STEP)
+                drawn["lr"][row].item(), drawn["momentum"][row].item(), optimizer=gdtuo.SGD(STEP)
             )
             tower = gdtuo.ModuleWrapper(module, optimizer=sgd)
             tower.initialize()

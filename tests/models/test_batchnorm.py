@@ -9,9 +9,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from hpo_bench.core.hyperparameters import Hyperparameters
 from hpo_bench.core.loop import train
-from hpo_bench.core.update import State, advance
+from hpo_bench.core.update import State
 from hpo_bench.hypergradients.neumann import Neumann
 from hpo_bench.hypergradients.unroll import Unroll
 from hpo_bench.models.mlp import MLP, Perceptron
@@ -22,7 +21,7 @@ from hpo_bench.running.checkpoint import Checkpoints
 from hpo_bench.running.execute import execute
 from hpo_bench.running.trainer import Trainer
 from hpo_bench.store.runs import read_table
-from tests.problems import make_method, make_raw, make_settings, make_table
+from tests.problems import advance, in_force, make_method, make_raw, make_settings, make_table
 
 CPU = torch.device("cpu")
 NORMED = MLP((6,), batch_norm=True)
@@ -171,7 +170,7 @@ def test_hypergradients_are_finite_differences(estimator):
 
     def run(raw):
         hyper, state, steps = (
-            Hyperparameters.of(raw),
+            in_force(raw),
             State(weights, torch.full_like(weights, 0.01)),
             [],
         )
@@ -185,7 +184,7 @@ def test_hypergradients_are_finite_differences(estimator):
 
     raw, epsilon = make_raw(), 1e-5
     steps, validation = run(raw)
-    found = estimator(steps, validation.gradient, ("lr", "weight_decay", "momentum"))
+    found = estimator.estimate(steps, validation.gradient, ("lr", "weight_decay", "momentum"))
     for name, value in found.items():
         up, down = (run({**raw, name: raw[name] + s * epsilon})[1].loss for s in (1, -1))
         torch.testing.assert_close(

@@ -13,14 +13,13 @@ from pandas.testing import assert_frame_equal
 from torch import nn
 from torch.nn import functional
 
-from hpo_bench.core.hyperparameters import Hyperparameters
 from hpo_bench.core.table import Table
-from hpo_bench.core.update import State, advance
+from hpo_bench.core.update import State
 from hpo_bench.errors import UserError
 from hpo_bench.hypergradients.unroll import Unroll
 from hpo_bench.models.lstm import LSTM
 from hpo_bench.running.trainer import Trainer
-from tests.problems import ALL, METHODS, make_raw, make_settings, make_table
+from tests.problems import ALL, METHODS, advance, in_force, make_raw, make_settings, make_table
 
 CPU = torch.device("cpu")
 WORDS, COLUMNS, SHAPE = 13, 3, LSTM(5, 4, 2, 6)
@@ -172,7 +171,7 @@ def test_training_is_that_of_a_plain_loop_with_a_detached_state():
     model, batches = make_model(), [(0, 6), (6, 12), (12, 15), (0, 6), (6, 12)]
     weights, raw = initial(model), make_raw()
     hyper, state = (
-        Hyperparameters.of(raw),
+        in_force(raw),
         State(weights, torch.zeros_like(weights), random_state(model)),
     )
     for begin, end in batches:
@@ -189,9 +188,9 @@ def test_training_is_that_of_a_plain_loop_with_a_detached_state():
             value.data.copy_(own)
         optimiser = torch.optim.SGD(
             module.parameters(),
-            lr=hyper.lr[row].item(),
-            momentum=hyper.momentum[row].item(),
-            weight_decay=hyper.weight_decay[row].item(),
+            lr=hyper["lr"][row].item(),
+            momentum=hyper["momentum"][row].item(),
+            weight_decay=hyper["weight_decay"][row].item(),
         )
         carried = None
         for begin, end in batches:
@@ -285,14 +284,14 @@ def test_unrolling_is_finite_differences(clip):
             state, step = advance(
                 state,
                 model.linearise(state.weights, batch, carried, True),
-                Hyperparameters.of(raw),
+                in_force(raw),
                 clip,
             )
             steps.append(step)
         return steps, model.linearise(state.weights, validation, carried, False)
 
     steps, end = run(raw)
-    exact = Unroll(3)(steps, end.gradient, ALL)
+    exact = Unroll(3).estimate(steps, end.gradient, ALL)
     for name in ALL:
         up, down = (run({**raw, name: raw[name] + sign * epsilon})[1].loss for sign in (1, -1))
         torch.testing.assert_close(

@@ -7,14 +7,13 @@ import pytest
 import torch
 
 from hpo_bench.core import native
-from hpo_bench.core.hyperparameters import Hyperparameters
 from hpo_bench.core.model import Following
-from hpo_bench.core.update import State, advance
-from hpo_bench.hypergradients.grouped import NeumannRows
-from hpo_bench.hypergradients.neumann import Neumann
+from hpo_bench.core.update import State
+from hpo_bench.hypergradients.neumann import Neumann, NeumannRows
 from hpo_bench.models import relu_classification_native
 from hpo_bench.models.relu_classification import ReLUClassification
 from hpo_bench.models.relu_classification_native import NativeReLUClassification
+from tests.problems import advance, in_force
 
 LIBRARIES = {
     name: native.load(name).library for name in native.variants() if native.wanted() != "0"
@@ -67,7 +66,7 @@ class Case:
         )
         self.vectors = draw(2, *self.weights.shape, dtype=dtype, seed=3)
         raw = {name: draw(self.rows, 1, dtype=dtype, seed=4) - 3 for name in NAMES}
-        self.hyper = Hyperparameters.of(raw)
+        self.hyper = in_force(raw)
 
     def gathered(self, number=0, model=None):
         places = self.places[number]
@@ -99,7 +98,7 @@ class Case:
         shared = self.kernel.batch(self.inputs, self.targets, shared=True, split="test")
         own = [self.weights, self.buffer]
         one = found.products_of_series(
-            self.vectors[0], self.hyper.lr, self.hyper.weight_decay, self.terms, own
+            self.vectors[0], self.hyper["lr"], self.hyper["weight_decay"], self.terms, own
         )
         assert (one is None) == (made.products is None)
         last = made.products or {
@@ -214,7 +213,7 @@ def test_updates_in_one_call_are_updates_one_by_one_bit_by_bit(
     case.weights[1, 3] = torch.inf
     hyper = case.hyper
     if per_weight:
-        hyper = Hyperparameters.of({**case.hyper.raw, "lr": case.vectors[1] - 3})
+        hyper = in_force({**case.hyper.raw, "lr": case.vectors[1] - 3})
     before, batches = case.weights.clone(), [case.placed(number) for number in range(updates)]
     recorded = [number % 2 == 1 for number in range(updates)]
     made = case.made(batches, recorded, differentiable, hyper)
@@ -241,7 +240,7 @@ def test_updates_in_one_call_are_updates_one_by_one_bit_by_bit(
     assert (made.step is not None) == differentiable
     if differentiable:
         equal(made.step.weights, last.weights)
-        equal(made.step.buffer, last.buffer)
+        equal(made.step.memory, last.buffer)
         ours, theirs = made.step.linearisation, found
         equal(ours.hessian_product(case.vectors[0]), theirs.hessian_product(case.vectors[0]))
 
@@ -283,7 +282,7 @@ def test_what_follows_the_last_update_is_what_calls_of_its_own_give_bit_by_bit(
         equal(made.state.weights, state.weights)
         equal(made.state.buffer, state.buffer)
         gradient = case.kernel.linearise(state.weights, other, {}, False).gradient
-        expected = step.raw_products_of_series(gradient, TERMS, names)
+        expected = step.products_of_series(gradient, TERMS, names)
         assert made.products.keys() == expected.keys()
         for name, values in made.products.items():
             assert torch.isfinite(values[[0, 2]]).all()
@@ -293,7 +292,7 @@ def test_what_follows_the_last_update_is_what_calls_of_its_own_give_bit_by_bit(
 @needs_kernels
 def test_where_inner_products_do_not_do_what_follows_is_left_to_the_last_update():
     case = Case((17, 30, 3, 33), torch.float32)
-    per_weight = Hyperparameters.of({**case.hyper.raw, "weight_decay": case.vectors[1] / 9 - 2})
+    per_weight = in_force({**case.hyper.raw, "weight_decay": case.vectors[1] / 9 - 2})
     assert case.made([case.placed()], [False], True).step is None
     made = case.made([case.placed()], [False], True, per_weight)
     assert made.products is None
@@ -314,11 +313,13 @@ def test_hypergradients_by_inner_products_are_those_of_the_series(size, look_bac
     _, step = advance(state, found, case.hyper, None)
     plain = case.plain.linearise(case.weights, case.gathered(model=case.plain), {}, True)
     _, reference = advance(state, plain, case.hyper, None)
-    ours, theirs = (Neumann(look_back)([s], case.vectors[0], NAMES) for s in (step, reference))
-    assert step.raw_products_of_series(case.vectors[0], [look_back] * case.rows, NAMES) is not None
+    ours, theirs = (
+        Neumann(look_back).estimate([s], case.vectors[0], NAMES) for s in (step, reference)
+    )
+    assert step.products_of_series(case.vectors[0], [look_back] * case.rows, NAMES) is not None
     for name in NAMES:
         close(theirs[name], ours[name])
-        (only,) = Neumann(look_back)([step], case.vectors[0], [name]).values()
+        (only,) = Neumann(look_back).estimate([step], case.vectors[0], [name]).values()
         equal(only, ours[name])
 
 
@@ -327,9 +328,9 @@ def test_rows_with_look_backs_of_their_own_are_bitwise_alone():
     case = Case((17, 30, 3, 33), torch.float32)
     found = case.kernel.linearise(case.weights, case.placed(), {}, True)
     _, step = advance(State(case.weights, case.buffer), found, case.hyper, None)
-    together = NeumannRows((1, 5, 3))([step], case.vectors[0], NAMES)
+    together = NeumannRows(5, None, (1, 5, 3)).estimate([step], case.vectors[0], NAMES)
     for row, look_back in enumerate((1, 5, 3)):
-        alone = Neumann(look_back)([step], case.vectors[0], NAMES)
+        alone = Neumann(look_back).estimate([step], case.vectors[0], NAMES)
         for name in NAMES:
             equal(together[name][row], alone[name][row])
 
@@ -338,12 +339,12 @@ def test_rows_with_look_backs_of_their_own_are_bitwise_alone():
 def test_large_batches_clipping_and_a_learning_rate_for_each_weight_take_the_series_itself():
     case = Case((17, 30, 3, 61), torch.float64)
     state = State(case.weights, case.buffer)
-    per_weight = Hyperparameters.of({**case.hyper.raw, "lr": case.vectors[1] / 9 - 2})
+    per_weight = in_force({**case.hyper.raw, "lr": case.vectors[1] / 9 - 2})
 
     def offered(hyper, clip):
         found = case.kernel.linearise(case.weights, case.placed(), {}, True)
         step = advance(state, found, hyper, clip)[1]
-        return step.raw_products_of_series(case.vectors[0], [3] * case.rows, NAMES) is not None
+        return step.products_of_series(case.vectors[0], [3] * case.rows, NAMES) is not None
 
     assert not offered(case.hyper, None)
     case.places = case.places[..., :60]
@@ -410,7 +411,7 @@ def test_a_row_alone_is_a_row_among_others_bit_by_bit(dtype):
         case.rows, case.terms = 1, TERMS[row : row + 1]
         case.weights, case.buffer, case.vectors = weights[[row]], buffer[[row]], vectors[:, [row]]
         case.places = places[:, [row]]
-        case.hyper = Hyperparameters.of({name: value[[row]] for name, value in raw.items()})
+        case.hyper = in_force({name: value[[row]] for name, value in raw.items()})
         for name, values in case.everything().items():
             axis = (
                 0
@@ -440,6 +441,6 @@ def test_a_step_of_several_updates_differentiates_as_one_made_alone():
     batches = [case.placed(number) for number in range(3)]
     step = case.made(batches, [False] * 3, True).step
     found = case.kernel.linearise(step.weights, batches[-1], {}, True)
-    _, alone = advance(State(step.weights, step.buffer), found, case.hyper, None)
-    for name, value in Neumann(5)([step], case.vectors[0], NAMES).items():
-        equal(value, Neumann(5)([alone], case.vectors[0], NAMES)[name])
+    _, alone = advance(State(step.weights, step.memory), found, case.hyper, None)
+    for name, value in Neumann(5).estimate([step], case.vectors[0], NAMES).items():
+        equal(value, Neumann(5).estimate([alone], case.vectors[0], NAMES)[name])

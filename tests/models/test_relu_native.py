@@ -14,16 +14,15 @@ import pytest
 import torch
 
 from hpo_bench.core import native
-from hpo_bench.core.hyperparameters import Hyperparameters
 from hpo_bench.core.native import building
-from hpo_bench.core.update import State, advance
+from hpo_bench.core.update import State
 from hpo_bench.errors import UserError
 from hpo_bench.models import relu_native
 from hpo_bench.models.relu_native import NativeReLURegression
 from hpo_bench.models.relu_regression import ReLURegression
 from hpo_bench.running.execute import execute
 from hpo_bench.store.runs import read_table
-from tests.problems import make_settings
+from tests.problems import advance, in_force, make_settings
 
 CPU = torch.device("cpu")
 LIBRARY = native.kernels().library
@@ -243,7 +242,7 @@ def everything(model, shared, dtype):
     stretch = model.updates(
         State(weights, buffer), [batch] * 3, hyper, [True, False, True], [other] * 2, other
     )
-    series = found.series(vectors[0], hyper.lr, hyper.weight_decay, 4)
+    series = found.series(vectors[0], hyper["lr"], hyper["weight_decay"], 4)
     return {
         "loss": found.loss,
         "gradient": found.gradient,
@@ -260,9 +259,7 @@ def everything(model, shared, dtype):
 def hyperparameters(rows, weights, dtype):
     """A learning rate for each weight, one weight decay and momentum for all."""
     raw = {"lr": (rows, weights), "weight_decay": (rows, 1), "momentum": (rows, 1)}
-    return Hyperparameters.of(
-        {name: draw(*shape, dtype=dtype, seed=9) - 2 for name, shape in raw.items()}
-    )
+    return in_force({name: draw(*shape, dtype=dtype, seed=9) - 2 for name, shape in raw.items()})
 
 
 @needs_kernels
@@ -369,11 +366,11 @@ def test_the_last_update_of_a_call_can_be_differentiated(dtype):
         now = state
         for _ in range(number):
             now, step = advance(now, model.linearise(now.weights, batch, {}, True), hyper, None)
-        for name in ("weights", "buffer", "new_buffer"):
+        for name in ("weights", "memory", "new_buffer"):
             assert torch.equal(getattr(found, name), getattr(step, name))
         vector = draw(3, model.layout.count, dtype=dtype, seed=4)
         assert torch.equal(found.series(vector, 5), step.series(vector, 5))
-        assert torch.equal(found.gradient_pullback(vector), step.gradient_pullback(vector))
+        assert torch.equal(found.update_pullback(vector), step.update_pullback(vector))
 
 
 @needs_kernels

@@ -13,15 +13,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from hpo_bench.core.hyperparameters import Hyperparameters
 from hpo_bench.core.table import Table
-from hpo_bench.core.update import State, advance
+from hpo_bench.core.update import State
 from hpo_bench.errors import UserError
 from hpo_bench.hypergradients.unroll import Unroll
 from hpo_bench.models import row_by_row
 from hpo_bench.models.resnet import Convolution, ResidualNetwork, ResNet
 from hpo_bench.running.trainer import Trainer
-from tests.problems import ALL, METHODS, make_raw, make_settings, make_table
+from tests.problems import ALL, METHODS, advance, in_force, make_raw, make_settings, make_table
 
 CPU = torch.device("cpu")
 TINY = ResNet((1, 1, 1), 2)
@@ -249,7 +248,7 @@ def test_training_is_that_of_a_plain_loop(apart):
     model = make_model()
     weights, raw = initial(model), make_raw()
     hyper, state = (
-        Hyperparameters.of(raw),
+        in_force(raw),
         State(weights, torch.zeros_like(weights), model.initial_carried(3)),
     )
     validation, test = make_batch(model, 24, 32, "validation"), make_batch(model, 32, 40, "test")
@@ -263,9 +262,9 @@ def test_training_is_that_of_a_plain_loop(apart):
         module = plain(model, weights[row])
         optimiser = torch.optim.SGD(
             module.parameters(),
-            lr=hyper.lr[row].item(),
-            momentum=hyper.momentum[row].item(),
-            weight_decay=hyper.weight_decay[row].item(),
+            lr=hyper["lr"][row].item(),
+            momentum=hyper["momentum"][row].item(),
+            weight_decay=hyper["weight_decay"][row].item(),
         )
         for batch in batches:
             optimiser.zero_grad()
@@ -306,7 +305,7 @@ def test_unrolling_is_finite_differences(clip):
         state, steps, hyper = (
             State(weights, torch.zeros_like(weights), carried),
             [],
-            Hyperparameters.of(raw),
+            in_force(raw),
         )
         for _ in range(3):
             linearisation = model.linearise(state.weights, training, state.carried, second_order)
@@ -320,7 +319,7 @@ def test_unrolling_is_finite_differences(clip):
         return steps, model.linearise(state.weights, validation, state.carried, False)
 
     steps, end = run(raw, True)
-    exact = Unroll(3)(steps, end.gradient, ALL)
+    exact = Unroll(3).estimate(steps, end.gradient, ALL)
     for name in ALL:
         up, down = (
             run({**raw, name: raw[name] + sign * epsilon}, False)[1].loss for sign in (1, -1)

@@ -30,7 +30,7 @@ from hpo_bench.running.checkpoint import packed, unpacked
 from hpo_bench.running.execute import execute
 from hpo_bench.settings.run import Method
 from hpo_bench.store.runs import read_table
-from tests.problems import make_raw, make_settings, random_quadratic
+from tests.problems import in_force, make_raw, make_settings, random_quadratic
 
 RULES: dict[str, Rule] = {
     "adam": AdamW(),
@@ -55,6 +55,19 @@ OWN_RATE = (
 )  # their learning rate and momentum are not those drawn
 
 
+def values(rule: Rule, raw: dict[str, Tensor]) -> Hyperparameters:
+    """What is in force of the paper's raw values; β₁ takes the momentum's, β₂ is 0.999."""
+    known = {**raw, "beta1": raw["momentum"]}
+    known["beta2"] = torch.full_like(raw["momentum"], rule_logit(0.999))
+    chosen = {name: known[name] for name in rule.coordinates}
+    return Hyperparameters.of(chosen, rule.coordinates)
+
+
+def rule_logit(natural: float) -> float:
+    """The raw value of a share."""
+    return float(torch.logit(torch.tensor(natural, dtype=torch.float64)))
+
+
 def walk(
     rule: Rule,
     training: Any,
@@ -65,13 +78,13 @@ def walk(
     schedule: Schedule | None = None,
 ) -> list[State]:
     """The states before each update and after the last."""
-    hyper = Hyperparameters.of(raw)
+    hyper = values(rule, raw)
     table = None if schedule is None else factors(schedule, steps, weights)
     states = [State(weights, rule.init(weights))]
     for number in range(steps):
         present = hyper if table is None else hyper.scheduled(table.at(number))
         after, step = rule.advance(states[-1], training(states[-1].weights), present, clip)
-        assert step is None
+        assert (step is not None) == rule.differentiable
         states.append(after)
     return states
 
@@ -164,9 +177,7 @@ def repeating(training: Any, states: list[State]) -> Any:
 
 def library(name: str, weights: Tensor, hyper: Hyperparameters, row: int) -> Library:
     """The library's optimiser for one row, its weights in two parameters."""
-    lr, decay, beta = (
-        getattr(hyper, key)[row].item() for key in ("lr", "weight_decay", "momentum")
-    )
+    lr, decay, beta = (hyper[key][row].item() for key in ("lr", "weight_decay", "momentum"))
     parts = [
         torch.nn.Parameter(part.clone()) for part in weights[row].split([1, weights.shape[1] - 1])
     ]
@@ -212,7 +223,7 @@ def test_a_row_follows_the_library(
     states = walk(RULES[name], training, weights, raw, clip=clip, schedule=schedule)
     for row in range(len(weights)):
         with float64():
-            theirs = library(name, weights, Hyperparameters.of(raw), row)
+            theirs = library(name, weights, in_force(raw), row)
             at, counted = theirs.run(repeating(training, states), weights, row, clip, schedule)
         close = {"rtol": TOLERANCE[name], "atol": TOLERANCE[name]}
         for step, state in enumerate(states[1:]):
@@ -228,9 +239,9 @@ def test_hypergradient_adam_follows_the_library() -> None:
     gdtuo = needed(f"{name}.gdtuo", name.replace("_", "-"))
     training, _, weights = random_quadratic()
     raw = make_raw()
-    hyper, rule = Hyperparameters.of(raw), RULES["hypergradient_adam"]
+    hyper, rule = in_force(raw), RULES["hypergradient_adam"]
     states = walk(rule, training, weights, raw)
-    rates = [rule.in_force(state, hyper).lr for state in states]
+    rates = [rule.in_force(state, hyper)["lr"] for state in states]
     for row in range(len(weights)):
         lr, decay, beta = (
             getattr(hyper, key)[row].item() for key in ("lr", "weight_decay", "momentum")
@@ -260,17 +271,17 @@ def test_prodigys_step_size_is_the_librarys_and_is_what_the_curves_show() -> Non
     training, _, weights = random_quadratic()
     raw = make_raw()
     states = walk(RULES["prodigy"], training, weights, raw)
-    hyper = Hyperparameters.of(raw)
+    hyper = in_force(raw)
     shown = RULES["prodigy"].in_force(states[-1], hyper)
     for row in range(len(weights)):
         reference = library("prodigy", weights, hyper, row)
         reference.run(training, weights, row, None)
-        assert shown.lr[row].item() == pytest.approx(
+        assert shown["lr"][row].item() == pytest.approx(
             reference.optimiser.param_groups[0]["d"], rel=1e-9
         )
-        assert shown.lr[row] > 1e-4  # d₀ is 1e-6
-    assert (shown.momentum == 0.9).all()
-    assert torch.equal(shown.weight_decay, hyper.weight_decay)
+        assert shown["lr"][row] > 1e-4  # d₀ is 1e-6
+    assert (shown["momentum"] == 0.9).all()
+    assert torch.equal(shown["weight_decay"], hyper["weight_decay"])
 
 
 @pytest.mark.parametrize("name", OWN_RATE)
@@ -287,7 +298,7 @@ def test_what_the_curves_show_is_the_rate_that_the_last_update_had(name: str) ->
     training, _, weights = random_quadratic()
     raw = {**make_raw(), "weight_decay": torch.full((3, 1), -torch.inf, dtype=torch.float64)}
     before, after = walk(RULES[name], training, weights, raw, 2)[-2:]
-    shown = RULES[name].in_force(after, Hyperparameters.of(raw))
+    shown = RULES[name].in_force(after, in_force(raw))
     if name == "prodigy":
         return  # see the test above
     if name == "mechanic":
@@ -296,13 +307,13 @@ def test_what_the_curves_show_is_the_rate_that_the_last_update_had(name: str) ->
         expected = (before.weights - after.weights) / after.buffer.gradient
     else:
         expected = (before.weights - after.weights) / training(before.weights).gradient
-    torch.testing.assert_close(shown.lr.expand_as(expected), expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(shown["lr"].expand_as(expected), expected, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("name", OWN_RATE)
 def test_a_flat_loss_moves_no_row(name: str) -> None:
     raw = {**make_raw(), "weight_decay": torch.full((3, 1), -torch.inf, dtype=torch.float64)}
-    flat = Hyperparameters.of(raw)
+    flat = in_force(raw)
     rule, (training, _, weights) = RULES[name], random_quadratic()
     linearisation = training(weights)
     linearisation.gradient[1] = 0
@@ -312,7 +323,7 @@ def test_a_flat_loss_moves_no_row(name: str) -> None:
 
 
 def test_prodigy_waits_for_a_gradient_row_by_row() -> None:
-    flat = Hyperparameters.of(make_raw())
+    flat = in_force(make_raw())
     rule, (training, _, weights) = RULES["prodigy"], random_quadratic()
     linearisation = training(weights)
     linearisation.gradient[1] = 0

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from hpo_bench.core.hyperparameters import Hyperparameters
+from hpo_bench.core.sgd import COORDINATES
 from hpo_bench.errors import UserError
 from hpo_bench.models.mlp import MLP
 from hpo_bench.running import starts as start
 from hpo_bench.settings import run as settings
-from tests.problems import make_method, make_table
+from tests.problems import in_force, make_method, make_table
 
 PAPER = settings.StartRanges(None, (-6.0, -1.0), (-7.0, -2.0), (0.0, 1.0), (0.95, 1.01))
 
@@ -20,7 +20,7 @@ def model():
 
 
 def test_draws_fill_the_papers_ranges(model):
-    drawn = start.draw(range(2000), "uci_energy", model, PAPER)
+    drawn = start.draw(range(2000), "uci_energy", model, PAPER, COORDINATES)
     momentum = 1 / (1 + np.exp(-drawn["momentum"]))
     columns = (drawn["lr"], drawn["weight_decay"], momentum, drawn["lr_multiplier"])
     for values, (low, high) in zip(
@@ -35,9 +35,12 @@ def test_draws_fill_the_papers_ranges(model):
 def test_a_fixed_range_fixes_the_value(model):
     ranges = settings.StartRanges(None, (-2, -2), (-3, -3), (0.622, 0.622), (1, 1))
     begun = start.to_device(
-        start.draw([7], "d", model, ranges), make_method("random_lr_schedule"), torch.empty(0)
+        start.draw([7], "d", model, ranges, COORDINATES),
+        make_method("random_lr_schedule"),
+        COORDINATES,
+        torch.empty(0),
     )
-    natural = Hyperparameters.of(begun.raw).natural
+    natural = in_force(begun.raw).natural
     assert [round(natural[n].item(), 5) for n in ("lr", "weight_decay", "momentum")] == [
         0.01,
         0.001,
@@ -49,9 +52,12 @@ def test_a_fixed_range_fixes_the_value(model):
 def test_no_momentum_can_be_asked_for(model):
     ranges = settings.StartRanges(None, (-2, -2), (-3, -3), (0.0, 0.0), (1, 1))
     begun = start.to_device(
-        start.draw([0], "d", model, ranges), make_method("random"), torch.empty(0)
+        start.draw([0], "d", model, ranges, COORDINATES),
+        make_method("random"),
+        COORDINATES,
+        torch.empty(0),
     )
-    assert Hyperparameters.of(begun.raw).momentum.item() == 0
+    assert in_force(begun.raw)["momentum"].item() == 0
 
 
 def arrays(model, rows=2):
@@ -73,7 +79,7 @@ def test_a_file_gives_the_rows_asked_for(model, tmp_path):
         for name, array in arrays(model, 5).items()
     }
     np.savez(tmp_path / "init.npz", **values)
-    read = start.read(tmp_path / "init.npz", [3, 1], model)
+    read = start.read(tmp_path / "init.npz", [3, 1], model, COORDINATES)
     np.testing.assert_array_equal(read["lr"], values["raw/lr"][[3, 1]])
     flat = model.layout.flatten({n: values[f"w0/{n}"] for n in model.layout.names})
     np.testing.assert_array_equal(read["weights"], flat[[3, 1]])
@@ -97,7 +103,7 @@ def test_a_wrong_file_is_named_in_one_line(model, tmp_path, change, message):
     }
     np.savez(tmp_path / "init.npz", **values)
     with pytest.raises(UserError, match=message) as caught:
-        start.read(tmp_path / "init.npz", [0, 1], model)
+        start.read(tmp_path / "init.npz", [0, 1], model, COORDINATES)
     assert str(caught.value).startswith("init.file=")
     assert "\n" not in str(caught.value)
 
@@ -106,11 +112,11 @@ def test_a_wrong_file_is_named_in_one_line(model, tmp_path, change, message):
 def test_a_file_that_is_no_archive_is_named(model, tmp_path, content):
     (tmp_path / "init.npz").write_bytes(content)
     with pytest.raises(UserError, match=r"not a readable \.npz"):
-        start.read(tmp_path / "init.npz", [0], model)
+        start.read(tmp_path / "init.npz", [0], model, COORDINATES)
 
 
 def test_a_schedule_needs_multipliers(model, tmp_path):
     np.savez(tmp_path / "init.npz", **arrays(model))
-    values = start.read(tmp_path / "init.npz", [0], model)
+    values = start.read(tmp_path / "init.npz", [0], model, COORDINATES)
     with pytest.raises(UserError, match="lr_multiplier"):
-        start.to_device(values, make_method("random_lr_schedule"), torch.empty(0))
+        start.to_device(values, make_method("random_lr_schedule"), COORDINATES, torch.empty(0))

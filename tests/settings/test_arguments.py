@@ -149,7 +149,6 @@ def test_a_setting_of_a_component_is_one_line(override: str) -> None:
 @pytest.mark.parametrize(
     ("method", "key"),
     [
-        ("random_adam", "beta2=1"),
         ("random_adam", "eps=-1"),
         ("schedule_free_adamw", "beta2=-1"),
         ("prodigy", "first_step_size=0"),

@@ -23,7 +23,14 @@ from hpo_bench.settings.catalogue import dataset_names
 from hpo_bench.settings.compose import compose, values_of
 from hpo_bench.settings.identity import flat
 from hpo_bench.settings.isolated import with_home
-from hpo_bench.settings.parse import HYPER_KEYS, INIT_KEYS, METHOD_KEYS, SETTINGS_KEYS, parse
+from hpo_bench.settings.parse import (
+    HYPER_KEYS,
+    INIT_KEYS,
+    METHOD_KEYS,
+    OF_RULES,
+    SETTINGS_KEYS,
+    parse,
+)
 from hpo_bench.settings.yamls import configs_folder, read_yaml
 from hpo_bench.system.quoting import quoted
 
@@ -279,7 +286,7 @@ def test_the_known_keys_are_those_of_the_yamls() -> None:
     config = resolved()
     assert set(config) == set(SETTINGS_KEYS)
     assert set(config["hyper"]) == set(HYPER_KEYS)
-    assert set(config["init"]) == set(INIT_KEYS)
+    assert set(config["init"]) == {*INIT_KEYS, *OF_RULES}
     for name in METHODS:
         assert set(resolved(f"method={name}")["method"]) == set(METHOD_KEYS)
 
@@ -360,7 +367,9 @@ def test_values_arrive_as_given() -> None:
     assert settings.clip_log10_lr == (-8, -1)
     assert (settings.start.log10_lr, settings.start.momentum) == ((-3, -3), (0.5, 0.6))
     given = resolved(*overrides)
-    assert given["method"].pop("schedule") is None
+    later = {"schedule": None, "fixed": {}}
+    assert {name: given["method"].pop(name) for name in later} == later
+    assert {given["init"].pop(name) for name in OF_RULES} == {None}
     assert settings.config == given
 
 
@@ -449,13 +458,20 @@ def test_a_wrong_value_is_one_line_with_the_key_and_what_is_allowed(override: st
     assert "\n" not in text
 
 
-def test_a_rule_has_no_hypergradients() -> None:
-    rule = "method.rule={_target_: hpo_bench.rules.adam.AdamW}"
-    with pytest.raises(
-        UserError,
-        match=r"method=ours_wd_lr_m: hypergradients are known for SGD with momentum alone",
-    ):
+def test_a_rule_without_derivatives_has_no_hypergradients() -> None:
+    rule = "method.rule={_target_: hpo_bench.rules.prodigy.Prodigy}"
+    with pytest.raises(UserError, match=r"Prodigy: has no derivatives, and method=ours_wd_lr_m"):
         parse(compose([rule]))
+
+
+def test_a_rule_is_tuned_by_its_own_names() -> None:
+    rule = "method.rule={_target_: hpo_bench.rules.adam.AdamW}"
+    with pytest.raises(UserError, match=r"tuned=.*unknown momentum; .*beta1"):
+        parse(compose([rule]))
+    settings = parse(compose([rule, "tuned=[lr,beta2]", "init.beta2=[0.9,0.99]"]))
+    assert settings.method.tuned == ("lr", "beta2")
+    assert settings.start.of("beta2") == (0.9, 0.99)
+    assert settings.start.of("beta1") is None
 
 
 def test_random_tunes_nothing() -> None:
@@ -483,7 +499,7 @@ UNKNOWN = {
     "seed": ("cannot read 'seed' as key=value", ""),
     "tuned=[lr": ("cannot read 'tuned=[lr' as key=value", ""),
     "~nothing": ("Could not delete from config. 'nothing'", "does not exist"),
-    "model=null": ("Config group override", "must be a string"),
+    "model=null": ("model=null: must be a name, not null", ""),
 }
 
 
