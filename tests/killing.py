@@ -245,7 +245,8 @@ def tried(name: str, act: Act, every: bool) -> Iterator[str]:
         whole = content(root)
         chosen = list(disturbances(found, every))
         for at, error in chosen:
-            what = f"{name}: {'killed' if error is None else errno.errorcode[error]} at {found[at - 1]} ({at})"
+            how = "killed" if error is None else errno.errorcode[error]
+            what = f"{name}: {how} at {found[at - 1]} ({at})"
             prepare(name, root)
             for text in _disturbed(root, command, at, error, said):
                 yield f"{what}: {text}"

@@ -76,7 +76,10 @@ def digests(folder: Path, *, divided: bool) -> str:
 
 def elsewhere(folder: Path, **environment: str) -> str:
     """`digests` by another process, its repetitions trained in two parts."""
-    code = "import sys, pathlib, tests.test_bits as t; print(t.digests(pathlib.Path(sys.argv[1]), divided=True), end='')"
+    code = (
+        "import sys, pathlib, tests.test_bits as t; "
+        "print(t.digests(pathlib.Path(sys.argv[1]), divided=True), end='')"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code, str(folder)],
         capture_output=True,

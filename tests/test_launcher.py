@@ -159,7 +159,10 @@ def test_a_mistake_in_one_job_is_one_line_and_the_others_run(call: Call) -> None
 
 
 def test_the_plug_in_imports_nothing_heavy() -> None:
-    code = "import sys, hydra_plugins.hpo_bench_launcher; print([n for n in ('torch', 'pandas') if n in sys.modules])"
+    code = (
+        "import sys, hydra_plugins.hpo_bench_launcher; "
+        "print([n for n in ('torch', 'pandas') if n in sys.modules])"
+    )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment

@@ -53,7 +53,7 @@ def imported(file: Path, *, at_the_top: bool = False) -> Iterator[str]:
 
 
 def room(module: str) -> str | None:
-    """The folder of this package that a module lies in; None for the root and for other packages."""
+    """The folder of this package that a module lies in; None for the root and other packages."""
     parts = module.split(".")
     inside = parts[0] == "hpo_bench" and len(parts) > 1 and (PACKAGE / parts[1]).is_dir()
     return parts[1] if inside else None

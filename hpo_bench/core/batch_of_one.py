@@ -33,13 +33,15 @@ def check(model: Model, streams: Mapping[str, Rows], batch_size: int | None) -> 
             continue
         if len(rows) == 1:
             raise UserError(
-                f"validation_share: there is one {name} row, which the model cannot be trained with ({reason}); "
+                f"validation_share: there is one {name} row, which the model cannot be trained "
+                f"with ({reason}); "
                 "choose another validation_share, so that there are two or more"
             )
         assert batch_size is not None
         which = "every batch" if batch_size == 1 else "the last batch of each pass"
         raise UserError(
-            f"batch_size={batch_size}: {which} over the {len(rows)} {name} rows has one row, which the model "
+            f"batch_size={batch_size}: {which} over the {len(rows)} {name} rows has one row, "
+            "which the model "
             f"cannot be trained with ({reason}); allowed: what leaves no batch of one row, such as "
             f"batch_size={_nearest(streams, batch_size) or 'null'}"
         )
@@ -67,8 +69,10 @@ def check_evaluated(model: Model, rows: Rows, name: str) -> None:
         ) from error
     if not np.isclose(together, np.mean(alone), rtol=1e-2, atol=1e-5, equal_nan=True):
         raise UserError(
-            f"model: in evaluation mode the loss of two rows is {together:.4g} together and {np.mean(alone):.4g} on "
-            f"average alone; {len(rows)} {name} rows are evaluated {at_once} at a time, so it must not depend on the "
+            f"model: in evaluation mode the loss of two rows is {together:.4g} together and "
+            f"{np.mean(alone):.4g} on "
+            f"average alone; {len(rows)} {name} rows are evaluated {at_once} at a time, so it "
+            "must not depend on the "
             "others (batch normalisation needs running statistics)"
         )
 

@@ -154,4 +154,5 @@ def _take(values: Tensor, chosen: Tensor) -> Tensor:
     """values[chosen] for row numbers (R, B): whole rows are copied, at twice the speed of general
     indexing.
     """
-    return values.index_select(0, chosen.flatten()).unflatten(0, chosen.shape)
+    result: Tensor = values.index_select(0, chosen.flatten()).unflatten(0, chosen.shape)
+    return result

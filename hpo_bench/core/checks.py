@@ -15,7 +15,8 @@ from hpo_bench.system.inherited import expanded
 from hpo_bench.system.quoting import in_one_line, override
 
 NOT_IN_NAMES = '/\\:*?"<>|'
-NAME_BYTES = 80  # a run's folder joins two names, seeds and a hash; files in it add to that, and 255 is the most
+# A run's folder joins two names, seeds and a hash; files in it add to that, and 255 is the most.
+NAME_BYTES = 80
 
 
 def _bad(key: str, value: Any, allowed: str) -> UserError:
@@ -200,7 +201,8 @@ def storable(key: str, value: Any) -> None:
     except UnicodeEncodeError as error:
         wrong = in_one_line(value[error.start : error.end])
         raise UserError(
-            f"{key}={in_one_line(value)}: is not UTF-8 text ({wrong}); rename the file, or write the setting in UTF-8"
+            f"{key}={in_one_line(value)}: is not UTF-8 text ({wrong}); rename the file, or write "
+            "the setting in UTF-8"
         ) from None
 
 

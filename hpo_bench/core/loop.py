@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -71,7 +71,7 @@ class Plan:
     weight_updates: int
     clip_log10_lr: tuple[float, float] | None
     reset_weights: bool = False
-    rule: Rule = MomentumSGD()
+    rule: Rule = field(default_factory=MomentumSGD)
     factors: Factors | None = None
 
     @property
@@ -107,7 +107,9 @@ class Plan:
         return self.reset_weights and number + 1 < self.weight_updates
 
     def scheduled(self, hyper: Hyperparameters, number: int) -> Hyperparameters:
-        """What is in force at weight update ``number``, where ``hyper`` is so without a schedule."""
+        """What is in force at weight update ``number``, where ``hyper`` is so without a
+        schedule.
+        """
         return hyper if self.factors is None else hyper.scheduled(self.factors.at(number))
 
     @property

@@ -19,7 +19,8 @@ def change(value: T, leaf: Callable[[Any], Any]) -> T:
 
     None stays.
     """
-    return _change(value, leaf)
+    result: T = _change(value, leaf)
+    return result
 
 
 def _change(value: Any, leaf: Callable[[Any], Any]) -> Any:

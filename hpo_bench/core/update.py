@@ -48,8 +48,8 @@ class Linearisation:
         carried: the model's carried state after the forward pass.
         hessian_products: the same for several vectors, (n, R, P) -> (n, R, P), if that costs less
             than n products.
-        series: (vector (R, P), lr, weight decay, terms) -> (R, P), what `SGDStep.series` says, bit by
-            bit, if there is a faster way to it.
+        series: (vector (R, P), lr, weight decay, terms) -> (R, P), what `SGDStep.series` says, bit
+            by bit, if there is a faster way to it.
         products_of_series: (vector (R, P), lr, weight decay, terms of each row, n vectors (R, P))
             -> (n, R, 1), inner products of what `series` says with other vectors, to rounding, if
             there is a faster way to them; None where there is none for these hyperparameters or
@@ -72,7 +72,8 @@ class Linearisation:
 
 
 def _row_norm(vector: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(vector, dim=-1, keepdim=True)
+    result: Tensor = torch.linalg.vector_norm(vector, dim=-1, keepdim=True)
+    return result
 
 
 @dataclass(frozen=True)

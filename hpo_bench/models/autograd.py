@@ -345,7 +345,8 @@ class AutogradModel:
         self, weights: Tensor, batch: Batch, carried: Mapping[str, Any]
     ) -> tuple[Tensor, Mapping[str, Any]]:
         """Mean loss (R,)."""
-        return self._mapped(self._loss, weights, carried, batch)
+        result: tuple[Tensor, Mapping[str, Any]] = self._mapped(self._loss, weights, carried, batch)
+        return result
 
     @property
     def evaluation_rows(self) -> int:
@@ -392,7 +393,8 @@ class AutogradModel:
         """Mean loss (R,) and metric (R,), a part of the rows at a time."""
 
         def part(rows: Batch) -> tuple[Tensor, Tensor]:
-            return self._mapped(self._evaluate, weights, carried, rows)
+            result: tuple[Tensor, Tensor] = self._mapped(self._evaluate, weights, carried, rows)
+            return result
 
         return mean_of_parts(part, batch, self.evaluation_rows)
 

@@ -62,7 +62,8 @@ class Custom:
         """
         if table.task not in ("regression", "classification"):
             raise UserError(
-                f"model: a module of one's own is for regression and classification, not {table.task}"
+                "model: a module of one's own is for regression and classification, not "
+                f"{table.task}"
             )
         module = self._make()
         _check(module)
@@ -118,14 +119,17 @@ class Custom:
         again, other = self._make(), self._make(seed=1)
         if not np.array_equal(_start(module), _start(again), equal_nan=True):
             raise UserError(
-                "model.module: gives itself other values each time that it is made from one seed; draw them from "
-                "torch's, numpy's or Python's global generator, which are seeded for each repetition"
+                "model.module: gives itself other values each time that it is made from one seed; "
+                "draw them from "
+                "torch's, numpy's or Python's global generator, which are seeded for each "
+                "repetition"
             )
         if np.array_equal(
             _values(module.parameters()), _values(other.parameters()), equal_nan=True
         ):
             return (
-                "model.module: all repetitions start from equal weights: whatever the seed, it gives itself the same "
+                "model.module: all repetitions start from equal weights: whatever the seed, it "
+                "gives itself the same "
                 "values (does its __init__ call torch.manual_seed?)",
             )
         return ()
@@ -164,7 +168,8 @@ def _check(module: nn.Module) -> None:
             layer, nn.RReLU
         ):
             raise UserError(
-                f"model.module: layer {name or 'itself'} ({type(layer).__name__}) draws random numbers in each forward "
+                f"model.module: layer {name or 'itself'} ({type(layer).__name__}) draws random "
+                "numbers in each forward "
                 "pass, which hypergradients would not survive; leave it out"
             )
     parameters = dict(module.named_parameters())
@@ -173,11 +178,13 @@ def _check(module: nn.Module) -> None:
     for name, value in parameters.items():
         if not value.requires_grad:
             raise UserError(
-                f"model.module: parameter {name} is frozen; register what is not trained as a buffer"
+                f"model.module: parameter {name} is frozen; register what is not trained as a "
+                "buffer"
             )
         if stateless.is_hooked(value):
             raise UserError(
-                f"model.module: parameter {name} has a hook, which is for backward() and would not be called here; "
+                f"model.module: parameter {name} has a hook, which is for backward() and would "
+                "not be called here; "
                 "change the gradient by the module or the loss"
             )
     tensors: list[tuple[str, Tensor]] = [*parameters.items(), *module.named_buffers()]
@@ -238,7 +245,8 @@ def _try_twice(module: nn.Module, inputs: Tensor) -> None:
     for place, value in after.items():
         if place in kept and place not in values:
             raise UserError(
-                f"model.module: buffer {place} is None before the first batch; give it its first value"
+                f"model.module: buffer {place} is None before the first batch; give it its first "
+                "value"
             )
         if place in kept and stateless.kind(value) != stateless.kind(values[place]):
             raise UserError(
@@ -254,11 +262,13 @@ def _try_twice(module: nn.Module, inputs: Tensor) -> None:
     ]
     if changed:
         raise UserError(
-            f"model.module: keeps {changed[0]} from one forward pass to the next, which repetitions would share; "
+            f"model.module: keeps {changed[0]} from one forward pass to the next, which "
+            "repetitions would share; "
             "register it as a buffer"
         )
     raise UserError(
-        "model.module: does not put out the same twice, which hypergradients would not survive: it draws random "
+        "model.module: does not put out the same twice, which hypergradients would not survive: "
+        "it draws random "
         "numbers in its forward pass, or keeps something besides its buffers from one to the next"
     )
 
@@ -306,7 +316,8 @@ def _unfit(error: BaseException) -> UserError:
     if "randomness" in text:
         text = "draws random numbers in its forward pass, which hypergradients would not survive"
     elif "vmap" in text or "Batching rule" in text:
-        text = f"cannot be computed for several repetitions at once ({text.removeprefix('vmap: ').partition('. ')[0]})"
+        reason = text.removeprefix("vmap: ").partition(". ")[0]
+        text = f"cannot be computed for several repetitions at once ({reason})"
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if not LIBRARIES & set(Path(frame.filename).parts)]
     where = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""

@@ -42,7 +42,8 @@ def gradient_of(
     if found is None:
         if vector is None:
             raise UserError(
-                "loss: does not depend on the model's parameters (detached, or computed by another module?)"
+                "loss: does not depend on the model's parameters (detached, or computed by "
+                "another module?)"
             )
         return torch.zeros_like(leaf)
     return found if create_graph else found.detach()

@@ -89,7 +89,8 @@ class LiveModules:
         """
         if torch.is_inference_mode_enabled():
             raise UserError(
-                "torch.inference_mode() is on, in which nothing can be trained; call OnePass outside of it"
+                "torch.inference_mode() is on, in which nothing can be trained; call OnePass "
+                "outside of it"
             )
         if not all(seen.holds() for seen in self._seen):
             self._look()
@@ -200,7 +201,8 @@ class LiveModules:
             if "Batching rule" not in text and "vmap" not in text:
                 raise
             raise UserError(
-                f"model: cannot be computed for several modules at once; give them one by one ({text[:160]})"
+                "model: cannot be computed for several modules at once; give them one by one "
+                f"({text[:160]})"
             ) from error
         changed = {
             name: value for name, value in stacked.items() if value._version != versions[name]
@@ -232,7 +234,8 @@ class LiveModules:
                     else type(leaf).__name__
                 )
                 raise UserError(
-                    f"batch: separate_batches needs tensors whose first axis is the {len(self._modules)} modules, "
+                    "batch: separate_batches needs tensors whose first axis is the "
+                    f"{len(self._modules)} modules, "
                     f"not {found}"
                 )
 
@@ -306,11 +309,13 @@ class _Seen:
             before = original.parameters[name]
             if shape != before[0]:
                 raise UserError(
-                    f"model: {name} has another shape, {tuple(shape)} for {tuple(before[0])}, {again}"
+                    f"model: {name} has another shape, {tuple(shape)} for {tuple(before[0])}, "
+                    f"{again}"
                 )
             if (dtype, device) != before[1:]:
                 raise UserError(
-                    f"model: was moved to another device or dtype ({name} from {before[2]}, {before[1]} to {device}, "
+                    f"model: was moved to another device or dtype ({name} from {before[2]}, "
+                    f"{before[1]} to {device}, "
                     f"{dtype}); do so before OnePass is made"
                 )
         for path, layer in original.layers.items():
@@ -331,7 +336,8 @@ def _say_if_too_few(error: BaseException) -> None:
     text = " ".join(str(error).split())
     if type(error) is ValueError and text.startswith("Expected more than 1"):
         raise UserError(
-            f"batch: is too small for a normalisation layer in training mode ({text}); leave such a batch out "
+            f"batch: is too small for a normalisation layer in training mode ({text}); leave such "
+            "a batch out "
             "(drop_last=True of a DataLoader), or add its rows to another"
         ) from error
 
@@ -367,18 +373,21 @@ def _check_given(modules: Sequence[Any], loss: Any) -> None:
     for module in modules:
         if isinstance(module, WRAPPERS):
             raise UserError(
-                f"model: a {type(module).__name__} cannot be called with other parameters; give what it wraps"
+                f"model: a {type(module).__name__} cannot be called with other parameters; give "
+                "what it wraps"
             )
         for name, value in (*module.named_parameters(), *module.named_buffers()):
             if is_lazy(value):
                 raise UserError(
-                    f"model: {name} has no shape yet; call the module once with a batch before OnePass is made"
+                    f"model: {name} has no shape yet; call the module once with a batch before "
+                    "OnePass is made"
                 )
     first_at: dict[int, int] = {}
     for number, module in enumerate(modules):
         if first_at.setdefault(id(module), number) != number:
             raise UserError(
-                f"model: modules {first_at[id(module)]} and {number} of the list are the same object; "
+                f"model: modules {first_at[id(module)]} and {number} of the list are the same "
+                "object; "
                 "make each of them anew, or by copy.deepcopy"
             )
 
@@ -391,12 +400,14 @@ def _check(seen: Sequence[_Seen]) -> None:
     for number, other in enumerate(others, start=1):
         if other.trained != first.trained:
             raise UserError(
-                "model: all modules of a list must have the same parameters, and train the same ones"
+                "model: all modules of a list must have the same parameters, and train the same "
+                "ones"
             )
         words = stateless.difference(first.module, other.module)
         if words is not None:
             raise UserError(
-                f"model: modules 0 and {number} of the list are not the same program; {words}. Modules that are "
+                f"model: modules 0 and {number} of the list are not the same program; {words}. "
+                "Modules that are "
                 "trained together may differ in their parameters and buffers alone"
             )
     _check_sharing(seen)
@@ -417,7 +428,8 @@ def _check_parameters(seen: _Seen) -> None:
         _check_writable(name, seen.parameters[name])
     if names := seen.hooked():
         raise UserError(
-            f"model: parameter {names[0]} has a hook, which is for backward() and would not be called here; remove it, "
+            f"model: parameter {names[0]} has a hook, which is for backward() and would not be "
+            "called here; remove it, "
             "or change the gradient by the module or the loss"
         )
     if len({kind[1:] for kind in trained.values()}) > 1:
@@ -428,7 +440,8 @@ def _check_writable(name: str, value: Tensor) -> None:
     """Raise where a parameter has no memory of its own that could be written to."""
     if value.is_meta:
         raise UserError(
-            f"model: parameter {name} is on the meta device, so it has no values; give it some first"
+            f"model: parameter {name} is on the meta device, so it has no values; give it some "
+            "first"
         )
     if value.is_inference():
         raise UserError(
@@ -458,10 +471,12 @@ def _check_sharing(seen: Sequence[_Seen]) -> None:
             owner, first = owners.setdefault(value.data_ptr() or id(value), (number, name))
             if owner != number:
                 raise UserError(
-                    f"model: modules {owner} and {number} of the list share {name}; make each of them anew, or by "
+                    f"model: modules {owner} and {number} of the list share {name}; make each of "
+                    "them anew, or by "
                     "copy.deepcopy"
                 )
             if first != name and {first, name} <= set(each.trained):
                 raise UserError(
-                    f"model: parameters {first} and {name} share their memory; make them one torch.nn.Parameter"
+                    f"model: parameters {first} and {name} share their memory; make them one "
+                    "torch.nn.Parameter"
                 )

@@ -111,7 +111,8 @@ def _flat(sequence: Tensor) -> Tensor:
 
 def _four(gates: Tensor) -> Tensor:
     """(…, 4H) -> (…, 4, H)."""
-    return gates.unflatten(-1, (4, -1))
+    result: Tensor = gates.unflatten(-1, (4, -1))
+    return result
 
 
 def forward(weights: Parameters, inputs: Tensor, state: tuple[Tensor, Tensor]) -> LayerRun:

@@ -35,7 +35,8 @@ class Perceptron(nn.Module):
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """(B, d) -> (B, C)."""
-        return self.layers(inputs)
+        result: torch.Tensor = self.layers(inputs)
+        return result
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,8 @@ class MLP:
         """
         if table.inputs.ndim != 2 or table.task not in ("regression", "classification"):
             raise UserError(
-                f"model=mlp: does not fit dataset {table.name}, whose rows are not lists of features"
+                f"model=mlp: does not fit dataset {table.name}, whose rows are not lists of "
+                "features"
             )
         if not all(
             isinstance(width, int) and not isinstance(width, bool) and width > 0

@@ -50,7 +50,10 @@ def aligned(like: Tensor, rows: int, first: int, second: int) -> Tensor:
     Kernels for matrices depend on the address that they begin at, so that a repetition's last
     digits would depend on its place in the batch."""
     size = first * second
-    return like.new_empty(rows, -(-size // VECTOR) * VECTOR)[:, :size].unflatten(1, (first, second))
+    result: Tensor = like.new_empty(rows, -(-size // VECTOR) * VECTOR)[:, :size].unflatten(
+        1, (first, second)
+    )
+    return result
 
 
 def as_aligned(matrices: Tensor) -> Tensor:

@@ -159,7 +159,8 @@ class ReLURegression:
         """M·(D ∘ X̃)ᵀ for n rows of slopes D (R, n, B): (n, R, H, d+1)."""
         weighed = slopes.unsqueeze(-2) * batch.inputs.unsqueeze(-3)
         products = torch.bmm(weighed.flatten(1, 2), mask.transpose(-1, -2))
-        return products.unflatten(1, (slopes.shape[1], -1)).permute(1, 0, 3, 2)
+        result: Tensor = products.unflatten(1, (slopes.shape[1], -1)).permute(1, 0, 3, 2)
+        return result
 
     def loss(
         self, weights: Tensor, batch: Batch, carried: Mapping[str, Any]

@@ -49,7 +49,10 @@ class Convolution(nn.Conv2d):
             for b in starts[1]
         ]
         matrix = torch.stack(seen, 1).flatten(0, 1)
-        return (inputs.flatten(1) @ matrix.mT).unflatten(1, (-1, len(starts[0]), len(starts[1])))
+        result: Tensor = (inputs.flatten(1) @ matrix.mT).unflatten(
+            1, (-1, len(starts[0]), len(starts[1]))
+        )
+        return result
 
 
 def seen_from(extent: int, size: int, stride: int) -> list[int] | None:
@@ -86,7 +89,8 @@ class BasicBlock(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, C', ⌈h / stride⌉, ⌈w / stride⌉)."""
         inner = self.relu(self.bn1(self.conv1(inputs)))
-        return self.relu(self.bn2(self.conv2(inner)) + self.downsample(inputs))
+        result: Tensor = self.relu(self.bn2(self.conv2(inner)) + self.downsample(inputs))
+        return result
 
 
 class ResidualNetwork(nn.Module):
@@ -122,7 +126,8 @@ class ResidualNetwork(nn.Module):
         hidden = self.maxpool(self.relu(self.bn1(self.conv1(inputs))))
         for name in self.stages:
             hidden = self.get_submodule(name)(hidden)
-        return self.fc(hidden.mean((-2, -1)))
+        result: Tensor = self.fc(hidden.mean((-2, -1)))
+        return result
 
 
 @dataclass(frozen=True)
@@ -149,7 +154,8 @@ class ResNet:
         """
         if table.inputs.ndim != 4 or table.task != "classification":
             raise UserError(
-                f"model=resnet18: does not fit dataset {table.name}, whose rows are not images with classes"
+                f"model=resnet18: does not fit dataset {table.name}, whose rows are not images "
+                "with classes"
             )
         for key, sizes in (("blocks", list(self.blocks)), ("width", [self.width])):
             if not sizes or not all(isinstance(size, int) and size > 0 for size in sizes):

@@ -100,9 +100,18 @@ class AdamW:
         decayed = torch.addcmul(mean / scale, hyperparameters["weight_decay"], state.weights)
         weights = torch.addcmul(state.weights, hyperparameters["lr"], decayed, value=-1)
         step = AdamStep(
-            state.weights, before, linearisation, clip, hyperparameters, gradient, after, mean, root,
-            scale, decayed,
-        )  # fmt: skip
+            weights=state.weights,
+            memory=before,
+            linearisation=linearisation,
+            clip=clip,
+            hyperparameters=hyperparameters,
+            gradient=gradient,
+            after=after,
+            mean=mean,
+            root=root,
+            scale=scale,
+            direction=decayed,
+        )
         return State(weights, after, state.carried), step
 
     def evaluated(self, state: State) -> Tensor:

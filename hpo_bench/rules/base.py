@@ -34,7 +34,8 @@ def row_dot(first: Tensor, second: Tensor) -> Tensor:
 
 def row_norm(vector: Tensor) -> Tensor:
     """The Euclidean norm of a vector (R, P), row by row: (R, 1)."""
-    return torch.linalg.vector_norm(vector, dim=-1, keepdim=True)
+    result: Tensor = torch.linalg.vector_norm(vector, dim=-1, keepdim=True)
+    return result
 
 
 def showing(hyperparameters: Hyperparameters, lr: Tensor, momentum: float) -> Hyperparameters:

@@ -1,4 +1,7 @@
-"""DoG (Ivgi, Hinder and Carmon 2023): SGD with the distance travelled over the gradients met as lr."""
+"""DoG (Ivgi, Hinder and Carmon 2023):
+
+SGD with the distance travelled over the gradients met as lr.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Adam whose learning rate follows its own hypergradient (Baydin et al. 2018, Chandra et al. 2022)."""
+"""Adam whose learning rate follows its own hypergradient (Baydin et al. 2018, Chandra et al.
+2022).
+"""
 
 from __future__ import annotations
 

@@ -86,7 +86,8 @@ class ScheduleFreeSGD:
 
     def evaluated(self, state: State) -> Tensor:
         """x, the average."""
-        return state.buffer.average
+        result: Tensor = state.buffer.average
+        return result
 
     def in_force(self, state: State, hyperparameters: Hyperparameters) -> Hyperparameters:
         """Those given."""
@@ -147,7 +148,8 @@ class ScheduleFreeAdamW:
 
     def evaluated(self, state: State) -> Tensor:
         """x, the average."""
-        return state.buffer.averages.average
+        result: Tensor = state.buffer.averages.average
+        return result
 
     def in_force(self, state: State, hyperparameters: Hyperparameters) -> Hyperparameters:
         """Those given."""

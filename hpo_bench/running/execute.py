@@ -290,7 +290,8 @@ def _plan_line(
         else f"{chunk.bytes / memory.GIB:.1f} GiB"
     )
     text = (
-        f"{missing} repetition{'s' * (missing > 1)} on {device} in {blocks} block{'s' * (blocks > 1)} "
+        f"{missing} repetition{'s' * (missing > 1)} on {device} in {blocks} "
+        f"block{'s' * (blocks > 1)} "
         f"of up to {chunk.rows} ({chunk.reason}), {chunk.workers} at a time, about {size}"
     )
     text += f"; {finished} finished earlier" * bool(finished)

@@ -84,7 +84,8 @@ def choose(
     fits = int(SHARE * free_bytes(device)) // max(row_bytes, 1)
     if fits < 1:
         raise UserError(
-            f"one repetition needs about {row_bytes / GIB:.1f} GiB, {device} has {free_bytes(device) / GIB:.1f} GiB "
+            f"one repetition needs about {row_bytes / GIB:.1f} GiB, {device} has "
+            f"{free_bytes(device) / GIB:.1f} GiB "
             "free; reduce batch_size, look_back or the model, or raise record_every"
         )
     if chunk is not None:

@@ -20,7 +20,8 @@ ANSWER_SECONDS = 5.0  # for an answer to each of the two questions
 class AddressKind(Enum):
     """What is behind a port, with the call that it alone answers."""
 
-    CLUSTER = "/ray.rpc.NodeInfoGcsService/CheckAlive"  # the port of a head, for drivers on the cluster's machines
+    # The port of a head, for drivers on the cluster's machines.
+    CLUSTER = "/ray.rpc.NodeInfoGcsService/CheckAlive"
     CLIENT = "/ray.rpc.RayletDriver/ClusterInfo"  # the port for drivers from elsewhere
 
 
@@ -70,12 +71,14 @@ def check_address(address: str) -> AddressKind:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
     except OSError as error:
         raise UserError(
-            f"{named}: nothing answers there ({error.strerror or error}); ray start --head makes a cluster"
+            f"{named}: nothing answers there ({error.strerror or error}); ray start --head makes "
+            "a cluster"
         ) from None
     kind = ask(place)
     if kind is None:
         raise UserError(
-            f"{named}: something listens there, but does not answer as Ray does; needed is the port that "
+            f"{named}: something listens there, but does not answer as Ray does; needed is the "
+            "port that "
             "ray start --head printed, or its client port, 10001 by default"
         )
     return kind

@@ -341,7 +341,8 @@ def slots(known: Sequence[Mapping[str, Any]], trainer: Trainer, workers: int) ->
     if trainer.device.type == "cuda":
         if not sum(gpus):
             raise UserError(
-                f"device={trainer.settings.device}: no node of the Ray cluster has a GPU; device=cpu works"
+                f"device={trainer.settings.device}: no node of the Ray cluster has a GPU; "
+                "device=cpu works"
             )
         return Slots(sum(gpus) * workers, 1, 1 / workers, widest)
     count = max(sum(cpus), 1)
@@ -566,7 +567,8 @@ class _Tasks:
         size = _size(self.watch.nodes)
         if self._can_begin():
             self.reporter.say(
-                f"Ray ({size}) has begun no block for {seconds:.0f} s: others may be using the cluster"
+                f"Ray ({size}) has begun no block for {seconds:.0f} s: others may be using the "
+                "cluster"
             )
             return
         lack = f"no node of the Ray cluster has {self.slots.wanted} ({size})"
@@ -589,7 +591,8 @@ class _Tasks:
 
 def _lacks(module: str) -> UserError:
     return UserError(
-        f"the nodes of the Ray cluster have no module {module}; install there what is installed here"
+        f"the nodes of the Ray cluster have no module {module}; install there what is installed "
+        "here"
     )
 
 

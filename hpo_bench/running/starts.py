@@ -137,7 +137,8 @@ def read(
         if array.shape[1:] != shape or array.ndim == 0 or len(array) <= max(rows):
             needed = ", ".join(["R", *map(str, shape)])
             raise UserError(
-                f"init.file={path}: {name} has shape {array.shape}, needed ({needed}) with R at least {max(rows) + 1}"
+                f"init.file={path}: {name} has shape {array.shape}, needed ({needed}) with R at "
+                f"least {max(rows) + 1}"
             )
         chosen[name] = array[np.asarray(rows)].astype(np.float64)
         may_be_infinite = name[4:] in coordinates and coordinates[name[4:]].space is LOGIT

@@ -86,7 +86,7 @@ class Stretches:
         """The snapshot after ``stop`` updates, and the hyperparameter update after the last of them
         if it ``tunes``.
         """
-        problem, plan, recorder = self.training.problem, self.training.plan, self.recorder
+        problem, recorder = self.training.problem, self.recorder
         hyper, numbers = self.eager.hyperparameters(now.raw), range(now.number, stop)
         recorded = [recorder.due(number) for number in numbers]
         batches = [problem.training.batch(number) for number in numbers]

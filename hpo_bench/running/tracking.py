@@ -333,7 +333,8 @@ def _first_answer(name: str) -> float:
     silent = time.monotonic() - _SILENT_SINCE.get(_address(name), -math.inf)
     if silent < FORGET_SECONDS:
         raise UserError(
-            f"tracker={name}: cannot be started ({_no_answer(name, START_SECONDS)}, {silent:.0f} s ago)"
+            f"tracker={name}: cannot be started ({_no_answer(name, START_SECONDS)}, {silent:.0f} "
+            "s ago)"
         )
     try:
         importlib.import_module(TRACKERS[name])

@@ -287,7 +287,8 @@ class Trainer:
         search for each.
         """
         if self.settings.method.search is not None:
-            return self.settings.method.search.block(self, seeds, on_progress)
+            result: Block = self.settings.method.search.block(self, seeds, on_progress)
+            return result
         recorder = self.recorder(len(seeds))
         problem, first = self.problem(seeds), self.start(seeds)
         checkpoint = None if self.checkpoints is None else self.checkpoints.of(seeds)
@@ -404,7 +405,8 @@ def pick_device(name: str) -> torch.device:
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(
-            f"device={name}: torch {torch.__version__} finds {torch.cuda.device_count()} CUDA devices; "
+            f"device={name}: torch {torch.__version__} finds {torch.cuda.device_count()} CUDA "
+            "devices; "
             "allowed here: auto, cpu"
         )
     return device

@@ -1,17 +1,21 @@
-"""The default launcher of ``hpo-bench run -m``: jobs that differ in their seed alone are computed as one run.
+"""The default launcher of ``hpo-bench run -m``: jobs that differ in their seed alone are computed
+as one run.
 
-``seed=range(0,200)`` and ``repetitions=200`` mean the same repetitions. With this launcher they also store the same run
-and cost the same: jobs whose overrides are equal but for ``seed``, and whose seeds ``seed … seed + repetitions - 1``
-follow on one another, become one job ``seed=<first> repetitions=<sum>``, in this process, its blocks side by side on
-the cores. The run that is stored is the run that the one job stores (its id names the first seed and the count), so
-that neither spelling computes again what the other has stored. A gap in the seeds starts another run; rows are the
-same either way, since a repetition depends on its seed alone. Not merged: jobs with ``init.file``, where a job's first
+``seed=range(0,200)`` and ``repetitions=200`` mean the same repetitions. With this launcher they
+also store the same run
+and cost the same: jobs whose overrides are equal but for ``seed``, and whose seeds ``seed … seed +
+repetitions - 1`` follow on one another, become one job ``seed=<first> repetitions=<sum>``, in this
+process, its blocks side by side on the cores. The run that is stored is the run that the one job
+stores (its id names the first seed and the count), so that neither spelling computes again what the
+other has stored. A gap in the seeds starts another run; rows are the same either way, since a
+repetition depends on its seed alone. Not merged: jobs with ``init.file``, where a job's first
 repetition reads row 0, and seeds that are not plain numbers.
 
-With another launcher (``hydra/launcher=basic|joblib|submitit_local|…``) each job stays a job and stores its own run.
+With another launcher (``hydra/launcher=basic|joblib|submitit_local|…``) each job stays a job and
+stores its own run.
 
-Imported by every start of Hydra: nothing heavy may be imported up here, and Hydra does not take postponed annotations.
-"""
+Imported by every start of Hydra: nothing heavy may be imported up here, and Hydra does not take
+postponed annotations."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +30,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from hpo_bench.system.inherited import expanded
 
-# Where the jobs of a sweep belong must be the same folder as that of their results, also behind a ``~``.
+# Where the jobs of a sweep belong must be the same folder as that of their results, also behind a
+# ``~``.
 OmegaConf.register_new_resolver(
     "hpo_bench.expanded", lambda path: str(expanded(path)), replace=True
 )
@@ -74,7 +79,9 @@ class Merged:
 
 
 def families(jobs: Sequence[Sequence[str]]) -> list[list[tuple[int, int | None]]]:
-    """Group jobs whose overrides are equal but for the seed: (number, seed), in the order of their first jobs."""
+    """Group jobs whose overrides are equal but for the seed: (number, seed), in the order of
+    their first jobs.
+    """
     found: dict[Any, list[tuple[int, int | None]]] = {}
     for number, overrides in enumerate(jobs):
         texts = [text.partition("=") for text in overrides]
@@ -92,7 +99,8 @@ def families(jobs: Sequence[Sequence[str]]) -> list[list[tuple[int, int | None]]
 def merge(
     jobs: Sequence[Sequence[str]], family: Sequence[tuple[int, int | None]], repetitions: int
 ) -> list[Merged]:
-    """Join jobs of ``repetitions`` each whose seeds follow on one another; the same seed twice is computed once.
+    """Join jobs of ``repetitions`` each whose seeds follow on one another; the same seed twice is
+    computed once.
 
     Args:
         family: one of `families`.
@@ -131,7 +139,9 @@ class HpoBenchLauncher(Launcher):
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        """Run all jobs, merged; each job is given the return value of the run that it is part of."""
+        """Run all jobs, merged; each job is given the return value of the run that it is part
+        of.
+        """
         setup_globals()
         assert self.config is not None
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)

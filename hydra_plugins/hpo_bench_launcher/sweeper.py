@@ -1,4 +1,5 @@
-"""Hydra's basic sweeper, but for what it tells: of all jobs that failed, and of a sweep that has none.
+"""Hydra's basic sweeper, but for what it tells: of all jobs that failed, and of a sweep that has
+none.
 
 Imported by every start of Hydra: nothing heavy may be imported up here.
 """
@@ -75,8 +76,8 @@ class HpoBenchSweeper(BasicSweeper):
         """The jobs of a sweep.
 
         Raises:
-            UserError: there are none, since an override names no value (``range(3,0)``, a ``glob`` that nothing fits),
-                or more than `JOBS`.
+            UserError: there are none, since an override names no value (``range(3,0)``, a ``glob``
+                that nothing fits), or more than `JOBS`.
         """
         sweeps = {
             override.get_key_element(): override for override in overrides

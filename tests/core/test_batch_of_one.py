@@ -62,7 +62,10 @@ def trainer(
 def test_a_batch_size_that_leaves_one_row_is_refused(
     tmp_path: Path, batch_size: int, which: str, works: int
 ) -> None:
-    about = rf"^batch_size={batch_size}: {which}, which the model cannot be trained with \(Expected more than 1 value.*"
+    about = (
+        rf"^batch_size={batch_size}: {which}, which the model cannot be trained with "
+        r"\(Expected more than 1 value.*"
+    )
     with pytest.raises(UserError, match=rf"{about} such as batch_size={works}$") as error:
         trainer(tmp_path, batch_size=batch_size)
     assert "\n" not in str(error.value)

@@ -153,7 +153,9 @@ def test_fused_updates_are_not_taken_up_under_a_schedule(tmp_path: Path) -> None
 
 
 def test_a_hypergradient_under_a_schedule_is_the_derivative(tmp_path: Path) -> None:
-    """Of the loss after the last update with respect to raw lr, by finite differences of whole trainings."""
+    """Of the loss after the last update with respect to raw lr, by finite differences of whole
+    trainings.
+    """
     method = make_method(
         "diff_through_opt", look_back=4, schedule=Linear(warmup=0.5), tuned=("lr",)
     )

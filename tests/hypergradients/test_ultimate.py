@@ -24,7 +24,9 @@ UPDATES = 100
 
 @dataclass(frozen=True)
 class InTheirCoordinates:
-    """Descent on the learning rate and the momentum themselves, as the library does it; ours moves raw values."""
+    """Descent on the learning rate and the momentum themselves, as the library does it; ours
+    moves raw values.
+    """
 
     lr: float
 
@@ -46,7 +48,9 @@ class InTheirCoordinates:
 
 @pytest.mark.filterwarnings("ignore:Using backward")
 def test_hyperparameters_and_weights_are_the_librarys_over_100_updates(tmp_path: Path) -> None:
-    """Without weight decay, which the library does not have; full batches, so that the second is the next one."""
+    """Without weight decay, which the library does not have; full batches, so that the second
+    is the next one.
+    """
     package = "gradient_descent_the_ultimate_optimizer"
     gdtuo = needed(f"{package}.gdtuo", package.replace("_", "-"))
     yaml = parse(compose(["method=ultimate", "dataset=diabetes"])).method

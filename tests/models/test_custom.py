@@ -35,7 +35,8 @@ from torch import nn
 class Net(nn.Module):
     def __init__(self, width, outputs=10):
         super().__init__()
-        self.inner, self.norm, self.outer = nn.Linear(64, width), nn.BatchNorm1d(width), nn.Linear(width, outputs)
+        self.inner, self.norm = nn.Linear(64, width), nn.BatchNorm1d(width)
+        self.outer = nn.Linear(width, outputs)
         nn.init.orthogonal_(self.inner.weight)
 
     def forward(self, inputs):

@@ -153,7 +153,10 @@ def test_without_kernels_rows_do_not_depend_on_their_neighbours_either(
 
 def asked(folder, **environment):
     """What a fresh process says of its kernels."""
-    code = "from hpo_bench.core import native; k = native.kernels(); print(k.library is not None, k.seconds > 0, k.why)"
+    code = (
+        "from hpo_bench.core import native; k = native.kernels(); "
+        "print(k.library is not None, k.seconds > 0, k.why)"
+    )
     variables = {
         **os.environ,
         "HPO_BENCH_DATA": str(folder),

@@ -44,7 +44,8 @@ RULES: dict[str, Rule] = {
     "hypergradient_adam": HypergradientAdam(hypergradient_lr=1e-3, eps=1e-30),
 }
 STEPS = 100
-# These begin some 1e-6 from where they started and divide by that distance: six digits of rounding more.
+# These begin some 1e-6 from where they started and divide by that distance: six digits of rounding
+# more.
 FROM_NEARBY = ("prodigy", "dog", "mechanic")
 TOLERANCE = {name: 1e-9 if name in FROM_NEARBY else 1e-11 for name in RULES}
 OWN_RATE = (
@@ -169,8 +170,8 @@ def needed(module: str, package: str) -> Any:
 def repeating(training: Any, states: list[State]) -> Any:
     """The losses that were met on the way, one at each call, wherever they are asked for.
 
-    So a difference of rounding is not blown up by the training: some of these rules bounce around the minimum.
-    """
+    So a difference of rounding is not blown up by the training: some of these rules bounce around
+    the minimum."""
     found = iter([training(state.weights) for state in states])
     return lambda weights: next(found)
 

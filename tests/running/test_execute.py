@@ -252,7 +252,8 @@ from pathlib import Path
 from hpo_bench.running.execute import execute
 from tests.problems import make_settings
 print("started", flush=True)
-outcome = execute(make_settings(Path(sys.argv[1]), repetitions=8, chunk=1, workers=1, hyperparameter_updates=60))
+short = dict(repetitions=8, chunk=1, workers=1, hyperparameter_updates=60)
+outcome = execute(make_settings(Path(sys.argv[1]), **short))
 print(outcome.computed, outcome.run.path)
 """
 

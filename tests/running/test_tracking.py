@@ -190,7 +190,8 @@ def test_mistakes_are_told_before_anything_is_computed(tmp_path, monkeypatch):
 def test_no_tracker_is_imported_when_none_is_asked_for(tmp_path):
     code = (
         "import sys; from pathlib import Path; from hpo_bench.running.execute import execute\n"
-        f"from tests.problems import make_settings; execute(make_settings(Path({str(tmp_path)!r})))\n"
+        "from tests.problems import make_settings; "
+        f"execute(make_settings(Path({str(tmp_path)!r})))\n"
         f"print([name for name in {sorted(TRACKERS.values())} if name in sys.modules])"
     )
     root = Path(__file__).resolve().parents[2]

@@ -109,7 +109,8 @@ def look(keep: Path | None = None) -> Kernels:
     if name in VARIANTS and name not in variants():
         return Kernels(
             None,
-            f"none: HPO_BENCH_NATIVE={name}, which this processor cannot run, torch does all the work",
+            f"none: HPO_BENCH_NATIVE={name}, which this processor cannot run, torch does all the "
+            "work",
         )
     if name == "1" and _best() == "plain" and platform.machine() in building.X86:
         return Kernels(None, "none: a processor without AVX2, for which torch is as fast")
