@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -102,12 +102,11 @@ def _experiment(name: str, results: Path, listing: Listing, screen: Console) -> 
     from rich.table import Table
 
     from hpo_bench.experiments import definition as plan
-    from hpo_bench.store import held
+    from hpo_bench.store import experiment_records, held
 
     if name not in plan.names():
         raise UserError(f"status {name}: no such experiment; {nearest(name, plan.names())}")
-    files = sorted((results / "experiments").glob(f"{name}-*.json"))
-    records = list(filter(None, map(_record, files)))
+    records = experiment_records.read_all(results, name, _left_out)
     if not records:
         hint = f"hpo-bench reproduce {name} begins it"
         screen.print(f"{name}: not begun in {results}; {hint}", soft_wrap=True)
@@ -118,10 +117,10 @@ def _experiment(name: str, results: Path, listing: Listing, screen: Console) -> 
     unfinished_names = {*listing.unfinished, *listing.damaged}
     failed: list[Entry] = []
     for record in records:
-        run_ids = record["run_ids"]
+        run_ids = record.run_ids
         entries = [listing.entries[run_id] for run_id in run_ids if run_id in listing.entries]
         complete = {each.run_id: each.repetitions for each in entries if each.status == "complete"}
-        requests = {each.run_id: each for each in held.recorded(record)}
+        requests = {each.run_id: each for each in record.wanted}
         lacking = held.missing(listing, list(requests.values()))
         for run_id, request in requests.items():
             if not lacking[run_id]:  # other runs hold its repetitions
@@ -132,8 +131,8 @@ def _experiment(name: str, results: Path, listing: Listing, screen: Console) -> 
         rest = len(run_ids) - len(complete) - len(not_complete) - unfinished
         table.add_row(
             name,
-            record["scale"],
-            " ".join(record["overrides"]),
+            record.scale,
+            " ".join(record.overrides),
             str(len(run_ids)),
             str(len(complete)),
             str(sum(complete.values())),
@@ -144,18 +143,12 @@ def _experiment(name: str, results: Path, listing: Listing, screen: Console) -> 
     screen.print(table)
     # Records of one experiment share runs, and what they lack.
     _failures({entry.run_id: entry for entry in failed}.values(), screen)
-    for line in dict.fromkeys(line for record in records for line in record["missing"]):
+    for line in dict.fromkeys(line for record in records for line in record.missing):
         screen.print(f"missing: {line}", soft_wrap=True)
 
 
-def _record(file: Path) -> dict[str, Any] | None:
-    try:
-        content: dict[str, Any] = documents.read(file)
-    except (OSError, ValueError) as error:
-        tell(f"left out: {file}: {error}")
-        return None
-    lists = all(isinstance(content.get(name), list) for name in ("run_ids", "overrides", "missing"))
-    return content if lists and isinstance(content.get("scale"), str) else None
+def _left_out(file: Path, error: Exception) -> None:
+    tell(f"left out: {file}: {error}")
 
 
 def unfinished_runs(folder: Path, names: Iterable[str]) -> dict[str, int]:

@@ -16,27 +16,27 @@ from hpo_bench.system import notices
 
 
 def stored_runs(results_dir: Path, wanted: Iterable[Wanted]) -> list[Run]:
-    """The complete ones among some runs, or those that hold their repetitions instead; what is
-    damaged is left out.
+    """The complete ones among some runs, or those that hold their repetitions instead.
+
+    What is damaged is left out, with a notice.
     """
-    return told_apart(run for each in wanted for run in _stored(results_dir, each))
-
-
-def _stored(results_dir: Path, wanted: Wanted) -> list[Run]:
-    try:
-        return held.runs_with(results_dir, wanted)
-    except StoreError as error:
-        notices.leave_out(runs_folder(results_dir) / wanted.run_id, error)
-        return []
+    runs: list[Run] = []
+    for each in wanted:
+        try:
+            runs += held.runs_with(results_dir, each)
+        except StoreError as error:
+            notices.leave_out(runs_folder(results_dir) / each.run_id, error)
+    return told_apart(runs)
 
 
 def draw(
     chosen: Experiment, runs: Sequence[Run], results_dir: Path, out: Path
 ) -> Iterator[tuple[bool | None, str]]:
-    """Make the experiment's figures and tables from its own runs: (made, line) for each; no failure
-    is fatal.
+    """Make the experiment's figures and tables from its own runs; no failure is fatal.
 
-    ``made`` is None where it could not be written, and may be later.
+    Yields:
+        (made, line) for each, ``made`` being None where it could not be written now, and may be
+        later.
     """
     for name in chosen.figures:
         make = partial(_figure, name, runs, results_dir, out)
@@ -49,6 +49,7 @@ def draw(
 def _guarded(
     what: str, make: Callable[[], Iterable[tuple[bool, str]]]
 ) -> Iterator[tuple[bool | None, str]]:
+    """What ``make`` yields, and a line in its place where it fails."""
     lines: list[tuple[bool, str]] = []
 
     def made() -> None:
@@ -92,18 +93,20 @@ def _made_table(
 
     runs, kind = _readable(runs), tables.TABLES.get(name)
     stored = {run.dataset for run in runs}
-    datasets = [
-        dataset for dataset in (kind.datasets if kind else ()) if dataset in stored
-    ] or sorted(stored)
-    made = tables.build(name, results_dir, datasets=datasets, where=_common(runs))
+    of_the_table = kind.datasets if kind else ()
+    datasets = [dataset for dataset in of_the_table if dataset in stored] or sorted(stored)
+    table = tables.build(name, results_dir, datasets=datasets, where=_common(runs))
     for suffix, form in (("md", "markdown"), ("tex", "latex")):
         with atomic(out / f"{name}.{suffix}") as temporary:
-            temporary.write_text(FORMATS[form](made), encoding="utf-8")
+            temporary.write_text(FORMATS[form](table), encoding="utf-8")
     yield True, f"table {name}: {', '.join(datasets)} -> {out / name}.md, .tex"
 
 
 def _common(runs: Sequence[Run]) -> dict[str, Any]:
     """Settings that tell this scale's runs from those of another, where all runs share them."""
-    keys = ("hyperparameter_updates", "repetitions")
-    values = {key: {run.config[key] for run in runs} for key in keys}
-    return {key: found.pop() for key, found in values.items() if len(found) == 1}
+    common = {}
+    for key in ("hyperparameter_updates", "repetitions"):
+        values = {run.config[key] for run in runs}
+        if len(values) == 1:
+            common[key] = values.pop()
+    return common

@@ -85,19 +85,26 @@ class AuditGrid:
         Raises:
             UserError: no cell is left.
         """
-        rows = [(T, tuple(i for i in self.look_backs if i <= T)) for T in self.intervals]
-        if not any(look_backs for _, look_backs in rows):
+        rows = []
+        for interval in self.intervals:
+            within = tuple(look_back for look_back in self.look_backs if look_back <= interval)
+            if within:
+                rows.append((interval, within))
+        if not rows:
             raise UserError(
-                f"--look-backs {min(self.look_backs)}: longer than every interval; at most {max(self.intervals)}"
+                f"--look-backs {min(self.look_backs)}: longer than every interval; "
+                f"at most {max(self.intervals)}"
             )
-        return [row for row in rows if row[1]]
+        return rows
 
 
 @dataclass(frozen=True)
 class Audit:
-    """A stored audit:
+    """A stored audit.
 
-    `COLUMNS` by repetition, cell and hyperparameter, and the folder they are in.
+    Args:
+        frame: `COLUMNS`, a row per repetition, cell and hyperparameter.
+        path: the folder that they are in.
     """
 
     frame: pd.DataFrame
@@ -106,8 +113,9 @@ class Audit:
 
 @dataclass
 class Probe(Estimator):
-    """In place of a method's estimator: keeps the updates and the gradient of the last
-    hyperparameter update.
+    """What stands in place of a method's estimator.
+
+    It keeps the weight updates and the gradient of the last hyperparameter update.
     """
 
     estimator: Estimator
@@ -345,7 +353,7 @@ class AuditedCell:
 
 @torch.no_grad()
 def _compare(cell: AuditedCell, moment: Moment) -> pd.DataFrame:
-    """One cell."""
+    """Errors of one cell: `COLUMNS`, a row per repetition and hyperparameter."""
     tuned, look_back = cell.trainer.plan.tuned, cell.probe.look_back
     steps = moment.steps[-look_back:]
     approximate = call(cell.estimator, moment.steps, moment.gradient, tuned)
@@ -399,8 +407,9 @@ def errors(approximate: Tensor, exact: Tensor) -> dict[str, Tensor]:
 
 
 def finite_difference(moment: Moment, steps: Sequence[Step], name: str) -> Tensor | None:
-    """Central difference of the second loss when the weight updates ``steps`` are made again with
-    raw ``name`` nudged.
+    """Central difference of the second loss in one raw hyperparameter.
+
+    The weight updates ``steps`` are made again with raw ``name`` nudged up and down.
 
     Returns:
         (R,), or None for a model that carries state from batch to batch.
@@ -408,11 +417,11 @@ def finite_difference(moment: Moment, steps: Sequence[Step], name: str) -> Tenso
     if moment.problem.model.carries_state:
         return None
     nudge = torch.finfo(moment.gradient.dtype).eps ** (1 / 3)
-    up, down = (
-        _loss(moment, steps, {**moment.raw, name: moment.raw[name] + sign * nudge})
-        for sign in (1, -1)
-    )
-    return (up - down) / (2 * nudge)
+    raw = moment.raw
+    up = _loss(moment, steps, {**raw, name: raw[name] + nudge})
+    down = _loss(moment, steps, {**raw, name: raw[name] - nudge})
+    difference: Tensor = (up - down) / (2 * nudge)
+    return difference
 
 
 def _loss(moment: Moment, steps: Sequence[Step], raw: Values) -> Tensor:

@@ -37,7 +37,10 @@ class UnitOutcome:
 
 
 def attempt(unit: Sequence[Job], reporter: Reporter, pool: Pool | None = None) -> UnitOutcome:
-    """Compute a unit's runs, but those that are stored or locked. Failures are told, not raised."""
+    """Compute a unit's runs, but those that are stored or locked.
+
+    Failures are told in what is returned, and not raised.
+    """
     runs = [replace(job.settings, source=LoadedTable(job.table)) for job in unit]
     outcome = UnitOutcome()
     try:
@@ -68,8 +71,9 @@ class Tally:
 
 
 class Whole:
-    """One progress bar over everything: what single runs report is added up, what they say is
-    passed on.
+    """One progress bar over everything.
+
+    What single runs report is added up, and what they say is passed on.
     """
 
     def __init__(self, reporter: Reporter) -> None:
@@ -77,36 +81,37 @@ class Whole:
         self.counted = 0
 
     def say(self, text: str) -> None:
-        """Pass on: a tracker that failed or a node that was lost is told of here as for a single
-        run.
-        """
+        """Pass a line on: what a tracker or a node says is told as for a single run."""
         self.reporter.say(text)
 
     def begin(self, label: str, total: int, done: int = 0) -> None:
-        """Count what an earlier call finished."""
+        """Count the work that an earlier call finished."""
         self.advance(done)
 
     def advance(self, units: int) -> None:
-        """Pass on."""
+        """Count work, and pass it on to the one bar."""
         self.counted += units
         self.reporter.advance(units)
 
     def end(self) -> None:
-        """Nothing: there is more to come."""
+        """Leave the bar as it is, because there is more to come."""
 
 
 def carry_out(
     jobs: Sequence[Job], label: str, reporter: Reporter | None = None, pool: Pool | None = None
 ) -> Tally:
-    """Compute the jobs, going on after failures, and coming back to runs that other processes were
-    computing.
+    """Compute the jobs, going on after failures.
+
+    Runs that other processes are computing are come back to.
 
     Args:
         pool: where blocks are computed; threads of this process unless given.
     """
     reporter = reporter or Silent()
     queue = deque(units(jobs))
-    tally, met, told = Tally(), 0, -math.inf
+    tally = Tally()
+    in_a_row = 0  # units met, one after the other, of which other processes compute everything
+    told_at = -math.inf
     reporter.begin(label, sum(job.size for job in jobs))
     try:
         while queue:
@@ -118,24 +123,27 @@ def carry_out(
             reporter.advance(
                 sum(job.size for job in unit if job.run_id not in locked) - whole.counted
             )
-            if outcome.locked:  # whoever holds it computes it: --force included, it is fresh then
+            if outcome.locked:
+                # Whoever holds them computes them, so that they are fresh then, --force or not.
                 queue.append(tuple(_without_force(job) for job in outcome.locked))
-            met = met + 1 if len(locked) == len(unit) else 0
-            if queue and met >= len(queue):
-                told = _tell_of_others(queue, reporter, told)
+            in_a_row = in_a_row + 1 if len(locked) == len(unit) else 0
+            if queue and in_a_row >= len(queue):
+                told_at = _tell_of_others(queue, reporter, told_at)
                 time.sleep(PATIENCE)
     finally:
         reporter.end()
     return tally
 
 
-def _tell_of_others(queue: Iterable[Sequence[Job]], reporter: Reporter, told: float) -> float:
-    """Say every few seconds what is waited for, if it was last ``told`` long ago; when it was told
-    last.
+def _tell_of_others(queue: Iterable[Sequence[Job]], reporter: Reporter, told_at: float) -> float:
+    """Say what is waited for, unless that was said a few seconds ago.
+
+    Args:
+        told_at: when it was said last, by the monotonic clock; so is what is returned.
     """
     now = time.monotonic()
-    if now - told < locks.TELL_EVERY:
-        return told
+    if now - told_at < locks.TELL_EVERY:
+        return told_at
     names = [job.run_id for unit in queue for job in unit]
     others = f" and {len(names) - 1} more" if len(names) > 1 else ""
     reporter.say(f"waiting for other processes, which compute {names[0]}{others}")
@@ -147,6 +155,7 @@ def _without_force(job: Job) -> Job:
 
 
 def _count(tally: Tally, outcome: UnitOutcome, reporter: Reporter, seconds: float) -> None:
+    """Add the outcome of a unit to the tally, and say what it was."""
     tally.computed += len(outcome.computed)
     tally.repetitions += sum(count for _, count in outcome.computed)
     tally.elsewhere += len(outcome.elsewhere)
@@ -155,9 +164,7 @@ def _count(tally: Tally, outcome: UnitOutcome, reporter: Reporter, seconds: floa
         reporter.say(f"failed: {' '.join(str(error).split())}")
     if outcome.computed:
         job, runs = outcome.computed[0][0], len(outcome.computed)
-        what = (
-            job.run_id
-            if runs == 1
-            else f"{runs} cells of {job.settings.method.name} on {job.settings.dataset}"
-        )
+        what = job.run_id
+        if runs > 1:
+            what = f"{runs} cells of {job.settings.method.name} on {job.settings.dataset}"
         reporter.say(f"done: {what} ({seconds:.1f} s)")

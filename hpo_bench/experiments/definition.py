@@ -1,5 +1,4 @@
-"""Experiments as data: what ``configs/experiment/NAME.yaml`` says, and which runs that means (no
-torch).
+"""Experiments as data: what ``configs/experiment/NAME.yaml`` says, and which runs that means.
 
 An experiment has parts; a part is datasets × methods × cells of a grid, each of them one run of
 ``repetitions``. A scale changes parts: ``datasets``, ``methods`` keep some of them, ``repetitions``
@@ -47,15 +46,11 @@ class Part:
 
     def cells(self) -> list[Cell]:
         """Combinations of the grid's values; one empty one without a grid."""
-        cells = [
-            dict(zip(self.grid, values, strict=True))
-            for values in itertools.product(*self.grid.values())
-        ]
-        return [
-            cell
-            for cell in cells
-            if all(cell[small] <= cell[large] for small, large in self.at_most.items())
-        ]
+        combinations = itertools.product(*self.grid.values())
+        cells: list[Cell] = [dict(zip(self.grid, values, strict=True)) for values in combinations]
+        for small, large in self.at_most.items():
+            cells = [cell for cell in cells if cell[small] <= cell[large]]
+        return cells
 
 
 @dataclass(frozen=True)
@@ -81,15 +76,15 @@ class Group:
     @property
     def overrides(self) -> tuple[str, ...]:
         """What Hydra composes; the cells' values are set afterwards."""
-        own = (f"seed={self.part.seed}", f"repetitions={self.part.repetitions}")
-        return (f"method={self.method}", f"dataset={self.dataset}", *own, *self.part.overrides)
+        part = self.part
+        seeds = (f"seed={part.seed}", f"repetitions={part.repetitions}")
+        return (f"method={self.method}", f"dataset={self.dataset}", *seeds, *part.overrides)
 
 
 def names(configs: Path | None = None) -> list[str]:
     """Ids of all experiments, sorted."""
-    return sorted(
-        path.stem for path in ((configs or configs_folder()) / "experiment").glob("*.yaml")
-    )
+    folder = (configs or configs_folder()) / "experiment"
+    return sorted(path.stem for path in folder.glob("*.yaml"))
 
 
 def read(name: str, scale: str = "paper", configs: Path | None = None) -> Experiment:
@@ -116,19 +111,14 @@ def _experiment(name: str, scale: str, content: Any) -> Experiment:
     scales = checks.section("scales", content["scales"], SCALES, needed=SCALES)
     parts = [_part(key, value) for key, value in checks.section("parts", content["parts"]).items()]
     changes = checks.section(f"scales.{scale}", scales[scale], (*CHANGES, "parts"))
-    own = checks.section(
-        f"scales.{scale}.parts", changes.get("parts", {}), tuple(part.name for part in parts)
-    )
+    part_names = tuple(part.name for part in parts)
+    of_all = {key: value for key, value in changes.items() if key != "parts"}
+    of_each = checks.section(f"scales.{scale}.parts", changes.get("parts", {}), part_names)
     changed = []
     for part in parts:
-        for where, change in (
-            (f"scales.{scale}", changes),
-            (f"scales.{scale}.parts.{part.name}", own.get(part.name, {})),
-        ):
-            part = _change(
-                where, part, {key: value for key, value in change.items() if key != "parts"}
-            )
-        changed.append(part)
+        at_scale = _change(f"scales.{scale}", part, of_all)
+        where = f"scales.{scale}.parts.{part.name}"
+        changed.append(_change(where, at_scale, of_each.get(part.name, {})))
     return Experiment(
         name,
         scale,
@@ -172,26 +162,22 @@ def _grid(where: str, content: Any) -> dict[str, tuple[Any, ...]]:
 
 
 def _change(where: str, part: Part, change: Any) -> Part:
-    """A part at a scale."""
+    """A part with what a scale changes in it."""
     checks.section(where, change, CHANGES)
-    kept: dict[str, Any] = {}
+    changed: dict[str, Any] = {}
     for key in ("datasets", "methods"):
         if key in change:
             wanted = _words(f"{where}.{key}", change[key])
-            kept[key] = tuple(name for name in getattr(part, key) if name in wanted)
+            changed[key] = tuple(name for name in getattr(part, key) if name in wanted)
     if "repetitions" in change:
-        kept["repetitions"] = min(
-            part.repetitions, checks.whole(f"{where}.repetitions", change["repetitions"], 1)
-        )
-    grid = {
-        key: values
-        for key, values in _grid(where, change.get("grid", {})).items()
-        if key in part.grid
-    }
-    overrides = _words(f"{where}.overrides", change.get("overrides", []))
-    return replace(
-        part, **kept, grid={**part.grid, **grid}, overrides=(*part.overrides, *overrides)
-    )
+        bound = checks.whole(f"{where}.repetitions", change["repetitions"], 1)
+        changed["repetitions"] = min(part.repetitions, bound)
+    grid = dict(part.grid)
+    for key, values in _grid(where, change.get("grid", {})).items():
+        if key in grid:
+            grid[key] = values
+    overrides = (*part.overrides, *_words(f"{where}.overrides", change.get("overrides", [])))
+    return replace(part, **changed, grid=grid, overrides=overrides)
 
 
 # --- what the user asks for on top ---
@@ -213,27 +199,28 @@ def narrow(experiment: Experiment, overrides: Sequence[str]) -> Experiment:
         if not equals or not key:
             raise UserError(f"{override}: must be KEY=VALUE")
         parts = tuple(_narrowed(part, override, experiment.parts) for part in parts)
-    return replace(
-        experiment, parts=tuple(part for part in parts if part.datasets and part.methods)
-    )
+    with_runs = tuple(part for part in parts if part.datasets and part.methods)
+    return replace(experiment, parts=with_runs)
 
 
 def _narrowed(part: Part, override: str, all_parts: Sequence[Part]) -> Part:
+    """A part with one override of the user's."""
     key, _, value = override.partition("=")
     if key in ("dataset", "method"):
         wanted = tuple(value.split(","))
         known = {name for other in all_parts for name in getattr(other, f"{key}s")}
-        own = tuple(name for name in getattr(part, f"{key}s") if name in wanted)
-        kept = (*own, *(name for name in wanted if name not in known))
-        return replace(part, datasets=kept) if key == "dataset" else replace(part, methods=kept)
+        of_part = [name for name in getattr(part, f"{key}s") if name in wanted]
+        new = [name for name in wanted if name not in known]
+        names = (*of_part, *new)
+        return replace(part, datasets=names) if key == "dataset" else replace(part, methods=names)
     if key == "repetitions":
         return replace(part, repetitions=checks.whole(key, _value(override), 1))
     if key == "seed":
         return replace(part, seed=checks.whole(key, _value(override), 0))
+    if key in part.grid:
+        return replace(part, grid={**part.grid, key: _values(override)})
     if any(key in other.grid for other in all_parts):
-        return (
-            replace(part, grid={**part.grid, key: _values(override)}) if key in part.grid else part
-        )
+        return part  # another part sweeps it: here it keeps its value
     return replace(part, overrides=(*part.overrides, override))
 
 
@@ -263,11 +250,13 @@ def groups(experiment: Experiment) -> Iterator[Group]:
 def unknown(
     experiment: Experiment, configs: Path | None = None, extra: Path | None = None
 ) -> dict[str, str]:
-    """Names of datasets and methods that have no yaml, and a line for each: what is missing and who
-    needs it.
+    """Datasets and methods that have no yaml, and a line for each: who needs it.
 
     Args:
         extra: a further folder of groups, as ``--config-dir``.
+
+    Returns:
+        by ``dataset=NAME`` or ``method=NAME``.
     """
     folders = [configs or configs_folder(), *([extra] if extra else [])]
     lines: dict[str, str] = {}
@@ -287,9 +276,8 @@ def unknown(
 
 
 def _short(name: str, known: set[str]) -> str:
-    told = nearest(name, known)
-    return (
-        told.partition(" Allowed: ")[0]
-        if told.startswith("did you mean")
-        else f"allowed: {', '.join(sorted(known))}"
-    )
+    """The nearest name, or all where none is near."""
+    hint = nearest(name, known)
+    if hint.startswith("did you mean"):
+        return hint.partition(" Allowed: ")[0]
+    return f"allowed: {', '.join(sorted(known))}"

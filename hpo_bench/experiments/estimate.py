@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 
@@ -18,12 +17,25 @@ from hpo_bench.running.trainer import Trainer, pick_device
 
 CALIBRATION_INTERVAL = 50  # weight updates per hyperparameter update in a calibration, at most
 QUICK = 0.1  # seconds below which a calibration is done again with more updates
+NOT_OF_THE_RATE = (  # settings that do not change how long a weight update takes
+    "seed",
+    "repetitions",
+    "hyperparameter_updates",
+    "init",
+    "results_dir",
+    "chunk",
+    "workers",
+)
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a unit is expected to take here: wall time, memory, and the blocks it is divided
-    into.
+    """What a unit is expected to take here.
+
+    Args:
+        seconds: wall time.
+        bytes: memory.
+        shards: blocks that it is divided into.
     """
 
     seconds: float
@@ -52,22 +64,14 @@ class Calibration:
             trained = Trainer.of(plain.settings, table, device).chunk(plain.settings.repetitions)
         rate = self._rate(plain, trained, device)
         work = repetitions * cells[0].total_updates
-        return Estimate(
-            rate * work / max(trained.workers, 1), chunk.bytes, math.ceil(repetitions / chunk.rows)
-        )
+        seconds = rate * work / max(trained.workers, 1)
+        return Estimate(seconds, chunk.bytes, math.ceil(repetitions / chunk.rows))
 
-    def _rate(self, job: Job, chunk: memory.Chunk, device: Any) -> float:
+    def _rate(self, job: Job, chunk: memory.Chunk, device: torch.device) -> float:
         """Seconds of one thread for a weight update of a repetition."""
-        aside = (
-            "seed",
-            "repetitions",
-            "hyperparameter_updates",
-            "init",
-            "results_dir",
-            "chunk",
-            "workers",
-        )
-        content = {key: value for key, value in job.settings.config.items() if key not in aside}
+        content = dict(job.settings.config)
+        for setting in NOT_OF_THE_RATE:
+            content.pop(setting, None)
         key = json.dumps([job.table.fingerprint, content, chunk.rows], sort_keys=True)
         if key not in self._rates:
             self._rates[key] = _measure(job, chunk, device)
@@ -91,7 +95,8 @@ def _training(job: Job) -> Job:
     return replace(job, settings=plain)
 
 
-def _measure(job: Job, chunk: memory.Chunk, device: Any) -> float:
+def _measure(job: Job, chunk: memory.Chunk, device: torch.device) -> float:
+    """Seconds of one thread for a weight update of a repetition, from a few updates of a block."""
     interval = min(job.settings.update_interval, CALIBRATION_INTERVAL)
     seeds = [job.settings.seed + row for row in range(min(chunk.rows, job.settings.repetitions))]
     threads = torch.get_num_threads()
@@ -118,7 +123,7 @@ def _measure(job: Job, chunk: memory.Chunk, device: Any) -> float:
 
 
 def gibibytes(count: int) -> str:
-    """Bytes for a reader."""
-    return (
-        f"{count / memory.GIB:.2f} GiB" if count >= memory.GIB / 10 else f"{count / 2**20:.0f} MiB"
-    )
+    """A number of bytes for a reader, in GiB or MiB."""
+    if count >= memory.GIB / 10:
+        return f"{count / memory.GIB:.2f} GiB"
+    return f"{count / 2**20:.0f} MiB"

@@ -29,7 +29,7 @@ class LoadedTable:
     table: Table
 
     def load(self, validation_share: float) -> Table:
-        """The table."""
+        """The table, whatever its validation part is: it was loaded with the one asked for."""
         return self.table
 
 
@@ -142,26 +142,27 @@ def table_of(settings: Settings, tables: dict[str, Table]) -> Table:
 
 
 def units(jobs: Iterable[Job]) -> list[tuple[Job, ...]]:
-    """Jobs that are computed as one: cells that differ in their look-back alone, smallest look-back
-    first.
+    """Jobs that are computed as one: cells that differ in their look-back alone.
+
+    The smallest look-back of a unit comes first.
     """
-    found: dict[str, list[Job]] = defaultdict(list)
+    by_program: dict[str, list[Job]] = defaultdict(list)
     for job in jobs:
-        sharing = groupable(job.settings.method.estimator) and job.settings.method.search is None
-        found[_program(job) if sharing else job.run_id].append(job)
-    return [tuple(sorted(unit, key=lambda job: job.settings.look_back)) for unit in found.values()]
+        method = job.settings.method
+        shares = groupable(method.estimator) and method.search is None
+        by_program[_program(job) if shares else job.run_id].append(job)
+    return [
+        tuple(sorted(unit, key=lambda job: job.settings.look_back)) for unit in by_program.values()
+    ]
 
 
 def _program(job: Job) -> str:
-    """What must be equal for two runs to be rows of one program."""
-    content = {
-        key: value
-        for key, value in job.settings.config.items()
-        if key not in ("look_back", "method")
-    }
-    method = dict(job.settings.config["method"])
+    """What must be equal for two runs to be rows of one program: all but the look-back."""
+    content = dict(job.settings.config)
+    method = dict(content.pop("method"))
+    content.pop("look_back", None)
     if isinstance(method.get("estimator"), Mapping):
-        method["estimator"] = {
-            key: value for key, value in method["estimator"].items() if key != "look_back"
-        }
+        estimator = dict(method["estimator"])
+        estimator.pop("look_back", None)
+        method["estimator"] = estimator
     return json.dumps([job.table.fingerprint, content, method], sort_keys=True)

@@ -1,6 +1,7 @@
-"""An experiment as one file to hand on: its runs, figures, tables and report, the configuration, and
-the command that makes them again.
-"""
+"""An experiment as one file to hand on.
+
+It holds the runs, figures, tables and the report, the configuration, and the command that makes
+them again."""
 
 from __future__ import annotations
 
@@ -82,8 +83,8 @@ def choose(
     """What an experiment consists of, by the record of how it was begun here, or anew.
 
     Args:
-        scale: where the experiment was begun in one way only, that is meant by None; ``paper`` where
-            it was not begun.
+        scale: where the experiment was begun in one way only, that is meant by None; ``paper``
+            where it was not begun.
 
     Raises:
         UserError: no such experiment or scale, or it was begun in several ways and none is named.

@@ -33,6 +33,7 @@ from hpo_bench.report.grid import (
     strips,
     with_error,
 )
+from hpo_bench.store import experiment_records
 from hpo_bench.store.index import Entry
 from hpo_bench.store.runs import Run
 
@@ -178,24 +179,22 @@ def incomplete_grid(failed: Sequence[Entry], unfinished: Sequence[str]) -> Grid 
 
 
 def experiments_grid(results_dir: Path, complete: Runs) -> Grid | None:
-    """Experiments that ``hpo-bench reproduce`` began here, if any; records that cannot be read are
-    passed over.
+    """Experiments that ``hpo-bench reproduce`` began here, if any.
+
+    Records that cannot be read are passed over.
     """
-    records = [
-        record
-        for file in sorted((results_dir / "experiments").glob("*.json"))
-        if (record := _record(file))
-    ]
     stored = {run.run_id for run in complete}
     rows = tuple(
         (
-            Cell(str(record["experiment"])),
-            Cell(str(record["scale"])),
-            Cell(" ".join(map(str, record["overrides"]))),
-            share(len(stored.intersection(record["run_ids"])), len(record["run_ids"])),
+            Cell(record.experiment),
+            Cell(record.scale),
+            Cell(" ".join(record.overrides)),
+            share(len(stored.intersection(record.run_ids)), len(record.run_ids)),
         )
-        for record in records
+        for record in experiment_records.read_all(results_dir)
     )
+    if not rows:
+        return None
     columns = (
         GridColumn("Experiment"),
         GridColumn("Scale"),
@@ -203,22 +202,8 @@ def experiments_grid(results_dir: Path, complete: Runs) -> Grid | None:
         GridColumn("Complete runs", "number"),
     )
     note = "Only the scale paper has the published budget."
-    return (
-        Grid("experiments-table", "Experiments begun with hpo-bench reproduce", columns, rows, note)
-        if rows
-        else None
-    )
-
-
-def _record(file: Path) -> dict[str, Any] | None:
-    try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError):
-        return None
-    known = isinstance(content, dict) and {"experiment", "scale", "overrides", "run_ids"} <= set(
-        content
-    )
-    return content if known else None
+    caption = "Experiments begun with hpo-bench reproduce"
+    return Grid("experiments-table", caption, columns, rows, note)
 
 
 # --- results ---

@@ -18,67 +18,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hpo_bench.errors import UserError
-from hpo_bench.experiments import artefacts
 from hpo_bench.experiments.carry_out import carry_out
-from hpo_bench.experiments.definition import Experiment, Part, narrow, read
-from hpo_bench.experiments.estimate import Calibration
-from hpo_bench.experiments.expand import Job, expand, units
-from hpo_bench.experiments.records import finished_record, remember
+from hpo_bench.experiments.expand import units
 from hpo_bench.models.mlp import MLP
 from hpo_bench.progress import Silent
 from hpo_bench.running import tracking
 from hpo_bench.running.execute import execute
-from hpo_bench.running.identify import identify
 from hpo_bench.running.pool import Threads
 from hpo_bench.running.program import Program
-from hpo_bench.settings import compose as composing
-from hpo_bench.settings import identity
-from hpo_bench.settings.run import Settings
-from hpo_bench.store.runs import Run, read_run, read_table, runs_folder
+from hpo_bench.store.runs import read_run, runs_folder
 from hpo_bench.store.writer import Writer
-from tests.problems import make_method, make_settings, make_table
+from tests.experiments.make_jobs import cells, job, rows
+from tests.problems import make_settings
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = Part(
-    "main", ("diabetes",), ("random", "lorraine"), 3, overrides=("hyperparameter_updates=2",)
-)
-
-
-def experiment(*parts: Part) -> Experiment:
-    return Experiment("tiny", "smoke", "Tiny", (), (), parts)
-
-
-def job(settings: Settings) -> Job:
-    table = settings.source.load(settings.validation_share)
-    return Job("main", settings, table, *identify(settings, table))
-
-
-def cells(folder: Path, method: str, look_backs: tuple[int, ...], **changes: Any) -> list[Job]:
-    """Jobs that differ in their look-back alone, with the configuration that says so."""
-    jobs = []
-    for look_back in look_backs:
-        settings = make_settings(
-            folder,
-            make_method(method, look_back, 4),
-            look_back=look_back,
-            update_interval=4,
-            **changes,
-        )
-        settings.config["look_back"] = look_back
-        settings.config["method"] = {
-            "name": method,
-            "estimator": {"_target_": method, "look_back": look_back},
-        }
-        jobs.append(job(settings))
-    return jobs
-
-
-def rows(run: Run, table: str) -> pd.DataFrame:
-    return read_table(run, table).drop(
-        columns=["seconds", "rows_in_block", "elapsed_s"], errors="ignore"
-    )
-
 
 # --- cells as rows of one program ---
 
@@ -136,21 +89,6 @@ def test_a_diverged_row_of_one_cell_leaves_the_others_whole(tmp_path: Path) -> N
         )
         lengths |= set(rows(together, "curves").groupby("seed").size())
     assert len(lengths) > 1, "some repetition was to diverge"
-
-
-def test_only_cells_that_differ_in_their_look_back_alone_share_a_program(tmp_path: Path) -> None:
-    jobs = [
-        *cells(tmp_path, "ours_wd_lr_m", (2, 1)),
-        *cells(tmp_path, "ours_wd_lr_m", (1,), hyperparameter_updates=6),
-        *cells(tmp_path, "ours_wd_lr_m", (1,), seed=5),
-        *cells(tmp_path, "diff_through_opt", (1,)),
-    ]
-    found = units(jobs)
-    assert [[own.settings.look_back for own in unit] for unit in found] == [[1, 2], [1], [1], [1]]
-    assert (
-        len(units([job(make_settings(tmp_path, "random")), job(make_settings(tmp_path, "baydin"))]))
-        == 2
-    )
 
 
 def test_interrupted_cells_are_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,85 +226,11 @@ def test_cells_fail_without_their_tracker_as_one_run_does(
     jobs = cells(tmp_path, "ours_wd_lr_m", (1, 2), tracker="tensorboard")
     tally = carry_out(jobs, "")
     assert tally.failed.keys() == {own.run_id for own in jobs}
-    assert all("tensorboardX is not installed" in str(error) for error in tally.failed.values())
-    assert not (tmp_path / "runs").exists()
-
-
-# --- expansion ---
-
-
-def test_expansion_composes_groups_and_sets_cells(tmp_path: Path) -> None:
-    part = Part(
-        "cells",
-        ("diabetes",),
-        ("ours_wd_lr_m",),
-        2,
-        seed=3,
-        overrides=("batch_size=20",),
-        grid={"update_interval": (1, 3), "look_back": (1, 2, 3)},
-        at_most={"look_back": "update_interval"},
-    )
-    composed = []
-    found = expand(experiment(part), tmp_path, on_group=composed.append)
-    assert len(composed) == 1
-    assert [(j.settings.update_interval, j.settings.look_back) for j in found.jobs] == [
-        (1, 1),
-        (3, 1),
-        (3, 2),
-        (3, 3),
-    ]
-    for own in found.jobs:
-        assert own.settings.method.estimator.look_back == own.settings.look_back
-        assert (own.settings.seed, own.settings.repetitions, own.settings.batch_size) == (3, 2, 20)
-        assert own.settings.results_dir == tmp_path
-
-
-def test_expanded_runs_are_those_of_the_command_line(tmp_path: Path) -> None:
-    from hpo_bench.settings.compose import compose
-    from hpo_bench.settings.parse import parse
-
-    (own,) = expand(experiment(replace(SMALL, methods=("random",))), tmp_path).jobs
-    line = ["method=random", "dataset=diabetes", "repetitions=3", "hyperparameter_updates=2"]
-    assert own.run_id == job(parse(compose(line))).run_id
-
-
-def test_what_is_missing_is_left_out_and_told(tmp_path: Path) -> None:
-    part = replace(SMALL, datasets=("diabetes", "nowhere"), methods=("random", "mine"))
-    found = expand(experiment(part), tmp_path)
-    assert [(j.settings.dataset, j.settings.method.name) for j in found.jobs] == [
-        ("diabetes", "random")
-    ]
-    assert [line.partition(":")[0] for line in found.missing] == ["dataset=nowhere", "method=mine"]
-
-
-def test_a_dataset_that_cannot_be_had_is_missing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from hpo_bench.datasets.bundled import Bundled
-
-    def load(self: Bundled, share: float) -> None:
-        raise UserError("cannot fetch diabetes")
-
-    monkeypatch.setattr(Bundled, "load", load)
-    assert expand(experiment(SMALL), tmp_path).missing == (
-        "dataset=diabetes: cannot fetch diabetes",
-    )
-
-
-def test_a_wrong_override_is_a_mistake(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="hyperparameter_update: no such setting"):
-        expand(experiment(replace(SMALL, overrides=("hyperparameter_update=2",))), tmp_path)
-
-
-def test_calibration_estimates_time_and_shards(tmp_path: Path) -> None:
-    one = job(make_settings(tmp_path, repetitions=5, chunk=2, hyperparameter_updates=10))
-    long = job(make_settings(tmp_path, repetitions=5, chunk=2, hyperparameter_updates=1000))
-    calibration = Calibration()
-    short, estimate = calibration.estimate([one]), calibration.estimate([long])
-    assert (short.shards, estimate.shards) == (3, 3)
-    assert estimate.seconds == pytest.approx(100 * short.seconds)
-    assert 0 < short.seconds < 60
-    assert estimate.bytes > short.bytes > 0
+    alone = carry_out(cells(tmp_path, "ours_wd_lr_m", (3,), tracker="tensorboard"), "")
+    assert len(alone.failed) == 1
+    messages = {str(error) for error in (*tally.failed.values(), *alone.failed.values())}
+    assert len(messages) == 1, "two cells of one program fail as one alone does"
+    assert "tensorboardX is not installed" in messages.pop()
     assert not (tmp_path / "runs").exists()
 
 
@@ -444,7 +308,7 @@ from pathlib import Path
 from hpo_bench.experiments.carry_out import carry_out
 from hpo_bench.experiments.expand import expand
 from hpo_bench.store.writer import Writer
-from tests.experiments.test_carry_out import SMALL, experiment
+from tests.experiments.make_jobs import SMALL, experiment
 from dataclasses import replace
 original = Writer.write_block
 def write(self, block):
@@ -498,40 +362,3 @@ def test_a_killed_experiment_loses_the_blocks_in_flight_alone(tmp_path: Path) ->
     assert len(set(done)) == 10
     assert len(done) - len(set(done)) <= 1, "the block in flight was computed again, nothing else"
     assert len(list(runs_folder(tmp_path).glob("*/run.json"))) == 5
-
-
-# --- what is remembered ---
-
-
-def test_a_finished_experiment_is_known_without_composing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    chosen = narrow(
-        read("sensitivity", "smoke"), ["dataset=diabetes", "method=random", "repetitions=1"]
-    )
-    words = ["dataset=diabetes", "method=random", "repetitions=1"]
-    found = expand(chosen, tmp_path)
-    remember(tmp_path, found, words)
-    assert finished_record(tmp_path, "sensitivity", "smoke", words) is None
-    carry_out(found.jobs, "")
-    monkeypatch.setattr(composing, "compose", None)
-    ids = tuple(own.run_id for own in found.jobs)
-    finished = finished_record(tmp_path, "sensitivity", "smoke", words)
-    assert finished is not None
-    assert tuple(each.run_id for each in finished) == tuple(ids)
-    assert finished_record(tmp_path, "sensitivity", "small", words) is None
-    assert finished_record(tmp_path, "sensitivity", "smoke", [*words, "init.file=x.npz"]) is None
-    monkeypatch.setattr(identity, "NUMBERS", 0)
-    assert finished_record(tmp_path, "sensitivity", "smoke", words) is None
-    monkeypatch.undo()
-    (runs_folder(tmp_path) / ids[0] / "run.json").unlink()
-    assert finished_record(tmp_path, "sensitivity", "smoke", words) is None
-
-
-def test_figures_that_fail_are_told(tmp_path: Path) -> None:
-    chosen = replace(experiment(SMALL), figures=("fig99", "fig08"), tables=("nothing",))
-    run = execute(make_settings(tmp_path, "random", make_table())).run
-    lines = list(artefacts.draw(chosen, [run], tmp_path, tmp_path / "out"))
-    assert [made for made, _ in lines] == [False] * 3
-    assert "fig99" in lines[0][1]
-    assert "no run of this experiment fits" in lines[1][1]

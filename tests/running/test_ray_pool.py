@@ -45,7 +45,8 @@ from hpo_bench.running.trainer import Trainer, pick_device
 from hpo_bench.settings.run import Settings
 from hpo_bench.store.runs import Run, read_run, read_table, runs_folder, scan
 from hpo_bench.store.writer import Writer
-from tests.experiments.test_carry_out import Narrow, cells
+from tests.experiments.make_jobs import cells
+from tests.experiments.test_carry_out import Narrow
 from tests.failing import SAID, Dying, Failing, Raising
 from tests.problems import make_settings, make_table
 

@@ -256,16 +256,3 @@ def test_a_plan_counts_what_an_earlier_version_rounded_otherwise_and_says_so(
 
     monkeypatch.setattr(identity, "ROUNDED", ())  # a change of the maths
     assert "to compute: 1 runs, 3 repetitions" in CliRunner().invoke(app, arguments).output
-
-
-def test_status_counts_a_repetition_once(tmp_path: Path) -> None:
-    make_run(tmp_path, "random", "uci_energy", [1.0, 2.0, 3.0])
-    make_run(tmp_path, "random", "uci_energy", [2.0, 3.0], first_seed=1)
-    done = CliRunner().invoke(app, ["status", "--results", str(tmp_path)])
-    assert done.output.splitlines()[1].split() == ["uci_energy", "random", "2", "3", "0"]
-
-
-def test_seeds_as_text() -> None:
-    for seeds, text in (((0, 1, 2), "0-2"), ((5,), "5"), ((9, 0, 1, 3), "0-1,3,9"), ((), "")):
-        assert index.spans(seeds) == text
-        assert [seed for series in index.consecutive(text) for seed in series] == sorted(seeds)

@@ -10,9 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from make_store import make_run
 
+from hpo_bench.errors import StoreError
 from hpo_bench.store import index
+from hpo_bench.store.runs import read_run
+from tests.damage import bad
+from tests.make_store import make_run
 
 
 @pytest.fixture
@@ -110,3 +113,41 @@ def test_a_folder_that_cannot_be_written_is_still_listed(
 
 def test_no_store_is_an_empty_listing(tmp_path: Path) -> None:
     assert index.read(tmp_path / "runs") == index.Listing({}, (), {})
+
+
+def test_what_cannot_be_read_is_not_unfinished(results: Path) -> None:
+    file = bad(results) / "run.json"
+    file.unlink()
+    file.symlink_to(file.name)
+    listing = index.read(results / "runs")
+    assert listing.unfinished == ()
+    assert "cannot read" in listing.damaged[bad(results).name]
+
+
+@pytest.mark.parametrize(
+    "line", ['[2,1,1,1,1,"a","complete","d","m",null,"h",null]', "[1,2]", "{}", "7", "[[]]"]
+)
+def test_odd_lines_of_an_index_are_passed_over(results: Path, line: str) -> None:
+    before = index.read(results / "runs")
+    with (results / "runs" / index.FILE).open("a") as file:
+        file.write(f"{line}\n")
+    assert index.read(results / "runs") == before
+
+
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(results: Path) -> None:
+    runs = results / "runs"
+    for file in (bad(results) / "run.json", runs / index.FILE):
+        file.unlink()
+        os.mkfifo(file)
+    (runs / ".ipynb_checkpoints").mkdir()
+    listing = index.read(runs)
+    assert (len(listing.entries), listing.unfinished) == (2, ())
+    assert "not a regular file" in listing.damaged[bad(results).name]
+    with pytest.raises(StoreError, match="not a regular file"):
+        read_run(bad(results))
+
+
+def test_seeds_as_text() -> None:
+    for seeds, text in (((0, 1, 2), "0-2"), ((5,), "5"), ((9, 0, 1, 3), "0-1,3,9"), ((), "")):
+        assert index.spans(seeds) == text
+        assert [seed for series in index.consecutive(text) for seed in series] == sorted(seeds)

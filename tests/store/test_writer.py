@@ -2,16 +2,21 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from hpo_bench.analysis import selection
 from hpo_bench.errors import RunError, StoreError
 from hpo_bench.running.execute import execute
-from hpo_bench.store import files, runs
+from hpo_bench.store import documents, files, runs
 from hpo_bench.store import writer as writer_module
+from hpo_bench.store.runs import read_arrow, read_table
+from hpo_bench.store.writer import Block, Writer
+from tests.damage import bad
 from tests.problems import make_settings
 
 
@@ -43,76 +48,6 @@ def test_what_is_written_can_be_found_and_read(run, tmp_path):
         "final_weights.npz",
         "run.json",
     ]
-
-
-def test_an_empty_store_has_no_runs(tmp_path):
-    assert list(runs.scan(tmp_path / "nowhere")) == []
-
-
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"status": "complete"}', "\x00\x01"])
-def test_a_damaged_run_json_is_named(run, tmp_path, content):
-    (run.path / "run.json").write_text(content)
-    with pytest.raises(StoreError, match=r"run\.json is damaged .*move .* aside") as caught:
-        list(runs.scan(tmp_path))
-    assert "\n" not in str(caught.value)
-    problems = []
-    assert list(runs.scan(tmp_path, problems.append)) == []
-    assert len(problems) == 1
-
-
-@pytest.mark.parametrize("keep", [0, 3, 100, -10])
-def test_a_truncated_table_is_named(run, keep):
-    file = run.path / "final.parquet"
-    file.write_bytes(file.read_bytes()[:keep])
-    with pytest.raises(StoreError, match=r"final\.parquet is damaged") as caught:
-        runs.read_table(run, "final")
-    assert "\n" not in str(caught.value)
-
-
-def test_a_missing_table_and_a_missing_column_are_named(run):
-    files.write_table(run.path / "final.parquet", pa.table({"seed": [0, 1, 2]}))
-    with pytest.raises(StoreError, match="lacks the column status"):
-        runs.read_table(run, "final")
-    with pytest.raises(StoreError, match=r"(?s)lacks|damaged|column"):
-        runs.read_table(run, "final", ["seed", "test_metric"])
-    (run.path / "final.parquet").unlink()
-    with pytest.raises(StoreError, match=r"final\.parquet is missing"):
-        runs.read_table(run, "final")
-
-
-def test_an_atomic_file_is_whole_or_absent(tmp_path):
-    target = tmp_path / "sub" / "file.txt"
-
-    def write(fail):
-        with files.atomic(target) as temporary:
-            temporary.write_text("new")
-            if fail:
-                raise RuntimeError("in the middle")
-
-    with pytest.raises(RuntimeError):
-        write(fail=True)
-    assert list(target.parent.iterdir()) == []
-    write(fail=False)
-    assert target.read_text() == "new"
-    assert [p.name for p in target.parent.iterdir()] == ["file.txt"]
-
-
-def test_what_is_no_file_is_not_replaced(tmp_path):
-    os.mkfifo(tmp_path / "pipe")
-    (tmp_path / "null").symlink_to(os.devnull)
-    for path in (tmp_path / "pipe", tmp_path / "null"):
-        with pytest.raises(OSError, match="not a regular file"), files.atomic(path):
-            pass
-    for path in (Path(os.devnull), Path("/dev/stdout")):
-        with pytest.raises(OSError, match="not a regular file"):
-            files._refuse_special(path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["null", "pipe"]
-
-
-def test_json_that_no_parser_would_read_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="JSON"):
-        files.write_json(tmp_path / "x.json", {"loss": float("nan")})
-    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
@@ -148,3 +83,72 @@ def test_run_json_is_plain_json(run):
     document = json.loads((run.path / "run.json").read_text())
     assert document["status"] == "complete"
     assert run.run_id.startswith("random_regression-ours_wd_lr_m-s0-n3-")
+
+
+def test_what_is_of_a_later_format_is_refused_and_kept(results: Path) -> None:
+    with Writer(results, "begun") as writer:
+        table = pq.read_table(bad(results) / "final.parquet")
+        curves = pq.read_table(bad(results) / "curves.parquet")
+        writer.write_block(Block((0, 1, 2), {"final": table, "curves": curves}))
+        assert writer.finished_seeds() == {0, 1, 2}
+        file = next(writer.blocks.glob("*/block.json"))
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"format": 2}))
+        with pytest.raises(StoreError, match="newer hpo-bench"):
+            writer.finished_seeds()
+        assert file.exists()
+
+
+def test_blocks_that_overlap_are_joined_once(results: Path) -> None:
+    """As two processes leave them that computed one run where there are no locks."""
+    (run,) = selection.find(results, methods=["baydin"])
+    final, curves = (pq.read_table(run.path / f"{name}.parquet") for name in ("final", "curves"))
+
+    def block(*seeds: int) -> Block:
+        tables = {"final": final, "curves": curves}
+        kept = {
+            name: table.filter(np.isin(table["seed"].to_numpy(), seeds))
+            for name, table in tables.items()
+        }
+        return Block(seeds, kept, {"w": np.array(seeds, float)})
+
+    with Writer(results, "twice") as writer:
+        for seeds in ((0, 1), (1, 2), (0, 1, 2)):
+            writer.write_block(block(*seeds))
+        done = writer.commit((0, 1, 2), json.loads((run.path / "run.json").read_text()))
+    assert read_table(done, "final").equals(final.to_pandas())
+    assert read_table(done, "curves").equals(curves.to_pandas())
+    with np.load(done.path / "final_weights.npz") as weights:
+        assert weights["w"].tolist() == [0, 1, 2]
+
+
+def test_damaged_blocks_are_computed_again_and_unreadable_ones_kept(
+    results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (run,) = selection.find(results, methods=["baydin"])
+    tables = {name: pq.read_table(run.path / f"{name}.parquet") for name in ("final", "curves")}
+    with Writer(results, "begun") as writer:
+        writer.write_block(Block((0, 1, 2), tables))
+        folder = next(writer.blocks.iterdir())
+
+        def refuse(*_: object) -> None:
+            raise OSError(5, "Input/output error")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(documents, "read", refuse)
+            with pytest.raises(StoreError, match=r"cannot read .*Input/output error"):
+                writer.finished_seeds()
+        assert folder.is_dir()
+        (folder / "curves.parquet").write_bytes(b"PAR1")
+        assert writer.finished_seeds() == set()
+        assert not folder.exists()
+
+
+def test_a_block_of_another_run_is_no_block_of_this_one(results: Path, tmp_path: Path) -> None:
+    runs = selection.find(results)
+    tables = {name: read_arrow(runs[0], name) for name in ("final", "curves")}
+    with Writer(tmp_path, "one") as writer:
+        writer.write_block(Block((0, 1, 2), tables))
+        assert writer.finished_seeds() == {0, 1, 2}
+    shutil.copytree(tmp_path / "runs" / "one", tmp_path / "runs" / "other")
+    with Writer(tmp_path, "other") as writer:
+        assert writer.finished_seeds() == set()

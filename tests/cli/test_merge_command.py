@@ -13,10 +13,11 @@ import pytest
 from typer.testing import CliRunner
 
 from hpo_bench.cli import app
-from hpo_bench.errors import RunError, UserError
+from hpo_bench.errors import UserError
 from hpo_bench.store import merge as merging
 from hpo_bench.store.runs import Run, read_run, read_table, scan
 from hpo_bench.store.writer import Writer
+from tests.damage import bad
 from tests.make_store import make_run
 
 ENERGY = "uci_energy"
@@ -82,29 +83,6 @@ def test_a_repetition_with_other_numbers_is_refused_before_anything_is_copied(
     assert ids(tmp_path / "all") == before
 
 
-def test_a_difference_in_the_curves_alone_is_a_conflict(tmp_path):
-    curve = np.array([[3.0, 2.0, 1.0]])
-    make_run(tmp_path / "a", "random", ENERGY, curve)
-    make_run(tmp_path / "b", "random", ENERGY, curve + np.array([0.0, 0.1, 0.0]))
-    with pytest.raises(UserError, match="different numbers for seed 0"):
-        merging.plan([tmp_path / "a", tmp_path / "b"], tmp_path / "all")
-
-
-def test_overlapping_shards_that_agree_are_both_kept(tmp_path):
-    """Also where a column holds nulls in one of them only, and so has another type there."""
-    make_run(tmp_path / "a", "random", ENERGY, [0.5, 0.4, np.nan])
-    make_run(tmp_path / "b", "random", ENERGY, [0.4], first_seed=1)
-    make_run(tmp_path / "c", "random", ENERGY, [np.nan], first_seed=2)
-    made = merging.plan([tmp_path / name for name in "abc"], tmp_path / "all")
-    assert [len(run.seeds) for run in made.copies] == [3, 1, 1]
-
-
-def test_other_configurations_do_not_conflict(tmp_path):
-    make_run(tmp_path / "a", "random", ENERGY, [0.5])
-    make_run(tmp_path / "b", "random", ENERGY, [0.6], look_back=7)
-    assert len(merging.plan([tmp_path / "a", tmp_path / "b"], tmp_path / "all").copies) == 2
-
-
 def test_damaged_and_incomplete_runs_are_named_and_the_others_copied(tmp_path):
     good = make_run(tmp_path / "a", "lorraine", ENERGY, [0.5])
     cut, empty, odd = (
@@ -144,12 +122,6 @@ def test_an_interrupted_copy_is_no_run_and_is_made_again(tmp_path, monkeypatch):
     assert files(read_run(tmp_path / "all" / "runs" / run.run_id)) == files(run)
 
 
-def test_a_run_that_is_being_computed_is_left_alone(tmp_path):
-    run = make_run(tmp_path / "a", "random", ENERGY, [0.5])
-    with Writer(tmp_path / "all", run.run_id), pytest.raises(RunError, match="another process"):
-        merging.copy(run, tmp_path / "all")
-
-
 def test_a_failed_run_is_replaced_by_a_complete_one(tmp_path):
     run = make_run(tmp_path / "a", "random", ENERGY, [0.5])
     with Writer(tmp_path / "all", run.run_id) as writer:
@@ -169,3 +141,18 @@ def test_what_is_no_store_or_is_the_destination_is_one_line(tmp_path):
         with pytest.raises(UserError, match=text) as caught:
             call(*arguments)
         assert "\n" not in str(caught.value)
+
+
+ENERGY = "uci_energy"
+
+
+def test_another_run_under_a_name_that_is_taken_is_named(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    make_run(results, "baydin", ENERGY, [0.5, 0.4, 0.3])
+    other = make_run(tmp_path / "other", "lorraine", ENERGY, [0.5])
+    taken = bad(results).name
+    shutil.move(other.path, other.path.with_name(taken))
+    done = CliRunner().invoke(app, ["merge", str(tmp_path / "other"), "--results", str(results)])
+    assert done.exit_code == 2
+    assert "another run has this name" in done.stderr
+    assert read_run(bad(results)).method == "baydin"
