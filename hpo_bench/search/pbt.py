@@ -80,7 +80,7 @@ class PopulationBasedTraining:
         training.check(settings)
 
     def side_by_side(self, settings: Settings) -> int:
-        """The whole population."""
+        """All members of the population, who train together."""
         return self.population
 
     def weight_updates(self, settings: Settings) -> int:
