@@ -52,7 +52,8 @@ def setup(extras: frozenset[str] = frozenset()) -> Path:
     """
     if not OLDEST <= sys.version_info[:2] <= NEWEST:
         sys.exit(
-            f"Python {OLDEST[0]}.{OLDEST[1]} to {NEWEST[0]}.{NEWEST[1]} is needed, this is {sys.version.split()[0]}"
+            f"Python {OLDEST[0]}.{OLDEST[1]} to {NEWEST[0]}.{NEWEST[1]} is needed, "
+            f"this is {sys.version.split()[0]}"
         )
     folder = environment()
     stamp = folder / "hpo-bench-installed"
@@ -74,9 +75,8 @@ def setup(extras: frozenset[str] = frozenset()) -> Path:
     run([*pip, "torch"])
     run([*pip, "-e", f"{ROOT}[{','.join(['dev', *sorted(extras)])}]"])
     stamp.write_text(" ".join([wanted, *sorted(extras)]))
-    print(
-        f"installed into {folder}; {folder}{os.sep}{'Scripts' if os.name == 'nt' else 'bin'}{os.sep}hpo-bench --help"
-    )
+    programs = folder / ("Scripts" if os.name == "nt" else "bin")
+    print(f"installed into {folder}; {programs}{os.sep}hpo-bench --help")
     return python(folder)
 
 
@@ -92,8 +92,9 @@ def make(folder: Path) -> None:
     except (subprocess.CalledProcessError, OSError) as error:
         version = f"{sys.version_info[0]}.{sys.version_info[1]}"
         sys.exit(
-            f"cannot make a virtual environment with pip in {folder} ({error.__class__.__name__}); on Debian, Ubuntu: "
-            f"apt install python{version}-venv; or activate an environment of your own with pip, and call this again"
+            f"cannot make a virtual environment with pip in {folder} "
+            f"({error.__class__.__name__}); on Debian, Ubuntu: apt install python{version}-venv; "
+            "or activate an environment of your own with pip, and call this again"
         )
 
 

@@ -1,8 +1,8 @@
-"""Why an even look-back distance fares worse than an odd one: lr × the largest curvature at the end
-of trainings.
+"""Why an even look-back distance fares worse than an odd one: lr × the largest curvature.
 
-python scripts/edge_of_stability.py [FOLDER]        (of the runs; without it they are thrown away; a
-minute)
+    python scripts/edge_of_stability.py [FOLDER]
+
+FOLDER keeps the runs; without it they are thrown away. It takes a minute.
 
 Trains Ours (WD+LR+M) on UCI Energy with T = 1 and T = 10 and takes the largest eigenvalue h of the
 Hessian of the training loss at the final weights. Without momentum a step multiplies the error
@@ -48,7 +48,7 @@ def largest_curvature(
 
 
 def main(folder: Path) -> None:
-    """See above."""
+    """Train with both intervals, and print quartiles of lr × curvature."""
     for interval in (1, 10):
         settings = parse(
             compose(
@@ -64,10 +64,8 @@ def main(folder: Path) -> None:
             )
         )
         run = read_run(runs_folder(folder) / execute(settings).run.run_id)
-        final, saved = (
-            pd.read_parquet(run.path / "final.parquet"),
-            np.load(run.path / "final_weights.npz"),
-        )
+        final = pd.read_parquet(run.path / "final.parquet")
+        saved = np.load(run.path / "final_weights.npz")
         table = settings.source.load(settings.validation_share)
         rows = [
             torch.as_tensor(part[: table.training]).double()
@@ -79,8 +77,9 @@ def main(folder: Path) -> None:
             steps.append(final["lr"][place] * largest_curvature(weights, *rows))
         low, middle, high = np.quantile(steps, [0.25, 0.5, 0.75])
         print(
-            f"T = {interval}, i = {settings.look_back}, {len(steps)}/{len(final)} ok: lr·h median {middle:.2f} "
-            f"(quartiles {low:.2f}, {high:.2f}), above 2 in {np.mean(np.array(steps) > 2):.0%}, "
+            f"T = {interval}, i = {settings.look_back}, {len(steps)}/{len(final)} ok: "
+            f"lr·h median {middle:.2f} (quartiles {low:.2f}, {high:.2f}), "
+            f"above 2 in {np.mean(np.array(steps) > 2):.0%}, "
             f"at most {max(steps):.2f}; median momentum {final['momentum'].median():.2f}"
         )
 

@@ -1,7 +1,6 @@
-"""Copy complete runs into ``results/`` with their curves thinned, small enough to be part of the
-repository.
+"""Copy complete runs into ``results/``, small enough to be part of the repository.
 
-python scripts/keep_results.py FROM [TO]      (TO: results)
+    python scripts/keep_results.py FROM [TO]      (TO: results)
 
 Finals and trials are copied as they are (of a hundred thousand trials: what they cost and reached),
 hypergradients where they are small (those of the first hyperparameter update, for Figure 7). Of the
@@ -118,7 +117,7 @@ def keep(run: Run, target: Path) -> int:
 
 
 def main(source: Path, target: Path) -> None:
-    """See above."""
+    """Copy what is not there yet, and say how large it is."""
     total = 0
     for run in scan(source):
         if run.status != "complete" or read_run(runs_folder(target) / run.run_id) is not None:

@@ -64,7 +64,7 @@ def numbers(folder: Path, table: str) -> pd.DataFrame:
 
 
 def main(overrides: list[str]) -> int:
-    """See above."""
+    """Kill a run and resume it, and compare it with one that was left alone."""
     with tempfile.TemporaryDirectory(prefix="hpo-bench-") as name:
         killed, whole = Path(name) / "killed", Path(name) / "whole"
         print(f"killed after {kill_at_a_checkpoint(overrides, killed):.1f} s, with a checkpoint")

@@ -49,7 +49,7 @@ def timed(results: Path, what: str) -> None:
 
 
 def main() -> None:
-    """Make, measure, remove."""
+    """Make a store of many runs, measure what looking at it takes, and remove it."""
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 50_000
     results = Path(tempfile.mkdtemp(dir=sys.argv[2] if len(sys.argv) > 2 else None))
     try:

@@ -197,7 +197,10 @@ def answers(port: int) -> bool:
 
 def alive(port: int) -> int:
     """Nodes of the cluster, asked in another process, so that this one joins no cluster."""
-    code = f"import ray; ray.init('127.0.0.1:{port}', log_to_driver=False); print(sum(n['Alive'] for n in ray.nodes()))"
+    code = (
+        f"import ray; ray.init('127.0.0.1:{port}', log_to_driver=False); "
+        "print(sum(n['Alive'] for n in ray.nodes()))"
+    )
     asked = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
@@ -241,8 +244,9 @@ def main() -> None:
     compare(folder, options.blocks)
     print((folder / "run.log").read_text(), end="")
     print(
-        f"killed one of two nodes when {at_kill} of {options.blocks} blocks were stored: the run is complete, each "
-        f"repetition is there once, all numbers equal the local run's bit by bit ({folder})"
+        f"killed one of two nodes when {at_kill} of {options.blocks} blocks were stored: the run "
+        "is complete, each repetition is there once, all numbers equal the local run's bit by bit "
+        f"({folder})"
     )
 
 

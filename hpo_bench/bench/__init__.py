@@ -1,3 +1,3 @@
-"""Measuring speed: a clear sequential reference, and ratios against it in one process on one
-machine.
-"""
+"""Measuring speed: a clear sequential reference, and ratios against it.
+
+Both are measured in one process on one machine."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from hpo_bench.core import native
 from hpo_bench.errors import RunError, UserError
@@ -58,9 +59,9 @@ class Versus:
     jax: tuple[float, ...]
 
     @property
-    def ratios(self) -> np.ndarray:
-        """JAX over engine, round by round."""
-        return np.array(self.jax) / np.array(self.engine)
+    def ratios(self) -> NDArray[np.float64]:
+        """Times of JAX over those of the engine, round by round, (rounds,)."""
+        return np.asarray(np.array(self.jax) / np.array(self.engine))
 
 
 def need_jax() -> None:
@@ -195,7 +196,8 @@ class JaxRun:
         """Train; waits for the end."""
         import jax
 
-        return jax.block_until_ready(self.program(*self.arguments))
+        wait: Callable[[Any], Any] = jax.block_until_ready
+        return wait(self.program(*self.arguments))
 
 
 def _places(stream: Any, updates: int, interval: int, rows: int) -> np.ndarray:
@@ -265,22 +267,26 @@ def page(
     """The page as Markdown."""
     import datetime
 
-    machine = ", ".join(
+    parts = [
         f"{key} {value}" for key, value in environment.items() if key not in ("threads", "workers")
-    )
-    programs = ", ".join(f"{name} {version}" for name, version in versions.items())
+    ]
+    parts += [f"{name} {version}" for name, version in versions.items()]
+    today = datetime.date.today().isoformat()
+    columns = ("dataset", "method", "instructions", "rows: engine, jax")
+    times = ("engine, µs", "jax, µs", "jax ÷ engine")
     lines = [
-        f"Measured {datetime.date.today().isoformat()} on one core with one thread: {machine}, {programs}.",
+        f"Measured {today} on one core with one thread: {', '.join(parts)}.",
         "",
-        "Microseconds of processor time per weight update and repetition. *jax* is the same training "
-        "written with `vmap`, `scan` and `jit` (`hpo_bench/bench/jax_program.py`; compiling is not "
-        "counted), *engine* this package; each trains as many rows at once as suit it best. Where all "
-        "rows make a batch both compute the test loss before every update; with minibatches neither "
-        "does. The third column is the variant of our kernels; what XLA compiles is held to the same "
-        "instructions by `--xla_cpu_max_isa`, the libraries in it choose for themselves. Taken in turns, "
-        "ratios formed round by round: median (lowest to highest).",
+        "Microseconds of processor time per weight update and repetition. *jax* is the same "
+        "training written with `vmap`, `scan` and `jit` (`hpo_bench/bench/jax_program.py`; "
+        "compiling is not counted), *engine* this package; each trains as many rows at once as "
+        "suit it best. Where all rows make a batch both compute the test loss before every "
+        "update; with minibatches neither does. The third column is the variant of our kernels; "
+        "what XLA compiles is held to the same instructions by `--xla_cpu_max_isa`, the libraries "
+        "in it choose for themselves. Taken in turns, ratios formed round by round: median "
+        "(lowest to highest).",
         "",
-        "| dataset | method | instructions | rows: engine, jax | engine, µs | jax, µs | jax ÷ engine |",
+        f"| {' | '.join((*columns, *times))} |",
         "|---|---|---|---|---|---|---|",
     ]
     for one in found:

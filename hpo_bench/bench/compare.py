@@ -1,6 +1,4 @@
-"""Engine against the sequential reference, side by side on one core, as ratios with their
-spread.
-"""
+"""Engine against the sequential reference, side by side on one core, as ratios with spread."""
 
 from __future__ import annotations
 
@@ -10,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from hpo_bench.bench.runtime import NEVER
 from hpo_bench.bench.sequential import Parts, batches, train
@@ -38,9 +37,9 @@ class SpeedComparison:
     flops: float
 
     @property
-    def ratios(self) -> np.ndarray:
-        """Sequential over engine, round by round."""
-        return np.array(self.sequential) / np.array(self.engine)
+    def ratios(self) -> NDArray[np.float64]:
+        """Times of the reference over those of the engine, round by round, (rounds,)."""
+        return np.asarray(np.array(self.sequential) / np.array(self.engine))
 
     @property
     def achieved(self) -> float:

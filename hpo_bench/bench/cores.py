@@ -1,6 +1,6 @@
-"""What a second core brings: the same blocks of repetitions by one worker and by one a core, in
-turns.
-"""
+"""What a second core brings.
+
+The same blocks of repetitions are trained by one worker and by one a core, in turns."""
 
 from __future__ import annotations
 

@@ -49,12 +49,13 @@ def mean_loss(task: str) -> Callable[[Weights, Pair], jax.Array]:
 
 
 def plus(a: Weights, b: Weights, factor: jax.Array | float = 1.0) -> Weights:
-    """a + factor·b."""
-    return jax.tree.map(lambda x, y: x + factor * y, a, b)
+    """The weights a + factor·b, array by array."""
+    total: Weights = jax.tree.map(lambda x, y: x + factor * y, a, b)
+    return total
 
 
 def dot(a: Weights, b: Weights) -> jax.Array:
-    """Inner product."""
+    """The inner product of two sets of weights."""
     return sum(jax.tree.leaves(jax.tree.map(jnp.vdot, a, b)), jnp.zeros(()))
 
 

@@ -1,6 +1,6 @@
-"""Memory that a block of repetitions really took, beside what `Trainer.need` had said, each in a
-process of its own.
-"""
+"""Memory that a block of repetitions really took, beside what `Trainer.need` had said.
+
+Each block is trained in a process of its own."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class MemoryUse:
 
     @property
     def ratio(self) -> float:
-        """Predicted over measured."""
+        """The predicted over the measured bytes."""
         return self.predicted / max(self.measured, 1)
 
 

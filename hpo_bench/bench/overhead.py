@@ -1,6 +1,6 @@
-"""The runner's own cost for a repetition: planning, tables, writing, indexing; everything but the
-training.
-"""
+"""The runner's own cost for a repetition: everything but the training.
+
+That is planning, tables, writing and indexing."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Run times for Figure 14: one repetition per block on an otherwise idle device, with and without
-test evaluation.
+"""Run times for Figure 14: one repetition per block on an otherwise idle device.
 
-Rows of one batch share a wall time, so these runs are their own: ``chunk=1 workers=1``, kept in a
-store of their own because where a repetition was computed is not part of a run's identity."""
+They are measured with and without test evaluation. Rows of one block share a wall time, so these
+runs are their own: ``chunk=1 workers=1``. They are kept in a store of their own because where a
+repetition was computed is not part of a run's identity."""
 
 from __future__ import annotations
 

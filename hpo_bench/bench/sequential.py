@@ -41,7 +41,7 @@ class Parts:
 
     @staticmethod
     def of(table: Table, dtype: torch.dtype, validation_trains: bool) -> Parts:
-        """Slice once."""
+        """The parts of a table as tensors, sliced once."""
         inputs, targets = (
             inputs_on(table, dtype, torch.device("cpu")),
             torch.from_numpy(table.targets),

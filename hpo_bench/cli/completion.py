@@ -10,40 +10,40 @@ from typing import Any
 
 
 def experiments(incomplete: str) -> list[str]:
-    """Ids of experiments."""
+    """The ids of the experiments that begin with what is typed."""
     from hpo_bench.experiments import definition
 
     return _beginning(definition.names(), incomplete)
 
 
 def figures(incomplete: str) -> list[str]:
-    """Names of figures."""
+    """The names of the figures that begin with what is typed."""
     from hpo_bench import figures as drawn
 
     return _beginning(drawn.names(), incomplete)
 
 
 def tables(incomplete: str) -> list[str]:
-    """Names of tables."""
+    """The names of the tables that begin with what is typed."""
     from hpo_bench.analysis.tables import TABLES
 
     return _beginning(TABLES, incomplete)
 
 
 def scales(incomplete: str) -> list[str]:
-    """Scales of experiments."""
+    """The scales of experiments that begin with what is typed."""
     from hpo_bench.experiments.definition import SCALES
 
     return _beginning(SCALES, incomplete)
 
 
 def datasets(incomplete: str) -> list[str]:
-    """Ids of datasets."""
+    """The ids of the datasets that begin with what is typed."""
     return _options("dataset", incomplete)
 
 
 def methods(incomplete: str) -> list[str]:
-    """Ids of methods."""
+    """The ids of the methods that begin with what is typed."""
     return _options("method", incomplete)
 
 
@@ -72,9 +72,9 @@ def overrides(incomplete: str) -> list[str]:
     settings = setting_names()
     if "." in incomplete:
         return _beginning([f"{name}=" for name in settings], incomplete)
-    chosen = {*groups(), "experiment", *(name for name in settings if "." not in name)}
+    keys = {*groups(), "experiment", *(name for name in settings if "." not in name)}
     sections = {f"{name.partition('.')[0]}." for name in settings if "." in name}
-    return _beginning([*(f"{name}=" for name in chosen), *sections], incomplete)
+    return _beginning([*(f"{name}=" for name in keys), *sections], incomplete)
 
 
 def _key_before() -> str | None:

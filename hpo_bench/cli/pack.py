@@ -42,25 +42,26 @@ def pack(
         Path, typer.Option("--results", metavar="DIR", help="Folder of the results.")
     ] = Path("results"),
 ) -> None:
-    """Bundle an experiment's stored runs, figures, tables, report and configuration, with checksums
-    and the command that makes them again.
+    """Bundle an experiment's stored runs into one file.
 
-    The same runs give the same bytes. hpo-bench merge FILE.zip takes the runs in."""
+    With figures, tables, report, configuration, checksums, and the command that makes them again.
+    The same runs give the same bytes. hpo-bench merge FILE.zip takes the runs in.
+    """
     from hpo_bench.experiments import pack as packing
     from hpo_bench.report import page
     from hpo_bench.system.inherited import tell
 
     file = out or Path(f"{experiment}.zip")
     page.check_writable(file)
-    chosen = packing.choose(experiment, results, scale, overrides or ())
-    made = packing.pack(chosen, results, file, tell)
-    if made.missing:
-        names = ", ".join(made.missing[:3]) + ", …" * (len(made.missing) > 3)
-        tell(f"not stored, and not in it: {len(made.missing)} runs ({names}); {chosen.command}")
-    for line in chosen.missing:
+    choice = packing.choose(experiment, results, scale, overrides or ())
+    bundle = packing.pack(choice, results, file, tell)
+    if bundle.missing:
+        names = ", ".join(bundle.missing[:3]) + ", …" * (len(bundle.missing) > 3)
+        tell(f"not stored, and not in it: {len(bundle.missing)} runs ({names}); {choice.command}")
+    for line in choice.missing:
         tell(f"missing: {line}")
-    repetitions = sum(len(run.seeds) for run in made.runs)
+    repetitions = sum(len(run.seeds) for run in bundle.runs)
     print(
-        f"packed {len(made.runs)} runs ({repetitions} repetitions) into {file}, "
-        f"{made.bytes / 2**20:.1f} MiB"
+        f"packed {len(bundle.runs)} runs ({repetitions} repetitions) into {file}, "
+        f"{bundle.bytes / 2**20:.1f} MiB"
     )

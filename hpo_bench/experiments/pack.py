@@ -155,7 +155,7 @@ def pack(
 
 
 def _staged(stored: Iterable[Path], results_dir: Path, chosen: Chosen) -> list[Run]:
-    """A store of these runs alone, for figures and tables to be made from: links to their folders."""
+    """A store of links to these runs alone, for figures and tables to be made from."""
     (results_dir / "runs").mkdir(parents=True)
     for path in stored:
         os.symlink(path.resolve(), results_dir / "runs" / path.name, target_is_directory=True)

@@ -1,4 +1,3 @@
-"""One self-contained HTML page about a store:
+"""One self-contained HTML page about a store.
 
-`page.write` makes it, `sections` and `drawings` what is on it.
-"""
+`page.write` makes it; `sections` and `drawings` make what is on it."""

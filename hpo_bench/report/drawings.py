@@ -7,6 +7,7 @@ import re
 import shlex
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
@@ -56,20 +57,16 @@ class Drawing:
     @property
     def label(self) -> str:
         """``fig09`` as ``Figure 9``, other names as words."""
-        return (
-            f"Figure {int(self.name[3:])}"
-            if self.numbered
-            else self.name.replace("_", " ").capitalize()
-        )
+        if self.numbered:
+            return f"Figure {int(self.name[3:])}"
+        return self.name.replace("_", " ").capitalize()
 
     @property
     def heading(self) -> str:
-        """Number, if it has one, and title."""
-        return (
-            f"{self.label}: {self.title}"
-            if self.numbered and self.title
-            else self.title or self.label
-        )
+        """The number of the figure, if it has one, and its title."""
+        if self.numbered and self.title:
+            return f"{self.label}: {self.title}"
+        return self.title or self.label
 
     @property
     def numbered(self) -> bool:
@@ -80,20 +77,21 @@ class Drawing:
 def drawings(
     runs: Runs, results: str, options: Options, say: Callable[[str], None] = lambda line: None
 ) -> list[Drawing]:
-    """All figures, each drawn as far as the runs allow. One that fails says so and leaves the
-    others alone.
+    """All figures, each drawn as far as the runs allow.
+
+    One that fails says so and leaves the others alone.
 
     Args:
         results: the store's folder as the user wrote it.
         say: told about each figure as soon as it is done.
     """
-    found = []
+    drawn = []
     with tempfile.TemporaryDirectory(prefix="hpo-bench-") as folder:
         request = Request(results, runs, Path(folder), ("svg",), options)
         for drawing in _each(figures.names(), request):
             say(f"{drawing.name}: {drawing.error or drawing.drawn or 'no stored run fits'}")
-            found.append(replace(drawing, command=_command(drawing.name, results, options)))
-    return found
+            drawn.append(replace(drawing, command=_command(drawing.name, results, options)))
+    return drawn
 
 
 def _each(names: list[str], request: Request) -> Iterator[Drawing]:
@@ -105,27 +103,21 @@ def _each(names: list[str], request: Request) -> Iterator[Drawing]:
                 drawing = _drawing(made)
                 done += 1
                 yield drawing
-        except (
-            Exception
-        ) as error:  # whatever is wrong with one figure, the page is about the others, too
+        # Whatever is wrong with one figure, the page is about the others, too.
+        except Exception as error:
             yield _failed(names[done], error)
             done += 1
 
 
 def _failed(name: str, error: Exception) -> Drawing:
+    """A figure that could not be drawn, and why."""
     text = " ".join(str(error).split())
-    return Drawing(
-        name,
-        _title(name),
-        error=text if isinstance(error, UserError) else f"{type(error).__name__}: {text}",
-    )
-
-
-def _title(name: str) -> str:
-    try:
-        return figures.find(name).TITLE
-    except Exception:  # its module is what fails
-        return ""
+    if not isinstance(error, UserError):
+        text = f"{type(error).__name__}: {text}"
+    title = ""
+    with suppress(Exception):  # its module may be what fails
+        title = figures.find(name).TITLE
+    return Drawing(name, title, error=text)
 
 
 def _drawing(made: Made) -> Drawing:
@@ -153,23 +145,30 @@ def data_uri(svg: bytes) -> str:
 
 
 def compact(svg: bytes) -> bytes:
-    """The same picture to a hundredth of a point: outlines, most of its bytes, without more
-    decimals, or spaces.
+    """The same picture to a hundredth of a point.
+
+    Outlines, which are most of its bytes, lose further decimals and spaces.
     """
-    return OUTLINES.sub(
-        lambda outline: AROUND_LETTERS.sub(rb"\1", DECIMALS.sub(rb"\1", outline[0])), svg
-    )
+
+    def shorter(outline: re.Match[bytes]) -> bytes:
+        return AROUND_LETTERS.sub(rb"\1", DECIMALS.sub(rb"\1", outline[0]))
+
+    return OUTLINES.sub(shorter, svg)
 
 
 def _width(svg: bytes) -> int:
     """Width on the page, in CSS pixels, of an image that says its width in points."""
-    found = re.search(rb'<svg\b[^>]*\bwidth="([\d.]+)pt"', svg)
-    return round(PIXELS_PER_POINT * float(found[1])) if found else 0
+    width = re.search(rb'<svg\b[^>]*\bwidth="([\d.]+)pt"', svg)
+    return round(PIXELS_PER_POINT * float(width[1])) if width else 0
 
 
 def _command(name: str, results: str, options: Options) -> str:
+    """The command that draws a figure as files."""
     words = ["hpo-bench", "plot", name]
-    words += ["--results", results] if results != "results" else []
-    words += ["--stats", options.statistics] if options.statistics != "default" else []
-    words += ["--seed", str(options.seed)] if options.seed else []
+    if results != "results":
+        words += ["--results", results]
+    if options.statistics != "default":
+        words += ["--stats", options.statistics]
+    if options.seed:
+        words += ["--seed", str(options.seed)]
     return shlex.join(words)

@@ -50,18 +50,17 @@ class Cell:
 
     @property
     def sort(self) -> str | None:
-        """The key as JavaScript's ``Number`` reads it; nothing for NaN, None where the text is the
-        key.
+        """The key as JavaScript's ``Number`` reads it.
+
+        It is empty for NaN, and None where the text is the key.
         """
         if self.key is None:
             return None
         if math.isnan(self.key):
             return ""
-        return (
-            repr(float(self.key))
-            if math.isfinite(self.key)
-            else f"{'-' if self.key < 0 else ''}Infinity"
-        )
+        if math.isinf(self.key):
+            return "-Infinity" if self.key < 0 else "Infinity"
+        return repr(float(self.key))
 
 
 @dataclass(frozen=True)
@@ -123,11 +122,11 @@ def bounded(
     """An estimate with its bounds, ``0.53 [0.47, 0.61]``."""
     if interval is None:
         return Cell(NOTHING, math.nan)
-    estimate, low, high = (
-        scale * value for value in (interval.estimate, interval.low, interval.high)
-    )
-    bounds = "" if math.isnan(low) else f" [{rounded(low).text}, {rounded(high).text}]"
-    return Cell(f"{rounded(estimate).text}{unit}{bounds}", estimate, strong)
+    estimate, low, high = scale * interval.estimate, scale * interval.low, scale * interval.high
+    text = f"{rounded(estimate).text}{unit}"
+    if not math.isnan(low):
+        text += f" [{rounded(low).text}, {rounded(high).text}]"
+    return Cell(text, estimate, strong)
 
 
 def with_error(interval: Interval) -> Cell:
@@ -136,12 +135,13 @@ def with_error(interval: Interval) -> Cell:
 
 
 def strips(intervals: Sequence[Interval]) -> tuple[list[Cell], str]:
-    """Intervals as pictures on one logarithmic scale, and that scale in words; empty cells where
-    there is none.
+    """Intervals as pictures on one logarithmic scale, and that scale in words.
+
+    Cells are empty where there is no such scale.
     """
-    ends = [
-        end for interval in intervals for end in (interval.low, interval.estimate, interval.high)
-    ]
+    ends: list[float] = []
+    for interval in intervals:
+        ends += (interval.low, interval.estimate, interval.high)
     finite = [end for end in ends if 0 < end < math.inf]
     if not finite or min(finite) == max(finite):
         return [Cell(NOTHING, math.nan) for _ in intervals], "no scale"

@@ -89,8 +89,7 @@ def build(
         verdicts=tuple(sections.verdicts(verdicts)),
         claims=sections.claims_grid(verdicts, seed),
         claims_about=f"{_name(runs, DATASET)} with {WEIGHT_UPDATES} weight updates",
-        claims_command=CLAIMS_COMMAND
-        + (f" results_dir={results_dir}" if str(results_dir) != "results" else ""),
+        claims_command=_claims_command(str(results_dir)),
         runs=_present(
             sections.experiments_grid(Path(results_dir), runs),
             sections.runs_grid(runs, frame, compared.runs),
@@ -108,6 +107,13 @@ def build(
     )
 
 
+def _claims_command(results: str) -> str:
+    """What makes the runs that the claims are about."""
+    if results == "results":
+        return CLAIMS_COMMAND
+    return f"{CLAIMS_COMMAND} results_dir={results}"
+
+
 def _present(*grids: Grid | None) -> tuple[Grid, ...]:
     return tuple(grid for grid in grids if grid is not None)
 
@@ -117,13 +123,14 @@ def _name(runs: Runs, dataset: str) -> str:
 
 
 def _facts(runs: Sequence[Run], diverged: int) -> tuple[tuple[str, str], ...]:
-    repetitions = len({(selection.configuration(run), seed) for run in runs for seed in run.seeds})
+    """Numbers and what they count, for a first look."""
+    repetitions = {(selection.configuration(run), seed) for run in runs for seed in run.seeds}
     seconds = math.fsum(run.seconds.get("total", 0.0) for run in runs)
     return (
-        (str(len({run.dataset for run in runs})), "datasets"),
-        (str(len({run.method for run in runs})), "methods"),
+        (str(len(selection.by_dataset(runs))), "datasets"),
+        (str(len(selection.by_method(runs))), "methods"),
         (str(len(runs)), "complete runs"),
-        (str(repetitions), "repetitions"),
+        (str(len(repetitions)), "repetitions"),
         (str(diverged), "diverged"),
         (_duration(seconds), "of computing"),
     )

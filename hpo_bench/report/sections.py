@@ -43,10 +43,11 @@ VERDICTS = ("contradicted", "supported", "undecided", "not enough runs")
 
 
 def _groups(items: Iterable[T], key: Callable[[T], Hashable]) -> list[list[T]]:
-    found: dict[Hashable, list[T]] = {}
+    """Items that have one key, in the order of the first of each."""
+    groups: dict[Hashable, list[T]] = {}
     for item in items:
-        found.setdefault(key(item), []).append(item)
-    return list(found.values())
+        groups.setdefault(key(item), []).append(item)
+    return list(groups.values())
 
 
 def _label(part: Mapping[str, Any]) -> str:
@@ -65,7 +66,7 @@ def _dataset(run: Run) -> Cell:
 # --- claims ---
 
 
-def claims_grid(found: Sequence[Claim], seed: int) -> Grid:
+def claims_grid(judged: Sequence[Claim], seed: int) -> Grid:
     """A row per claim, in the order in which they are made."""
     columns = (
         GridColumn("Claim"),
@@ -84,27 +85,23 @@ def claims_grid(found: Sequence[Claim], seed: int) -> Grid:
             bounded(claim.interval),
             count(claim.n),
         )
-        for claim in found
-    )
-    kinds = dict.fromkeys(
-        claim.interval.method for claim in found if claim.interval and claim.interval.n > 1
-    )
-    how = (
-        f" Intervals: {', '.join(kinds)}; {interval.RESAMPLES} resamples, seed {seed}."
-        if kinds
-        else ""
+        for claim in judged
     )
     note = (
-        "Supported: the whole interval lies on the claim's side. Contradicted: none of it does. Undecided: it lies on "
-        "both. n: shared seeds, or blocks of repetitions for times. Diverged runs count as +∞, with "
-        f"either kind of statistics.{how}"
+        "Supported: the whole interval lies on the claim's side. Contradicted: none of it does. "
+        "Undecided: it lies on both. n: shared seeds, or blocks of repetitions for times. "
+        "Diverged runs count as +∞, with either kind of statistics."
     )
+    intervals = [claim.interval for claim in judged if claim.interval is not None]
+    kinds = dict.fromkeys(each.method for each in intervals if each.n > 1)
+    if kinds:
+        note += f" Intervals: {', '.join(kinds)}; {interval.RESAMPLES} resamples, seed {seed}."
     return Grid("claims-table", "Verdict on each claim", columns, rows, note)
 
 
-def verdicts(found: Sequence[Claim]) -> list[tuple[str, int]]:
+def verdicts(judged: Sequence[Claim]) -> list[tuple[str, int]]:
     """How many claims have each verdict, without those that none has."""
-    counts = Counter(claim.verdict for claim in found)
+    counts = Counter(claim.verdict for claim in judged)
     return [(name, counts[name]) for name in get_args(Verdict) if counts[name]]
 
 
@@ -115,7 +112,7 @@ def runs_grid(runs: Runs, frame: pd.DataFrame, compared: Runs) -> Grid:
     """A row per configuration.
 
     Args:
-        frame: `load.finals` of the runs.
+        frame: `frames.finals` of the runs.
         compared: those that the results are about.
     """
     shown = {run.run_id for run in compared}
@@ -149,7 +146,10 @@ def runs_grid(runs: Runs, frame: pd.DataFrame, compared: Runs) -> Grid:
         )
         for group in _groups(runs, selection.configuration)
     )
-    note = "T: weight updates between hyperparameter updates. i: look-back distance. A row for each configuration."
+    note = (
+        "T: weight updates between hyperparameter updates. i: look-back distance. "
+        "A row for each configuration."
+    )
     return Grid("runs-table", "Configurations with complete runs", columns, rows, note)
 
 
@@ -165,17 +165,13 @@ def _seeds(runs: Runs) -> list[int]:
 
 def incomplete_grid(failed: Sequence[Entry], unfinished: Sequence[str]) -> Grid | None:
     """Runs that are not complete, if there are any."""
+    go_on = Cell("run the same command again to go on")
     rows = [(Cell(run.run_id), Cell("failed"), Cell(run.error or "")) for run in failed]
-    rows += [
-        (Cell(name), Cell("unfinished"), Cell("run the same command again to go on"))
-        for name in unfinished
-    ]
+    rows += [(Cell(name), Cell("unfinished"), go_on) for name in unfinished]
+    if not rows:
+        return None
     columns = (GridColumn("Run", "code"), GridColumn("Status"), GridColumn("Why"))
-    return (
-        Grid("incomplete-table", "Runs that are not complete", columns, tuple(rows))
-        if rows
-        else None
-    )
+    return Grid("incomplete-table", "Runs that are not complete", columns, tuple(rows))
 
 
 def experiments_grid(results_dir: Path, complete: Runs) -> Grid | None:
@@ -215,18 +211,14 @@ def final_grids(runs: Runs, mode: Statistics, seed: int) -> list[Grid]:
     Args:
         runs: one configuration per dataset and method.
     """
-    found = summarise(runs, mode, seed)
-    return [
-        _finals(group, mode, seed)
-        for group in _groups(found, lambda row: (row.dataset, row.column))
-    ]
+    groups = _groups(summarise(runs, mode, seed), lambda row: (row.dataset, row.column))
+    return [_finals(group, mode, seed) for group in groups]
 
 
 def _finals(rows: Sequence[Summary], mode: Statistics, seed: int) -> Grid:
     medians = [row.median for row in rows]
-    best = within_error_of_best(
-        [rounded(median.estimate, median.standard_deviation) for median in medians]
-    )
+    numbers = [rounded(median.estimate, median.standard_deviation) for median in medians]
+    best = within_error_of_best(numbers)
     pictures, scale = strips(medians)
     columns = (
         GridColumn("Method", "name"),
@@ -249,15 +241,17 @@ def _finals(rows: Sequence[Summary], mode: Statistics, seed: int) -> Grid:
     )
     first, kinds = rows[0], dict.fromkeys(row.median.method for row in rows)
     n_ok, n = sum(row.n_ok for row in rows), sum(row.n for row in rows)
+    label = interval.label(mode, n_ok, n, seed, ", ".join(kinds))
     note = (
-        f"{interval.label(mode, n_ok, n, seed, ', '.join(kinds))}; lower is better; bold: within one standard error of "
-        f"the best median; {_RULES[mode]}"
+        f"{label}; lower is better; bold: within one standard error of the best median; "
+        f"{MEANING_OF_MEAN_AND_BEST[mode]}"
     )
-    caption = f"{first.dataset_label}: {first.measure[:1].lower()}{first.measure[1:]} at the end of training"
+    measure = f"{first.measure[:1].lower()}{first.measure[1:]}"
+    caption = f"{first.dataset_label}: {measure} at the end of training"
     return Grid(f"finals-{first.dataset}-{first.column}", caption, columns, cells, note)
 
 
-_RULES: Mapping[Statistics, str] = {
+MEANING_OF_MEAN_AND_BEST: Mapping[Statistics, str] = {
     "default": "mean: of the runs that are ok; best: lowest final value",
     "paper": "best: lowest value of whole trajectories",
 }
@@ -274,8 +268,9 @@ def pair_grids(runs: Runs, mode: Statistics, seed: int) -> list[Grid]:
         GridColumn("p", "number", "Wilcoxon, Holm"),
     )
     note = (
-        f"statistics: {mode}; lower is better, ties count half; brackets: 95 % intervals (Wilson; paired bootstrap "
-        f"percentile, {interval.RESAMPLES} resamples, seed {seed}); p adjusted by Holm within the dataset, bold: p < 0.05"
+        f"statistics: {mode}; lower is better, ties count half; brackets: 95 % intervals (Wilson; "
+        f"paired bootstrap percentile, {interval.RESAMPLES} resamples, seed {seed}); p adjusted by "
+        "Holm within the dataset, bold: p < 0.05"
     )
     grids = []
     for group in _groups(pairs(runs, mode, seed), lambda pair: pair.dataset):
@@ -333,9 +328,11 @@ def rates_grid(runs: Runs, frame: pd.DataFrame) -> Grid | None:
         GridColumn("Rate", "number", "95 % Wilson"),
         GridColumn("Step", "number", "median"),
     )
+    if not rows:
+        return None
     others = len(first) - len(rows)
     note = f"In the other {others} configurations no repetition diverged." if others else ""
-    return Grid("divergence-rates", "Divergence rates", columns, rows, note) if rows else None
+    return Grid("divergence-rates", "Divergence rates", columns, rows, note)
 
 
 def divergences_grid(runs: Runs, frame: pd.DataFrame) -> Grid | None:
@@ -365,16 +362,15 @@ def divergences_grid(runs: Runs, frame: pd.DataFrame) -> Grid | None:
         )
         for row in diverged.head(LISTED).to_dict("records")
     )
-    more = len(diverged) - len(rows)
+    if not rows:
+        return None
     note = (
         "Step: the first at which the training loss, a weight or a hyperparameter was not finite."
     )
-    left = f" {more} more are in the final.parquet of their runs." if more else ""
-    return (
-        Grid("divergences", "Repetitions that diverged", columns, rows, note + left)
-        if rows
-        else None
-    )
+    more = len(diverged) - len(rows)
+    if more:
+        note += f" {more} more are in the final.parquet of their runs."
+    return Grid("divergences", "Repetitions that diverged", columns, rows, note)
 
 
 def _step(value: Any) -> Cell:
@@ -415,25 +411,26 @@ def time_grid(runs: Runs, seed: int) -> Grid:
         for cost in found
     )
     note = (
-        "Medians over blocks of (wall time ÷ rows in the block), evaluation on the test set included, diverged runs "
-        "too. × Random compares equal machines and block sizes alone; brackets: bootstrap percentile 95 % over blocks, "
-        f"{interval.RESAMPLES} resamples, seed {seed}."
+        "Medians over blocks of (wall time ÷ rows in the block), evaluation on the test set "
+        "included, diverged runs too. × Random compares equal machines and block sizes alone; "
+        f"brackets: bootstrap percentile 95 % over blocks, {interval.RESAMPLES} resamples, "
+        f"seed {seed}."
     )
-    on = f" Machine: {machines.pop()}." if len(machines) == 1 else ""
-    return Grid("time-table", "Cost of a training", columns, rows, note + on)
+    if len(machines) == 1:
+        note += f" Machine: {machines.pop()}."
+    return Grid("time-table", "Cost of a training", columns, rows, note)
 
 
 # --- provenance ---
 
 
 def provenance_grids(runs: Runs) -> list[Grid]:
-    """Which code made the runs, on what, and the runs themselves; shards of one configuration share
-    a row.
+    """Which code made the runs, on what, and the runs themselves.
+
+    Shards of one configuration share a row.
     """
-    codes, environments = (
-        _numbered(runs, lambda run: run.code),
-        _numbered(runs, lambda run: run.environment),
-    )
+    codes = _numbered(runs, lambda run: run.code)
+    environments = _numbered(runs, lambda run: run.environment)
     rows = tuple(
         (
             Cell("\n".join(run.run_id for run in group)),
@@ -458,8 +455,8 @@ def provenance_grids(runs: Runs) -> list[Grid]:
         GridColumn("Total", "number", "s"),
     )
     note = (
-        "Code and machine: their numbers in the tables above. Seconds: wall time, summed over the blocks of a run; "
-        "blocks may have run side by side."
+        "Code and machine: their numbers in the tables above. Seconds: wall time, summed over the "
+        "blocks of a run; blocks may have run side by side."
     )
     return [
         _listing("code-table", "Code", codes, runs, lambda run: run.code),
@@ -473,10 +470,9 @@ def _key(content: Mapping[str, Any]) -> str:
 
 
 def _numbered(runs: Runs, part: Callable[[Run], Mapping[str, Any]]) -> dict[str, int]:
-    return {
-        key: place
-        for place, key in enumerate(dict.fromkeys(_key(part(run)) for run in runs), start=1)
-    }
+    """Numbers from 1 of the distinct contents of a part of run.json."""
+    contents = dict.fromkeys(_key(part(run)) for run in runs)
+    return {key: number for number, key in enumerate(contents, start=1)}
 
 
 def _listing(

@@ -1,3 +1,3 @@
-"""Multi-pass rivals: each repetition is a whole search, its trials are rows of batches of the
-one-pass engine.
-"""
+"""Multi-pass rivals of one-pass methods.
+
+Each repetition is a whole search, and its trials are rows of the one-pass engine."""

@@ -1,6 +1,6 @@
-"""ASHA (Li et al. 2020): many trials, of which the best quarter at each rung trains four times as
-long.
-"""
+"""ASHA (Li et al. 2020): many trials, of which the best at each rung train on.
+
+With a reduction of four it is the best quarter, which trains four times as long."""
 
 from __future__ import annotations
 
@@ -66,11 +66,11 @@ class ASHA:
         check_whole({"reduction": self.reduction}, 2)
 
     def check(self, settings: Settings) -> None:
-        """See `hpo_bench.running.trainer.Search.check`."""
         training.check(settings)
         if self.grace > settings.weight_updates:
             raise UserError(
-                f"method.search.grace={self.grace}: longer than a training; at most {settings.weight_updates}"
+                f"method.search.grace={self.grace}: longer than a training; "
+                f"at most {settings.weight_updates}"
             )
 
     def side_by_side(self, settings: Settings) -> int:
@@ -78,14 +78,13 @@ class ASHA:
         return min(self.batch, self.trials)
 
     def weight_updates(self, settings: Settings) -> int:
-        """Of ideal halving, which the search keeps to on average: exactly where all trials are one
-        batch.
+        """The weight updates of ideal halving, which the search keeps to on average.
 
-        Rungs that move up (see above) are counted where they were.
+        It keeps to them exactly where all trials are one batch. Rungs that move up (see above) are
+        counted where they were.
         """
-        return sum(
-            self._ideal(rungs(self.grace, self.reduction, settings.weight_updates), self.trials)
-        )
+        steps = rungs(self.grace, self.reduction, settings.weight_updates)
+        return sum(self._ideal(steps, self.trials))
 
     def _ideal(self, steps: Sequence[int], trials: int) -> list[int]:
         """Weight updates that each rung takes of ``trials`` trials."""
@@ -97,7 +96,6 @@ class ASHA:
     def block(
         self, trainer: Trainer, seeds: Sequence[int], on_progress: Callable[[int], None]
     ) -> Block:
-        """See `hpo_bench.running.trainer.Search.block`."""
         settings = trainer.settings
         ledger = Ledger(seeds, work(trainer), settings.save_weights)
         journal = Journal(trainer, seeds, ledger, on_progress, self.weight_updates(settings))
@@ -173,16 +171,19 @@ def stops(trainer: Trainer, steps: Sequence[int]) -> list[int]:
 
 
 def promoted(losses: np.ndarray, recorded: np.ndarray, reduction: int) -> np.ndarray:
-    """Which losses are among the best ⌊n/η⌋, at least one, of the n ``recorded`` at the rung; NaN
-    never is.
+    """Which losses are among the best ⌊n/η⌋, at least one, of the n ``recorded`` at the rung.
+
+    NaN never is.
 
     Args:
         losses: of those that are judged.
         recorded: of all that reached the rung, those that are judged among them.
+        reduction: η.
     """
     ranked = np.sort(np.where(np.isnan(recorded), np.inf, recorded))
     cutoff = ranked[max(len(ranked) // reduction, 1) - 1]
-    return np.isfinite(losses) & (np.where(np.isnan(losses), np.inf, losses) <= cutoff)
+    among_the_best = np.where(np.isnan(losses), np.inf, losses) <= cutoff
+    return np.asarray(np.isfinite(losses) & among_the_best)
 
 
 def _rung_reached(first: int, rung: int, rows: SearchRows) -> dict[str, np.ndarray]:

@@ -70,7 +70,6 @@ class BayesianOptimisation:
             checks.positive("method.search.diverged", self.diverged)
 
     def check(self, settings: Settings) -> None:
-        """See `hpo_bench.running.trainer.Search.check`."""
         training.check(settings)
         lacking = [name for name in NEEDED if find_spec(name) is None]
         if lacking:
@@ -80,7 +79,7 @@ class BayesianOptimisation:
             )
 
     def weight_updates(self, settings: Settings) -> int:
-        """That of ``trials`` trainings."""
+        """The weight updates of ``trials`` trainings."""
         return self.trials * settings.weight_updates
 
     def side_by_side(self, settings: Settings) -> int:
@@ -90,7 +89,6 @@ class BayesianOptimisation:
     def block(
         self, trainer: Trainer, seeds: Sequence[int], on_progress: Callable[[int], None]
     ) -> Block:
-        """See `hpo_bench.running.trainer.Search.block`."""
         settings = trainer.settings
         ledger = Ledger(seeds, work(trainer), settings.save_weights)
         journal = Journal(trainer, seeds, ledger, on_progress, self.weight_updates(settings))
@@ -167,14 +165,12 @@ class BayesianOptimisation:
         }
 
     def limit(self, table: Table) -> float:
-        """The objective's cap."""
+        """The objective's cap: what stands for a trial that diverged, and for worse ones."""
         if self.diverged is not None:
             return float(self.diverged)
-        return (
-            1.5 * table.target_scale**2
-            if table.task == "regression"
-            else 1.3 * math.log(table.outputs)
-        )
+        if table.task == "regression":
+            return 1.5 * table.target_scale**2
+        return 1.3 * math.log(table.outputs)
 
 
 def objective(validation: np.ndarray, table: Table, limit: float) -> np.ndarray:

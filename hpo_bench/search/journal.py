@@ -1,6 +1,4 @@
-"""Searches in the middle, on disk: between decisions, a killed search goes on to the same
-numbers.
-"""
+"""Searches in the middle, on disk: a killed one goes on to the same numbers."""
 
 from __future__ import annotations
 
@@ -110,7 +108,7 @@ class Journal:
 
 
 def packed(rows: SearchRows, prefix: str = "rows") -> dict[str, np.ndarray]:
-    """Rows as arrays."""
+    """Rows as arrays by name, which `unpacked` reads."""
     numbers = {"repetition": rows.repetition, "trial": rows.trial, "diverged_at": rows.diverged_at}
     named = {f"{prefix}-{name}": array for name, array in numbers.items()}
     return {**named, **checkpoint.packed(rows.snapshot, prefix)}

@@ -1,6 +1,6 @@
-"""What a search writes down: every trial with its cost, the curve of what validated best, the
-incumbents.
-"""
+"""What a search writes down.
+
+That is every trial with its cost, the curve of what validated best, and the incumbents."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Population-based training (Jaderberg et al. 2017): from time to time, bad rows go on from copies
-of good ones.
-"""
+"""Population-based training (Jaderberg et al. 2017).
+
+From time to time, bad rows go on from copies of good ones."""
 
 from __future__ import annotations
 
@@ -72,27 +72,24 @@ class PopulationBasedTraining:
         check_whole({"population": self.population, "interval": self.interval})
         checks.number_within("method.search.quantile", self.quantile, 0, 0.5, closed=(True, True))
         checks.number_within("method.search.resample", self.resample, 0, 1, closed=(True, True))
-        object.__setattr__(
-            self, "factors", checks.interval("method.search.factors", self.factors, 0)
-        )
+        factors = checks.interval("method.search.factors", self.factors, 0)
+        object.__setattr__(self, "factors", factors)
         checks.choice("method.search.perturbs", self.perturbs, ("natural", "raw"))
 
     def check(self, settings: Settings) -> None:
-        """See `hpo_bench.running.trainer.Search.check`."""
         training.check(settings)
 
     def side_by_side(self, settings: Settings) -> int:
-        """The population."""
+        """All members of the population, who train together."""
         return self.population
 
     def weight_updates(self, settings: Settings) -> int:
-        """Whole trainings of all members."""
+        """The weight updates of whole trainings of all members."""
         return self.population * settings.weight_updates
 
     def block(
         self, trainer: Trainer, seeds: Sequence[int], on_progress: Callable[[int], None]
     ) -> Block:
-        """See `hpo_bench.running.trainer.Search.block`."""
         settings = trainer.settings
         stops = self._stops(trainer)
         ledger = Ledger(seeds, work(trainer), settings.save_weights)
@@ -102,11 +99,8 @@ class PopulationBasedTraining:
         saved = journal.load()
         generation = 0
         if saved is not None:
-            rows, parent, generation = (
-                unpacked(rows, saved),
-                saved["parent"],
-                int(saved["generation"]),
-            )
+            rows, parent = unpacked(rows, saved), saved["parent"]
+            generation = int(saved["generation"])
         while generation < len(stops):
             begun, before = time.perf_counter(), rows
             with journal.stretch() as check:
@@ -122,13 +116,15 @@ class PopulationBasedTraining:
         return ledger.block(trainer)
 
     def _stops(self, trainer: Trainer) -> list[int]:
+        """The numbers of weight updates after which the population is looked at."""
         updates = trainer.settings.weight_updates
-        found = [*range(self.interval, updates, self.interval), updates]
-        if not all(can_stop_at(trainer, stop) for stop in found):
+        stops = [*range(self.interval, updates, self.interval), updates]
+        if not all(can_stop_at(trainer, stop) for stop in stops):
             raise UserError(
-                f"method.search.interval={self.interval}: must be a multiple of update_interval={trainer.plan.interval}"
+                f"method.search.interval={self.interval}: must be a multiple of "
+                f"update_interval={trainer.plan.interval}"
             )
-        return found
+        return stops
 
     def _next(
         self,
@@ -192,8 +188,9 @@ class PopulationBasedTraining:
 def exploit(
     validation: np.ndarray, quantile: float, random: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Members of the worst quantile, and for each a random member of the best one; of equal losses
-    the first is better.
+    """Members of the worst quantile, and for each a random member of the best one.
+
+    Of equal losses the first is better.
 
     Args:
         validation: (members,), NaN for diverged ones.
@@ -206,9 +203,10 @@ def exploit(
 
 
 def multiplied(name: str, raw: np.ndarray, factor: np.ndarray) -> np.ndarray:
-    """The raw value whose natural value is ``factor`` times that of ``raw``; momentum stays below
-    1.
+    """The raw value whose natural value is ``factor`` times that of ``raw``.
+
+    Momentum stays below 1.
     """
     if name != "momentum":
-        return raw + np.log10(factor)
+        return np.asarray(raw + np.log10(factor))
     return to_raw(name, np.minimum(factor / (1 + np.exp(-raw)), HIGHEST_MOMENTUM))

@@ -109,23 +109,19 @@ def begin(
     own = tuple(trial_seed(seeds[r], int(t)) for r, t in zip(repetition, trial, strict=True))
     start = trainer.start(own)
     if raw is not None:
-        given = {
-            name: torch.from_numpy(raw[name]).to(start.weights).unsqueeze(-1)
-            for name in HYPERPARAMETERS
-        }
-        start = replace(
-            start,
-            raw={name: given[name].expand_as(value).clone() for name, value in start.raw.items()},
-        )
+        chosen = {}
+        for name, drawn in start.raw.items():
+            values = torch.from_numpy(raw[name]).to(start.weights).unsqueeze(-1)
+            chosen[name] = values.expand_as(drawn).clone()
+        start = replace(start, raw=chosen)
     snapshot = beginning(trainer.problem(own), trainer.plan, start)
     return SearchRows(repetition, trial, own, snapshot, np.full(len(own), -1))
 
 
 def all_pairs(repetitions: int, trials: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """Repetition and number of the same trials of every repetition, repetition by repetition."""
-    return np.repeat(np.arange(repetitions), len(trials)), np.tile(
-        np.asarray(trials, np.int64), repetitions
-    )
+    repetition = np.repeat(np.arange(repetitions), len(trials))
+    return repetition, np.tile(np.asarray(trials, np.int64), repetitions)
 
 
 class LossWatch(Recorder):
@@ -136,19 +132,17 @@ class LossWatch(Recorder):
         self.first = first
 
     def due(self, step: int) -> bool:
-        """Nothing is recorded."""
+        """Whether a step is recorded: none is."""
         return False
 
     def watch(self, step: int, *values: Any) -> None:
-        """See `Recorder.watch`."""
         super().watch(step - self.first, *values)
 
     def take(self, first: int, finite: torch.Tensor, columns: Mapping[str, torch.Tensor]) -> None:
-        """See `Recorder.take`."""
         super().take(first - self.first, finite, columns)
 
     def first_bad(self, before: np.ndarray) -> np.ndarray:
-        """`SearchRows.diverged_at` by now."""
+        """The first bad step of each row by now, as `SearchRows.diverged_at` has it."""
         now = self.diverged_at()
         return np.where((before < 0) & (now >= 0), now + self.first, before)
 
@@ -187,27 +181,29 @@ def advance(
     before = torch.get_num_threads()
     try:
         with ThreadPoolExecutor(chunk.workers) as pool:
-            found = list(pool.map(work, parts))
+            results = list(pool.map(work, parts))
     finally:
         torch.set_num_threads(before)
+    trained_parts = [part for part, _ in results]
+    losses_of_parts = [losses for _, losses in results]
     trained = replace(
         rows,
-        snapshot=joined([part.snapshot for part, _ in found]),
-        diverged_at=np.concatenate([part.diverged_at for part, _ in found]),
+        snapshot=joined([part.snapshot for part in trained_parts]),
+        diverged_at=np.concatenate([part.diverged_at for part in trained_parts]),
     )
-    return trained, {name: np.concatenate([losses[name] for _, losses in found]) for name in LOSSES}
+    losses = {name: np.concatenate([part[name] for part in losses_of_parts]) for name in LOSSES}
+    return trained, losses
 
 
 def _segment(
     trainer: Trainer, rows: SearchRows, until: int, on_interval: OnInterval | None
 ) -> SearchRows:
     first, problem = rows.snapshot.number, trainer.problem(rows.seeds)
-    watch = LossWatch(
-        len(rows), first, until, torch.empty(0, dtype=trainer.dtype, device=trainer.device)
-    )
-    plan = replace(
-        trainer.plan, weight_updates=until + 1
-    )  # the end comes by itself: no row is recorded there
+    like = torch.empty(0, dtype=trainer.dtype, device=trainer.device)
+    watch = LossWatch(len(rows), first, until, like)
+
+    # The end comes by itself: no row is recorded there.
+    plan = replace(trainer.plan, weight_updates=until + 1)
 
     def at(snapshot: Snapshot) -> SearchRows:
         return replace(rows, snapshot=snapshot, diverged_at=watch.first_bad(rows.diverged_at))
@@ -255,24 +251,26 @@ def evaluate(trainer: Trainer, rows: SearchRows) -> Losses:
 
 
 def check(settings: Settings) -> None:
-    """What no search can work with.
+    """Refuse settings that no search can work with.
 
     Raises:
-        UserError: one line.
+        UserError: names the setting, its value and what is allowed.
     """
     name = settings.method.name
     if settings.start.file is not None:
         raise UserError(
-            f"init.file={settings.start.file}: method={name} draws the starts of its trials; allowed: null"
+            f"init.file={settings.start.file}: method={name} draws the starts of its trials; "
+            "allowed: null"
         )
     if settings.save_hypergradients:
         raise UserError(
-            f"save_hypergradients=true: method={name} does not keep those of its trials; allowed: false"
+            f"save_hypergradients=true: method={name} does not keep those of its trials; "
+            "allowed: false"
         )
     if settings.method.data_for_weights != "train":
         raise UserError(
-            f"data_for_weights={settings.method.data_for_weights}: method={name} chooses by validation "
-            "loss; allowed: train"
+            f"data_for_weights={settings.method.data_for_weights}: method={name} chooses by "
+            "validation loss; allowed: train"
         )
     if settings.method.lr_schedule or settings.method.reset_weights:
         raise UserError(
@@ -281,8 +279,9 @@ def check(settings: Settings) -> None:
 
 
 def can_stop_at(trainer: Trainer, number: int) -> bool:
-    """Whether a training can stop after ``number`` updates: not among those that a hypergradient
-    differentiates.
+    """Whether a training can stop after ``number`` weight updates.
+
+    It cannot among those that a hypergradient differentiates.
     """
     interval = trainer.plan.interval
     return number % interval <= interval - trainer.plan.window

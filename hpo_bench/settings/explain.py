@@ -100,11 +100,11 @@ def check_names(overrides: Iterable[str]) -> None:
         if not equals or key not in groups():
             continue
         try:
-            parsed = OverridesParser.create().parse_override(word).value()
+            name = OverridesParser.create().parse_override(word).value()
         except HydraException:
             continue  # told of where it is composed
-        if isinstance(parsed, bool | int | float | list | None):
-            what = kinds.get(type(parsed), "a number or truth value")
+        if isinstance(name, bool | int | float | list | None):
+            what = kinds.get(type(name), "a number or truth value")
             raise UserError(f"{key}={value}: must be a name, not {what}")
 
 

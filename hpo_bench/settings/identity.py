@@ -15,7 +15,7 @@ from typing import Any
 
 # Raised by every change that moves a result (CHANGELOG, "Numbers"): part of each run's hash.
 NUMBERS = 4
-# Earlier ones whose results differ from today's in rounding alone; a change of the maths empties it.
+# Earlier ones with results that differ in rounding alone; a change of the maths empties it.
 ROUNDED = (2, 3)
 
 

@@ -92,9 +92,10 @@ def read_text(file: Path) -> str:
 
 
 def setting_names() -> list[str]:
-    """Dotted keys of ``config.yaml``, in its order."""
+    """The dotted keys of ``config.yaml``, in its order."""
     from hpo_bench.settings.identity import flat
 
     content = read_yaml(configs_folder() / "config.yaml")
-    own = {key: value for key, value in content.items() if key not in ("defaults", "hydra")}
-    return [key for key, _ in flat(own)]
+    for part in ("defaults", "hydra"):  # Hydra's own
+        content.pop(part, None)
+    return [key for key, _ in flat(content)]

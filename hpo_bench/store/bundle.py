@@ -128,11 +128,10 @@ class _Wrong(ValueError):
 
 @contextlib.contextmanager
 def unpacked(path: Path, results_dir: Path) -> Iterator[Path]:
-    """Context: a store with a bundle's runs, to be merged; it lies in the destination's folder and
-    is gone in the end.
+    """Unpack a bundle's runs into a store of their own, to be merged, while the context lasts.
 
-    Every file was checked by its size and digest, those that are no runs too. What a killed process
-    left of it is removed by the next.
+    It lies in the destination's folder and is gone in the end. Every file was checked by its size
+    and digest, those that are no runs too. What a killed process left of it is removed by the next.
 
     Raises:
         UserError: it is no bundle, or not as it was written; says what is wrong with it.
@@ -202,8 +201,8 @@ def _checked(path: Path, archive: zipfile.ZipFile) -> _Bundle:
                 raise _Wrong(f"holds {entry.filename} twice")
             files[entry.filename] = entry
     _check_apart(files)
-    stored = sum(entry.compress_size for entry in entries)
-    if stored > path.stat().st_size:  # entries that lie on top of each other
+    packed_size = sum(entry.compress_size for entry in entries)
+    if packed_size > path.stat().st_size:  # entries that lie on top of each other
         raise _Wrong("its files are larger than itself")
     described = _manifest(archive, files)
     for name, entry in files.items():
@@ -214,9 +213,7 @@ def _checked(path: Path, archive: zipfile.ZipFile) -> _Bundle:
 
 
 def _check_entry(entry: zipfile.ZipInfo) -> None:
-    """Refuse what leads out of the folder that it is unpacked in, on any system, and what is no
-    plain file.
-    """
+    """Refuse what leads out of the folder that it is unpacked in, and what is no plain file."""
     name = entry.filename
     if not name:
         raise _Wrong("holds a file without a name")
@@ -245,16 +242,16 @@ def _is_safe(part: str) -> bool:
 
 def _check_apart(names: Mapping[str, Any]) -> None:
     """Refuse names that some file systems take for one, and files that are folders of others."""
-    seen: dict[str, str] = {}
+    name_by_key: dict[str, str] = {}
     for name in names:
         key = unicodedata.normalize("NFKC", name).casefold()
-        if key in seen:
-            raise _Wrong(f"{seen[key]} and {name} are one file on some systems")
-        seen[key] = name
-    for key, name in seen.items():
+        if key in name_by_key:
+            raise _Wrong(f"{name_by_key[key]} and {name} are one file on some systems")
+        name_by_key[key] = name
+    for key, name in name_by_key.items():
         parts = key.split("/")
         for length in range(1, len(parts)):
-            if "/".join(parts[:length]) in seen:
+            if "/".join(parts[:length]) in name_by_key:
                 raise _Wrong(f"{name} lies in what is a file")
 
 
@@ -275,9 +272,9 @@ def _manifest(
     files = content.get("files")
     if content.get("kind") != KIND or not isinstance(files, dict):
         raise _Wrong("is no bundle of hpo-bench; hpo-bench pack makes one")
-    for name, said in files.items():
-        fits = isinstance(said, dict) and type(said.get("bytes")) is int
-        if not fits or not isinstance(said.get("sha256"), str):
+    for name, facts in files.items():
+        fits = isinstance(facts, dict) and type(facts.get("bytes")) is int
+        if not fits or not isinstance(facts.get("sha256"), str):
             raise _Wrong(f"{MANIFEST} is damaged (files.{name} must say bytes and sha256)")
     there = set(entries) - {MANIFEST}
     lacking, strange = sorted(set(files) - there), sorted(there - set(files))
@@ -299,9 +296,8 @@ def _check_runs(names: Mapping[str, Any]) -> None:
 
 def _check_room(bundle: _Bundle, folder: Path) -> None:
     """Refuse what the disk cannot take, once unpacked and once copied."""
-    needed = 2 * sum(
-        said["bytes"] for name, said in bundle.files.items() if name.startswith(f"{RUNS}/")
-    )
+    sizes = [facts["bytes"] for name, facts in bundle.files.items() if name.startswith(f"{RUNS}/")]
+    needed = 2 * sum(sizes)
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise _Wrong(f"its runs need {needed / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free")
@@ -313,7 +309,7 @@ def _take(bundle: _Bundle, name: str, target: Path | None) -> None:
     Raises:
         _Wrong: it is not what the manifest says.
     """
-    said, digest, size = bundle.files[name], hashlib.sha256(), 0
+    facts, digest, size = bundle.files[name], hashlib.sha256(), 0
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(bundle.archive.open(bundle.entries[name]))
         out: IO[bytes] | None = None
@@ -322,16 +318,16 @@ def _take(bundle: _Bundle, name: str, target: Path | None) -> None:
             out = stack.enter_context(target.open("xb"))
         while piece := source.read(CHUNK):
             size += len(piece)
-            if size > said["bytes"]:
-                raise _Wrong(f"{name} is larger than the {said['bytes']} bytes that it says")
+            if size > facts["bytes"]:
+                raise _Wrong(f"{name} is larger than the {facts['bytes']} bytes that it says")
             digest.update(piece)
             if out is not None:
                 out.write(piece)
-    if size != said["bytes"] or digest.hexdigest() != said["sha256"]:
+    if size != facts["bytes"] or digest.hexdigest() != facts["sha256"]:
         raise _Wrong(f"{name} is not the file that {MANIFEST} describes (SHA-256 differs)")
 
 
 def files_of(folder: Path) -> dict[str, Path]:
     """The files of a run's folder that belong into a bundle, by their names in it."""
-    found = (folder / name for name in RUN_FILES)
-    return {f"{RUNS}/{folder.name}/{file.name}": file for file in found if file.is_file()}
+    files = (folder / name for name in RUN_FILES)
+    return {f"{RUNS}/{folder.name}/{file.name}": file for file in files if file.is_file()}

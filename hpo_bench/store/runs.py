@@ -56,7 +56,7 @@ CURVE_COLUMNS = (
 
 
 def final_columns(hyperparameters: Iterable[str]) -> tuple[str, ...]:
-    """`FINAL_COLUMNS` with the start and the end of further hyperparameters beside the momentum's."""
+    """`FINAL_COLUMNS` with start and end of further hyperparameters beside the momentum's."""
     return _with_others(FINAL_COLUMNS, hyperparameters)
 
 

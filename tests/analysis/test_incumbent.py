@@ -113,10 +113,8 @@ def test_what_was_scaled_down_is_said(tmp_path):
         tmp_path, values, published={"trials": 30, "weight_updates": 4000}, validation_loss=values
     )
     made = tables.build("multi_pass", tmp_path, methods=["bayesopt"])
-    assert (
-        "scaled down from the paper: bayesopt: trials 4 instead of 30, weight updates 40 instead of 4000"
-        in made.label
-    )
+    less = "trials 4 instead of 30, weight updates 40 instead of 4000"
+    assert f"scaled down from the paper: bayesopt: {less}" in made.label
     search_run(tmp_path / "full", values, published={"trials": 4}, validation_loss=values)
     assert incumbent.scaled_down(find(tmp_path / "full")) == ""
 

@@ -316,7 +316,8 @@ def write(self, block):
         log.write(f"{self.path.name} {block.seeds}\\n")
     original(self, block)
 Writer.write_block = write
-part = replace(SMALL, repetitions=4, methods=("random", "lorraine", "baydin", "ours_wd_lr", "ours_wd_lr_m"),
+methods = ("random", "lorraine", "baydin", "ours_wd_lr", "ours_wd_lr_m")
+part = replace(SMALL, repetitions=4, methods=methods,
                overrides=("hyperparameter_updates=%s", "chunk=2", "workers=1"))
 print("ready", flush=True)
 tally = carry_out(expand(experiment(part), Path(sys.argv[1])).jobs, "")

@@ -154,7 +154,7 @@ class TestDistributions:
         assert set(points.frame["method"]) == {"random", "medium_diff_through_opt"}
         assert any("200" in text and "40" in text for text in points.statistics)
 
-    def test_medium_windows_are_compared_with_whole_trainings_though_short_ones_have_more_repetitions(
+    def test_medium_windows_are_compared_with_whole_trainings_even_if_short_ones_are_more(
         self, tmp_path, plotted
     ):
         make_run(

@@ -4,6 +4,7 @@ browser.
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -239,8 +240,13 @@ def test_experiments_are_listed_with_their_scale(few_figures: None, tmp_path: Pa
     folder = tmp_path / "results"
     run = make_run(folder, "random", "uci_energy", [1.0])
     (folder / "experiments").mkdir()
-    record = f'{{"experiment": "uci_main", "scale": "smoke", "overrides": ["a=1"], "run_ids": ["{run.run_id}", "x"]}}'
-    (folder / "experiments" / "uci_main-smoke.json").write_text(record)
+    record = {
+        "experiment": "uci_main",
+        "scale": "smoke",
+        "overrides": ["a=1"],
+        "run_ids": [run.run_id, "x"],
+    }
+    (folder / "experiments" / "uci_main-smoke.json").write_text(json.dumps(record))
     (folder / "experiments" / "damaged.json").write_text("{")
     grid = page.build(folder).runs[0]
     assert texts(grid) == [["uci_main", "smoke", "a=1", "1/2"]]
@@ -360,9 +366,12 @@ def opened(file: Path, tmp_path: Path) -> tuple[str, str]:
 SORTING = """
 <script>
 const grid = document.getElementById("finals-uci_energy-test_metric");
-const press = (name) => [...grid.querySelectorAll("thead button")].find((item) => item.textContent === name).click();
-const rows = () => [...grid.tBodies[0].rows].map((row) => row.cells[0].textContent.trim()).join(",");
-const states = () => [...grid.tHead.rows[0].cells].map((cell) => cell.getAttribute("aria-sort") || "-").join(",");
+const buttons = [...grid.querySelectorAll("thead button")];
+const press = (name) => buttons.find((item) => item.textContent === name).click();
+const named = (row) => row.cells[0].textContent.trim();
+const rows = () => [...grid.tBodies[0].rows].map(named).join(",");
+const state = (cell) => cell.getAttribute("aria-sort") || "-";
+const states = () => [...grid.tHead.rows[0].cells].map(state).join(",");
 const say = (text) => console.log("CHECK " + text);
 press("Best"); say(rows() + " " + states());
 press("Best"); say(rows() + " " + states());

@@ -87,12 +87,11 @@ class Sheet(Figure):
     """A figure that is saved as it was drawn: by `RC`, not by the user's own settings."""
 
     def savefig(self, *arguments: Any, **options: Any) -> None:
-        """See ``matplotlib.figure.Figure.savefig``."""
         with style():
             super().savefig(*arguments, **options)
 
     def _repr_png_(self) -> bytes:
-        """What a notebook shows."""
+        """The image that a notebook shows."""
         content = io.BytesIO()
         self.savefig(content, format="png", dpi=SHOWN_DPI)
         return content.getvalue()
