@@ -55,7 +55,7 @@ def _is_whole(value: Any) -> bool:
 
 
 def number(key: str, value: Any) -> float:
-    """A finite number."""
+    """A number that is neither infinite nor NaN."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise _bad(key, value, "must be a number")
     try:
@@ -134,7 +134,7 @@ def device(key: str, value: Any) -> str:
 
 
 def flag(key: str, value: Any) -> bool:
-    """true or false."""
+    """A flag: true or false."""
     if not isinstance(value, bool):
         raise _bad(key, value, "must be true or false")
     return value

@@ -114,7 +114,7 @@ class Hyperparameters:
         return Hyperparameters(raw, natural, coordinates)
 
     def __getitem__(self, name: str) -> Tensor:
-        """The natural value."""
+        """The natural value of one hyperparameter."""
         return self.natural[name]
 
     def scheduled(self, factor: Tensor | float) -> Hyperparameters:

@@ -46,10 +46,10 @@ class SGD:
         checks.flag("skip_not_finite", self.skip_not_finite)
 
     def init(self, raw: Values) -> None:
-        """No memory."""
+        """Plain descent remembers nothing."""
 
     def update(self, hypergradients: Values, memory: None) -> tuple[dict[str, Tensor], None]:
-        """Steps -lr·hypergradient."""
+        """Steps of -lr times the hypergradient."""
         steps = {name: -self.lr * value for name, value in hypergradients.items()}
         return (
             _without_the_others(hypergradients, steps, None, None)
@@ -96,7 +96,7 @@ class Adam:
         checks.flag("skip_not_finite", self.skip_not_finite)
 
     def init(self, raw: Values) -> AdamMemory:
-        """Moments at zero."""
+        """All moments start at zero."""
         like = next(iter(raw.values()))
         return AdamMemory(
             like.new_zeros(len(like), 1, dtype=torch.float64),

@@ -66,11 +66,11 @@ class PureRule(ABC):
         return State(state.weights - update, memory, state.carried), step
 
     def evaluated(self, state: State) -> Tensor:
-        """The trained weights."""
+        """The trained weights themselves, (R, P)."""
         return state.weights
 
     def in_force(self, state: State, hyperparameters: Hyperparameters) -> Hyperparameters:
-        """Those given."""
+        """The hyperparameters as they were given."""
         return hyperparameters
 
 
@@ -91,7 +91,7 @@ class PureStep(Step):
         return Phase(weights, tree.change(self.memory, torch.zeros_like))
 
     def pulled(self, update: Tensor, memory: Any, names: Sequence[str]) -> Pulled:
-        """By `torch.func.vjp`."""
+        """Pull back by `torch.func.vjp` of the pure function."""
         template = self.memory
         if memory is None:
             memory = tree.change(template, torch.zeros_like)

@@ -33,7 +33,7 @@ class Constant:
     """The factor is 1 throughout: the same as no schedule."""
 
     def factor(self, number: int, updates: int) -> float:
-        """The number 1."""
+        """Always 1: the rate stays."""
         return 1.0
 
 

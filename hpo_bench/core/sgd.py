@@ -94,11 +94,11 @@ class MomentumSGD:
         return State(weights, buffer, state.carried), step
 
     def evaluated(self, state: State) -> Tensor:
-        """The trained weights."""
+        """The trained weights themselves, (R, P)."""
         return state.weights
 
     def in_force(self, state: State, hyperparameters: Hyperparameters) -> Hyperparameters:
-        """Those given."""
+        """The hyperparameters as they were given."""
         return hyperparameters
 
 

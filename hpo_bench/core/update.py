@@ -105,7 +105,7 @@ class Clip:
         return self.gradient * self.factor
 
     def jacobian_product(self, vector: Tensor) -> Tensor:
-        """C·v (R, P)."""
+        """The product C·v with the Jacobian, (R, P)."""
         return (
             self.factor * vector
             - self.inner * (self.gradient * vector).sum(-1, keepdim=True) * self.gradient

@@ -45,7 +45,7 @@ class Exact(Estimator):
             raise UserError(f"mode={self.mode}: {nearest(str(self.mode), MODES)}")
 
     def window(self, update_interval: int) -> int:
-        """min(i, T)."""
+        """The last min(i, T) weight updates."""
         return min(self.look_back, update_interval)
 
     def chosen(self, costs: Costs) -> tuple[Estimator, str | None]:

@@ -65,7 +65,7 @@ class Neumann(Estimator):
         return torch.linalg.vector_norm(gradient, dim=-1, keepdim=True) if shorten else None
 
     def series(self, step: Step, gradient: Tensor, longest: Tensor | None) -> Tensor:
-        """p, (R, P)."""
+        """The series p, (R, P)."""
         return step.series(gradient, self.look_back, longest)
 
     def with_look_backs(self, look_backs: Sequence[int]) -> NeumannRows:
@@ -86,7 +86,7 @@ class NeumannRows(Neumann):
     look_backs: tuple[int, ...] = ()
 
     def terms(self, rows: int) -> Sequence[int]:
-        """Each row's own."""
+        """The look-back of each row."""
         return self.look_backs
 
     def series(self, step: Step, gradient: Tensor, longest: Tensor | None) -> Tensor:

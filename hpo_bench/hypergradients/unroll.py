@@ -40,7 +40,7 @@ class Unroll(Estimator):
         checks.whole("look_back", self.look_back, 1)
 
     def window(self, update_interval: int) -> int:
-        """min(i, T)."""
+        """The last min(i, T) weight updates."""
         return min(self.look_back, update_interval)
 
     def estimate(

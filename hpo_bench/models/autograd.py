@@ -344,7 +344,7 @@ class AutogradModel:
     def loss(
         self, weights: Tensor, batch: Batch, carried: Mapping[str, Any]
     ) -> tuple[Tensor, Mapping[str, Any]]:
-        """Mean loss (R,)."""
+        """The mean loss of each row, (R,)."""
         result: tuple[Tensor, Mapping[str, Any]] = self._mapped(self._loss, weights, carried, batch)
         return result
 

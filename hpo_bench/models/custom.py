@@ -153,7 +153,7 @@ def _values(tensors: Iterable[Tensor]) -> np.ndarray:
 
 
 def _start(module: nn.Module) -> np.ndarray:
-    """Parameters and buffers."""
+    """Parameters and buffers, as a module begins with them."""
     return _values([*module.parameters(), *module.buffers()])
 
 

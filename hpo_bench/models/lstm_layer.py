@@ -57,7 +57,7 @@ class LayerRun:
 
     @property
     def outputs(self) -> Tensor:
-        """(R, S·N, H)."""
+        """What all steps put out, (R, S·N, H)."""
         return self.hidden[:, 1:].flatten(1, 2)
 
 
@@ -100,7 +100,7 @@ class LayerTangents:
 
     @property
     def outputs(self) -> Tensor:
-        """(R, S·N, H)."""
+        """What all steps put out, (R, S·N, H)."""
         return self.hidden.flatten(1, 2)
 
 
@@ -179,7 +179,7 @@ def backward(weights: Parameters, run: LayerRun, local: Slopes, outputs: Tensor)
 
 
 def gradient(run: LayerRun, covectors: Covectors, out: Parameters) -> None:
-    """Write dL/d parameters."""
+    """Write the derivatives of the loss by all parameters."""
     delta = _flat(covectors.gates)
     torch.bmm(delta.mT, run.inputs, out=out.inputs)
     torch.bmm(delta.mT, _flat(run.hidden[:, :-1]), out=out.hidden)

@@ -112,7 +112,7 @@ class ReLUClassification:
             )
 
     def initial_carried(self, rows: int) -> Mapping[str, Any]:
-        """Nothing is carried."""
+        """This model carries nothing from batch to batch."""
         return {}
 
     def batch(
@@ -204,7 +204,7 @@ class ReLUClassification:
     def loss(
         self, weights: Tensor, batch: Batch, carried: Mapping[str, Any]
     ) -> tuple[Tensor, Mapping[str, Any]]:
-        """Mean cross-entropy (R,)."""
+        """The mean cross-entropy of each row, (R,)."""
         _, targets, _, scores = self._forward(self._split(weights), batch)
         return _mean_loss(scores, targets), carried
 
@@ -213,7 +213,7 @@ class ReLUClassification:
         return max(VECTOR, at_once // (self.dtype.itemsize * self.features))
 
     def carry(self, weights: Tensor, batch: Batch, carried: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Nothing is carried."""
+        """This model carries nothing from batch to batch."""
         return carried
 
     def evaluate(

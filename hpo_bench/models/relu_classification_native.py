@@ -41,7 +41,7 @@ def make(
 
 
 class _Rows(ctypes.Structure):
-    """``rows`` of ``relu_classification.c``."""
+    """The struct ``rows`` of ``relu_classification.c``."""
 
     _fields_ = (
         ("inputs", ctypes.c_void_p),
@@ -87,7 +87,7 @@ FACTORS = {
 
 
 class _Following(ctypes.Structure):
-    """``following`` of ``relu_classification.c``."""
+    """The struct ``following`` of ``relu_classification.c``."""
 
     _fields_ = (
         ("second", _Rows),
@@ -237,7 +237,6 @@ class NativeReLUClassification(ReLUClassification):
         terms: Sequence[int],
         others: Sequence[Tensor],
     ) -> Tensor:
-        """See `Linearisation.products_of_series`."""
         vector, lr, weight_decay = (value.contiguous() for value in (vector, lr, weight_decay))
         own = [other.contiguous() for other in others]
         pointers = (ctypes.c_void_p * len(own))(*(other.data_ptr() for other in own))
@@ -263,7 +262,7 @@ class NativeReLUClassification(ReLUClassification):
     def loss(
         self, weights: Tensor, batch: Batch, carried: Mapping[str, Any]
     ) -> tuple[Tensor, Mapping[str, Any]]:
-        """Mean cross-entropy (R,)."""
+        """The mean cross-entropy of each row, (R,)."""
         return self.evaluate(weights, batch, carried)[0], carried
 
     def evaluate(

@@ -36,7 +36,7 @@ def make(
 
 
 class _Batch(ctypes.Structure):
-    """``batch`` of ``relu_regression.c``."""
+    """The struct ``batch`` of ``relu_regression.c``."""
 
     _fields_ = (
         ("columns", ctypes.c_long),
@@ -58,7 +58,7 @@ class _Batch(ctypes.Structure):
 
 
 class _Hyper(ctypes.Structure):
-    """``hyper`` of ``relu_regression.c``."""
+    """The struct ``hyper`` of ``relu_regression.c``."""
 
     tensor: Tensor
     _fields_ = (("values", ctypes.c_void_p), ("row", ctypes.c_long), ("weight", ctypes.c_long))

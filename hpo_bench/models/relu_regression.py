@@ -76,7 +76,7 @@ class ReLURegression:
             )
 
     def initial_carried(self, rows: int) -> Mapping[str, Any]:
-        """Nothing is carried."""
+        """This model carries nothing from batch to batch."""
         return {}
 
     def batch(
@@ -169,7 +169,7 @@ class ReLURegression:
         return self._forward(weights, batch)[-1].square().sum(-1) / batch.count, carried
 
     def carry(self, weights: Tensor, batch: Batch, carried: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Nothing is carried."""
+        """This model carries nothing from batch to batch."""
         return carried
 
     def evaluate(
@@ -192,5 +192,5 @@ class ReLURegression:
         return self.dtype.itemsize * rows * (2 * self.hidden + 4)
 
     def working_set(self, batch_rows: int) -> int:
-        """The mask."""
+        """The mask of active units is what is touched again and again."""
         return torch.finfo(self.dtype).bits // 8 * self.hidden * batch_rows

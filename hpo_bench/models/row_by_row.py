@@ -31,17 +31,14 @@ class RowByRow:
         self.inner, self.layout, self.carries_state = inner, inner.layout, inner.carries_state
 
     def initial_weights(self, random: np.random.Generator) -> np.ndarray:
-        """The inner model's."""
         return self.inner.initial_weights(random)
 
     def initial_carried(self, rows: int) -> Mapping[str, Any]:
-        """The inner model's."""
         return self.inner.initial_carried(rows)
 
     def batch(
         self, inputs: Tensor, targets: Tensor, *, shared: bool, split: Split, first: bool = True
     ) -> Batch:
-        """The inner model's."""
         return self.inner.batch(inputs, targets, shared=shared, split=split, first=first)
 
     def _apart(self, weights: Tensor, batch: Batch) -> bool:
@@ -50,7 +47,6 @@ class RowByRow:
     def linearise(
         self, weights: Tensor, batch: Batch, carried: Mapping[str, Any], second_order: bool
     ) -> Linearisation:
-        """See `Model.linearise`."""
         if not self._apart(weights, batch):
             return self.inner.linearise(weights, batch, carried, second_order)
         parts = [self.inner.linearise(*row, second_order) for row in _rows(weights, batch, carried)]
@@ -73,14 +69,12 @@ class RowByRow:
     def loss(
         self, weights: Tensor, batch: Batch, carried: Mapping[str, Any]
     ) -> tuple[Tensor, Mapping[str, Any]]:
-        """See `Model.loss`."""
         if not self._apart(weights, batch):
             return self.inner.loss(weights, batch, carried)
         losses, after = zip(*_each(self.inner.loss, weights, batch, carried), strict=True)
         return torch.cat(losses), _joined(after)
 
     def carry(self, weights: Tensor, batch: Batch, carried: Mapping[str, Any]) -> Mapping[str, Any]:
-        """See `Model.carry`."""
         if not self._apart(weights, batch):
             return self.inner.carry(weights, batch, carried)
         return _joined(_each(self.inner.carry, weights, batch, carried))
@@ -88,7 +82,6 @@ class RowByRow:
     def settled(
         self, weights: Tensor, batches: Sequence[Batch], carried: Mapping[str, Any]
     ) -> Mapping[str, Any]:
-        """See `hpo_bench.core.model.Settles`."""
         if not self._apart(weights, batches[0]):
             return self.inner.settled(weights, batches, carried)
         rows = [
@@ -103,22 +96,18 @@ class RowByRow:
     def evaluate(
         self, weights: Tensor, batch: Batch, carried: Mapping[str, Any]
     ) -> tuple[Tensor, Tensor]:
-        """See `Model.evaluate`."""
         if not self._apart(weights, batch):
             return self.inner.evaluate(weights, batch, carried)
         losses, metrics = zip(*_each(self.inner.evaluate, weights, batch, carried), strict=True)
         return torch.cat(losses), torch.cat(metrics)
 
     def row_bytes(self, batch_rows: int, window: int) -> int:
-        """The inner model's."""
         return self.inner.row_bytes(batch_rows, window)
 
     def evaluation_bytes(self, rows: int) -> int:
-        """The inner model's."""
         return self.inner.evaluation_bytes(rows)
 
     def working_set(self, batch_rows: int) -> int:
-        """The inner model's."""
         return self.inner.working_set(batch_rows)
 
 

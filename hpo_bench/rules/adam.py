@@ -115,11 +115,11 @@ class AdamW:
         return State(weights, after, state.carried), step
 
     def evaluated(self, state: State) -> Tensor:
-        """The trained weights."""
+        """The trained weights themselves, (R, P)."""
         return state.weights
 
     def in_force(self, state: State, hyperparameters: Hyperparameters) -> Hyperparameters:
-        """Those given."""
+        """The hyperparameters as they were given."""
         return hyperparameters
 
 

@@ -98,7 +98,7 @@ class DoG:
         return State(weights, after, state.carried), None
 
     def evaluated(self, state: State) -> Tensor:
-        """x̄, the average."""
+        """The average x̄ of the weights, (R, P)."""
         average: Tensor = state.buffer.average
         return average
 

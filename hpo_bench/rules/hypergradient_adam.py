@@ -99,7 +99,7 @@ class HypergradientAdam:
         return hyperparameters["lr"] + hyperparameters.factor * moments.moved
 
     def evaluated(self, state: State) -> Tensor:
-        """The trained weights."""
+        """The trained weights themselves, (R, P)."""
         return state.weights
 
     def in_force(self, state: State, hyperparameters: Hyperparameters) -> Hyperparameters:

@@ -36,7 +36,7 @@ class Tuner:
 
     @property
     def total(self) -> Tensor:
-        """Σs, (R, 1)."""
+        """The sum of all scales, (R, 1)."""
         return self.scale.sum(-1, keepdim=True)
 
 
@@ -143,7 +143,7 @@ class Mechanic:
         return Tuner(largest, squares, reward, wealth / (squares.sqrt() + self.eps), betas)
 
     def evaluated(self, state: State) -> Tensor:
-        """The trained weights."""
+        """The trained weights themselves, (R, P)."""
         return state.weights
 
     def in_force(self, state: State, hyperparameters: Hyperparameters) -> Hyperparameters:

@@ -80,7 +80,7 @@ class MoMo:
         checks.number("lower_bound", self.lower_bound)
 
     def init(self, weights: Tensor) -> LossModel:
-        """Averages of nothing."""
+        """The averages of no gradients yet."""
         zero = column(weights, 0.0)
         return LossModel(torch.zeros_like(weights), zero, zero, zero, zero)
 
@@ -109,7 +109,7 @@ class MoMo:
         return State(new, after, state.carried), None
 
     def evaluated(self, state: State) -> Tensor:
-        """The trained weights."""
+        """The trained weights themselves, (R, P)."""
         return state.weights
 
     def in_force(self, state: State, hyperparameters: Hyperparameters) -> Hyperparameters:

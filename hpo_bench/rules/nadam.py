@@ -64,7 +64,7 @@ class NAdamW:
         checks.at_least_zero("momentum_decay", self.momentum_decay)
 
     def init(self, weights: Tensor) -> NesterovMoments:
-        """Moments at zero."""
+        """All moments start at zero."""
         zero, one = torch.zeros_like(weights), column(weights, 1.0)
         return NesterovMoments(zero, zero, one, one, one)
 
@@ -101,9 +101,9 @@ class NAdamW:
         return State(weights, after, state.carried), None
 
     def evaluated(self, state: State) -> Tensor:
-        """The trained weights."""
+        """The trained weights themselves, (R, P)."""
         return state.weights
 
     def in_force(self, state: State, hyperparameters: Hyperparameters) -> Hyperparameters:
-        """Those given."""
+        """The hyperparameters as they were given."""
         return hyperparameters

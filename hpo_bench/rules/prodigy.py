@@ -119,7 +119,7 @@ class Prodigy:
         return after, moved
 
     def evaluated(self, state: State) -> Tensor:
-        """The trained weights."""
+        """The trained weights themselves, (R, P)."""
         return state.weights
 
     def in_force(self, state: State, hyperparameters: Hyperparameters) -> Hyperparameters:

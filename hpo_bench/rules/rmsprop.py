@@ -52,7 +52,7 @@ class RMSprop(PureRule):
     def change(
         self, weights: Tensor, memory: Tensor, gradient: Tensor, hyper: Natural
     ) -> tuple[Tensor, Tensor]:
-        """u and v'."""
+        """The update u and the average v'."""
         decayed = gradient + hyper["weight_decay"] * weights
         square = hyper["alpha"] * memory + (1 - hyper["alpha"]) * decayed * decayed
         # The root of 0 has no derivative: weights whose gradient was always 0 stay where they are.

@@ -85,12 +85,12 @@ class ScheduleFreeSGD:
         return State(weights, after, state.carried), None
 
     def evaluated(self, state: State) -> Tensor:
-        """x, the average."""
+        """The average x of the weights, (R, P)."""
         result: Tensor = state.buffer.average
         return result
 
     def in_force(self, state: State, hyperparameters: Hyperparameters) -> Hyperparameters:
-        """Those given."""
+        """The hyperparameters as they were given."""
         return hyperparameters
 
 
@@ -147,10 +147,10 @@ class ScheduleFreeAdamW:
         return State(weights, ScaledAverages(averages, second, power2), state.carried), None
 
     def evaluated(self, state: State) -> Tensor:
-        """x, the average."""
+        """The average x of the weights, (R, P)."""
         result: Tensor = state.buffer.averages.average
         return result
 
     def in_force(self, state: State, hyperparameters: Hyperparameters) -> Hyperparameters:
-        """Those given."""
+        """The hyperparameters as they were given."""
         return hyperparameters

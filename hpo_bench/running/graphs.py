@@ -91,7 +91,7 @@ class CudaGraph:
             return program()
 
     def replay(self) -> None:
-        """Launch it."""
+        """Launch the captured kernels."""
         self._graph.replay()
 
 
@@ -136,7 +136,7 @@ class Tape:
         self._hyper_rows.append(self._recorder.hyper_row(hypergradients, before, after))
 
     def written(self) -> Written:
-        """All of it."""
+        """All that the interval wrote down."""
         return Written(torch.stack(self._finite), _stacked(self._rows), _stacked(self._hyper_rows))
 
 
@@ -220,7 +220,7 @@ class FixedFactors:
 
 @dataclass(frozen=True)
 class CapturedProgram:
-    """A captured interval."""
+    """One interval that was captured, and where it writes."""
 
     graph: Graph
     written: Written

@@ -287,7 +287,7 @@ class ClusterWatch:
             threading.Thread(target=target, daemon=True).start()
 
     def close(self) -> None:
-        """Ask no more."""
+        """Stop asking the cluster."""
         self._over.set()
 
     @property

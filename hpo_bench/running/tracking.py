@@ -382,12 +382,10 @@ class TensorBoard:
         self.writer = event_writer(folder)
 
     def log(self, axis: str, points: Iterator[Point]) -> None:
-        """See `Backend.log`."""
         add_scalars(self.writer, axis, points)
         self.writer.flush()
 
     def close(self, complete: bool) -> None:
-        """See `Backend.close`."""
         self.writer.close()
 
 
@@ -457,7 +455,6 @@ class MLflow:
         return str(found.experiment_id)
 
     def log(self, axis: str, points: Iterator[Point]) -> None:
-        """See `Backend.log`."""
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
@@ -470,7 +467,6 @@ class MLflow:
             self.client.log_batch(self.id, metrics[begin : begin + BATCH])
 
     def close(self, complete: bool) -> None:
-        """See `Backend.close`."""
         self.client.set_terminated(self.id, "FINISHED" if complete else "FAILED")
 
 
@@ -513,7 +509,6 @@ class WandB:
             self.run.define_metric(f"{axis}/*", step_metric=f"{axis}/step")
 
     def log(self, axis: str, points: Iterator[Point]) -> None:
-        """See `Backend.log`."""
         for step, values in points:
             self.run.log(
                 {
@@ -523,7 +518,6 @@ class WandB:
             )
 
     def close(self, complete: bool) -> None:
-        """See `Backend.close`."""
         self.run.finish(exit_code=0 if complete else 1)
 
 

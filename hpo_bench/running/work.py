@@ -80,10 +80,10 @@ class _OneWeight:
 
 
 class _Nothing(Recorder):
-    """Keeps no row."""
+    """A recorder that keeps no row."""
 
     def due(self, step: int) -> bool:
-        """Never."""
+        """No step gets a row."""
         return False
 
 
@@ -91,7 +91,7 @@ class _NoBatches:
     """A stream of nothing."""
 
     def batch(self, number: int) -> str:
-        """Nothing."""
+        """A batch that nothing looks at."""
         return "nothing"
 
 
