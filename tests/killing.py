@@ -213,9 +213,8 @@ def disturbances(found: Sequence[str], every: bool) -> Iterator[tuple[int, int |
     kinds: set[str] = set()
     above = ""
     for at, place in enumerate(found, 1):
-        above = (
-            above if place.endswith(places.UNCHANGED) else place
-        )  # a lock is that of the file before it
+        # A lock is that of the file before it.
+        above = above if place.endswith(places.UNCHANGED) else place
         kind = re.sub(
             r"[0-9a-f]{12}|\d+", "#", re.sub(r"runs/[^/]*", "runs/#", f"{above}; {place}")
         )

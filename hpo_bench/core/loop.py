@@ -18,7 +18,7 @@ from hpo_bench.core.estimator import Estimator
 from hpo_bench.core.hyperparameters import Hyperparameters
 from hpo_bench.core.model import Batch, Model
 from hpo_bench.core.optimisers import Optimiser
-from hpo_bench.core.recorder import Record, Recorder
+from hpo_bench.core.recorder import Record
 from hpo_bench.core.rule import Rule
 from hpo_bench.core.schedules import Factors
 from hpo_bench.core.sgd import MomentumSGD
@@ -191,7 +191,7 @@ def train(
     problem: Problem,
     plan: Plan,
     start: InitialState,
-    recorder: Recorder,
+    recorder: Record,
     *,
     snapshot: Snapshot | None = None,
     until: int | None = None,

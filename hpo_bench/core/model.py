@@ -18,9 +18,8 @@ from hpo_bench.core.rule import Step
 from hpo_bench.core.table import Table
 from hpo_bench.core.update import Linearisation, State
 
-CACHE_BYTES = (
-    2 << 20
-)  # of activations worked on at once by one CPU core: measured best between half and twice this
+# Of activations worked on at once by one CPU core: measured best between half and twice this.
+CACHE_BYTES = 2 << 20
 
 Split = Literal["training", "validation", "test"]
 

@@ -60,6 +60,33 @@ class Record(Protocol):
         ...
 
 
+class NoRecord:
+    """A `Record` that writes nothing down."""
+
+    evaluate_seconds = 0.0
+
+    def due(self, step: int) -> bool:
+        """No step gets a row."""
+        return False
+
+    def watch(
+        self, step: int, state: State, loss: Tensor, hyperparameters: Hyperparameters
+    ) -> None:
+        """Let it pass."""
+
+    def record(self, step: int, values: Mapping[str, Tensor]) -> None:
+        """Let it pass."""
+
+    def hyper_update(
+        self,
+        index: int,
+        hypergradients: Mapping[str, Tensor],
+        before: Mapping[str, Tensor],
+        after: Mapping[str, Tensor],
+    ) -> None:
+        """Let it pass."""
+
+
 class Recorder:
     """Columns of curves, the first step that was not finite, and the time each recorded step was
     reached.

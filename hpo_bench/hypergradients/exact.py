@@ -17,9 +17,8 @@ from hpo_bench.hypergradients.unroll import Unroll
 
 MODES = ("auto", "reverse", "forward")
 MIB = 1 << 20
-REVERSE_BYTES = (
-    16 * MIB
-)  # a repetition: measured, reverse mode is a third faster at 6 MiB and a tenth at 25 MiB
+# A repetition: measured, reverse mode is a third faster at 6 MiB and a tenth at 25 MiB.
+REVERSE_BYTES = 16 * MIB
 
 
 @dataclass(frozen=True)

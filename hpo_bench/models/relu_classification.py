@@ -35,12 +35,10 @@ from hpo_bench.models.autograd import default_initial_weights
 
 VECTOR = 16  # numbers in the widest vector register (512 bits of float32)
 WEIGHT_VECTORS = 32  # vectors of P numbers that training or evaluating holds, a batch among them
-EVALUATION_BYTES = (
-    2 << 20
-)  # of inputs, so that a part of a large set stays in cache while all repetitions read it
-GPU_EVALUATION_BYTES = (
-    64 << 20
-)  # a GPU wants large products; their activations are less than its memory notices
+# Of inputs, so that a part of a large set stays in cache while all repetitions read it.
+EVALUATION_BYTES = 2 << 20
+# A GPU wants large products; their activations are less than its memory notices.
+GPU_EVALUATION_BYTES = 64 << 20
 
 
 def aligned(like: Tensor, rows: int, first: int, second: int) -> Tensor:

@@ -76,9 +76,8 @@ class _Rows(ctypes.Structure):
         )
 
 
-_Last = (
-    SGDStep | Mapping[str, Tensor] | None
-)  # the last update of a call, or the products that were asked of it
+# The last update of a call, or the products that were asked of it.
+_Last = SGDStep | Mapping[str, Tensor] | None
 FACTORS = {
     "lr": 0,
     "weight_decay": 1,

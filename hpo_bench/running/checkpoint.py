@@ -25,9 +25,8 @@ from hpo_bench.core.recorder import Recorder
 from hpo_bench.store.files import atomic
 from hpo_bench.system import notices
 
-FORMAT = (
-    1  # raised when what is held changes its meaning; a checkpoint of another format is passed over
-)
+# Raised when what is held changes its meaning; a checkpoint of another format is passed over.
+FORMAT = 1
 UNREADABLE = (OSError, ValueError, KeyError, RuntimeError, EOFError, zipfile.BadZipFile)
 
 

@@ -197,8 +197,8 @@ def _carry_out(
         )
         if table.notice is not None:
             reporter.say(f"{name}: {table.notice}")
-        if program.trainer.why is not None:
-            reporter.say(f"{name}: hypergradients in {program.trainer.why}")
+        if program.trainer.estimator_reason is not None:
+            reporter.say(f"{name}: hypergradients in {program.trainer.estimator_reason}")
         for remark in getattr(program.trainer.model, "remarks", ()) if len(missing) > 1 else ():
             reporter.say(f"{name}: {remark}")
 

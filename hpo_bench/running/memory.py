@@ -80,6 +80,8 @@ def choose(
     Raises:
         UserError: not even one repetition fits.
     """
+    # A GPU computes one block well; on a CPU blocks side by side use the cores better than threads
+    # within the small operations of one.
     side_by_side = workers or (cores() if device.type == "cpu" else 1)
     fits = int(SHARE * free_bytes(device)) // max(row_bytes, 1)
     if fits < 1:
@@ -91,16 +93,18 @@ def choose(
     if chunk is not None:
         rows, reason = min(chunk, repetitions), "as asked"
     elif device.type == "cpu":
-        rows, reason = (
-            max(LEAST_ROWS, CACHE_BYTES // max(working_set, 1)),
-            "activations that stay in cache",
-        )
+        # Rows whose activations leave the cache cost more each than the operations that larger
+        # blocks save.
+        reason = "activations that stay in cache"
+        rows = max(LEAST_ROWS, CACHE_BYTES // max(working_set, 1))
+        # No core is to be left without a block.
         rows = min(rows, max(1, -(-repetitions // side_by_side)))
     else:
         rows, reason = repetitions, "all at once"
     side_by_side = max(1, min(side_by_side, fits, -(-repetitions // rows)))
     if chunk is None and rows * side_by_side > fits:
         rows, reason = max(1, fits // side_by_side), f"what fits in {SHARE:.0%} of the free memory"
+    # A last block of a few rows would keep one core busy while the others wait.
     if chunk is None:
         rows = _even(repetitions, rows, side_by_side)
     side_by_side = min(side_by_side, -(-repetitions // rows))

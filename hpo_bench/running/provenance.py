@@ -36,7 +36,7 @@ def describe(trainer: Trainer, config_hash: str, chunk: memory.Chunk) -> dict[st
         "code": code_version(),
         "environment": environment(trainer.device, chunk.workers),
         "chunk": chunk.rows,
-        "hypergradients": trainer.why,
+        "hypergradients": trainer.estimator_reason,
         "costs": costs(trainer),
     }
 

@@ -41,15 +41,13 @@ POLL_SECONDS = 1.0
 REPORT_SECONDS = 0.5
 JOIN_SECONDS = 30.0  # for joining a cluster that answers
 HEARTBEAT_SECONDS = 2.0  # between two questions whether the cluster is still there
-LOST_SECONDS = (
-    25.0  # without an answer, after which it is given up: Ray itself ends the process after 60
-)
+# Without an answer, after which it is given up: Ray itself ends the process after 60.
+LOST_SECONDS = 25.0
 IDLE_SECONDS = 5.0  # without a block in work, after which it is said that no node can take one
 START_SECONDS = 20.0  # the same, where a node could: it starts a process first, and may be busy
 REMIND_SECONDS = 10.0
-PATIENCE_SECONDS = (
-    300.0  # for a node that can take a block, where none can: an autoscaling cluster brings one
-)
+# For a node that can take a block, where none can: an autoscaling cluster brings one.
+PATIENCE_SECONDS = 300.0
 T = TypeVar("T")
 
 

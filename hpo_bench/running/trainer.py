@@ -35,16 +35,13 @@ from hpo_bench.settings.run import Settings
 from hpo_bench.store.runs import CURVE_COLUMNS
 from hpo_bench.store.writer import Block
 
-KEYS, KEY_BYTES = (
-    ("seed", "step", "elapsed_s"),
-    20,
-)  # columns that are made for the table alone, and their size a row
-PER_WEIGHT_VECTORS = (
-    16  # of P numbers, for a hyperparameter with one value per weight and its optimiser
-)
-SETTLING_BATCHES = (
-    50  # of the training rows at most, on which statistics are estimated for weights of their own
-)
+# Columns that are made for the table of the curves alone, and their size a row.
+TABLE_COLUMNS = ("seed", "step", "elapsed_s")
+TABLE_BYTES = 20
+# Of P numbers, for a hyperparameter with one value per weight and its optimiser.
+PER_WEIGHT_VECTORS = 16
+# Of the training rows at most, on which statistics are estimated for weights of their own.
+SETTLING_BATCHES = 50
 MANY_THREADS_BYTES = 64 << 20  # activations of a block from which one block is worth all cores
 
 
@@ -53,7 +50,7 @@ class Trainer:
     """One run's dataset, model and plan, ready to train any of its repetitions.
 
     Args:
-        why: its estimator was chosen.
+        estimator_reason: why its estimator was chosen; None where there was no choice.
         checkpoints: where blocks leave theirs, or None.
     """
 
@@ -64,7 +61,7 @@ class Trainer:
     rows: Mapping[str, Rows]
     dtype: torch.dtype
     device: torch.device
-    why: str | None = None
+    estimator_reason: str | None = None
     checkpoints: Checkpoints | None = None
 
     @staticmethod
@@ -88,7 +85,7 @@ class Trainer:
                     f"allowed: {', '.join(allowed)}"
                 )
         model, rows = settings.model.build(table, dtype, device), _rows(table, dtype, device)
-        estimator, why = _chosen(settings, model, len(rows[method.data_for_weights]))
+        estimator, reason = _chosen(settings, model, len(rows[method.data_for_weights]))
         plan = Plan(
             estimator,
             method.optimiser,
@@ -100,7 +97,7 @@ class Trainer:
             method.rule or MomentumSGD(),
             _factors(settings, torch.empty(0, dtype=dtype, device=device)),
         )
-        trainer = Trainer(settings, table, model, plan, rows, dtype, device, why)
+        trainer = Trainer(settings, table, model, plan, rows, dtype, device, reason)
         trainer.check_batches()
         return trainer
 
@@ -236,12 +233,12 @@ class Trainer:
         """
         columns = (
             len(CURVE_COLUMNS)
-            - len(KEYS)
+            - len(TABLE_COLUMNS)
             + (len(QUANTILES) if self.settings.method.per_weight else 0)
         )
         steps = len(recorded_steps(self.settings.weight_updates, self.settings.record_every))
         record = (
-            steps * (2 * columns * self.dtype.itemsize + KEY_BYTES)
+            steps * (2 * columns * self.dtype.itemsize + TABLE_BYTES)
             + self.settings.weight_updates * self.dtype.itemsize
         )
         seen = max(len(self.rows[name]) for name in ("test", "validation"))

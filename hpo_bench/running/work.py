@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hpo_bench.core.layout import Layout
 from hpo_bench.core.loop import InitialState, Problem, train
-from hpo_bench.core.recorder import Recorder
+from hpo_bench.core.recorder import NoRecord
 from hpo_bench.core.update import Linearisation
 
 if TYPE_CHECKING:
@@ -79,14 +79,6 @@ class _OneWeight:
         return Linearisation(weights[:, 0], weights, product, carried, products)
 
 
-class _Nothing(Recorder):
-    """A recorder that keeps no row."""
-
-    def due(self, step: int) -> bool:
-        """No step gets a row."""
-        return False
-
-
 class _NoBatches:
     """A stream of nothing."""
 
@@ -108,6 +100,5 @@ def work(trainer: Trainer) -> Work:
         torch.zeros(1, 1), {name: torch.zeros(1, 1) for name in plan.rule.coordinates}
     )
     short = replace(plan, weight_updates=plan.interval + 1)
-    recorder = _Nothing(1, short.weight_updates, short.weight_updates, False, start.weights)
-    train(problem, short, start, recorder, until=plan.interval)
+    train(problem, short, start, NoRecord(), until=plan.interval)
     return Work(plan.interval, counting.gradients, counting.products)
