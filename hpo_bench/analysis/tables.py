@@ -172,7 +172,8 @@ def _main(runs: Runs, mode: Statistics, seed: int) -> Parts:
 
     order = {summary.label: summary.order for summary in summaries}
     body, bold = _frames(cells, _ordered(order), ["Method"])
-    n_ok, n = sum(row.n_ok for row in summaries), sum(row.n for row in summaries)
+    n_ok = sum(row.n_ok for row in summaries)
+    n = sum(row.n for row in summaries)
     label = statistics_label(mode, n_ok, n, seed, "mean ± SD over the resamples")
     if mode == "default":
         label += "; means are of the runs that are ok"
@@ -180,11 +181,13 @@ def _main(runs: Runs, mode: Statistics, seed: int) -> Parts:
 
 
 def _shown(rows: Sequence[Summary]) -> dict[str, list[Rounded]]:
-    return {
-        "Mean": [rounded(row.mean.estimate, row.mean.standard_deviation) for row in rows],
-        "Median": [rounded(row.median.estimate, row.median.standard_deviation) for row in rows],
-        "Best": [rounded(row.best) for row in rows],
-    }
+    """The numbers of some methods by statistic, in the methods' order."""
+    shown: dict[str, list[Rounded]] = {"Mean": [], "Median": [], "Best": []}
+    for row in rows:
+        shown["Mean"].append(rounded(row.mean.estimate, row.mean.standard_deviation))
+        shown["Median"].append(rounded(row.median.estimate, row.median.standard_deviation))
+        shown["Best"].append(rounded(row.best))
+    return shown
 
 
 def _summary_data(summaries: Sequence[Summary], mode: Statistics, seed: int) -> pd.DataFrame:

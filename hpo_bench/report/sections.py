@@ -240,7 +240,8 @@ def _finals(rows: Sequence[Summary], mode: Statistics, seed: int) -> Grid:
         for row, strong, picture in zip(rows, best, pictures, strict=True)
     )
     first, kinds = rows[0], dict.fromkeys(row.median.method for row in rows)
-    n_ok, n = sum(row.n_ok for row in rows), sum(row.n for row in rows)
+    n_ok = sum(row.n_ok for row in rows)
+    n = sum(row.n for row in rows)
     label = interval.label(mode, n_ok, n, seed, ", ".join(kinds))
     note = (
         f"{label}; lower is better; bold: within one standard error of the best median; "
@@ -486,16 +487,16 @@ def _listing(
     counts = Counter(_key(part(run)) for run in runs)
     contents = {key: json.loads(key) for key in numbers}
     order = dict.fromkeys(field for run in runs for field in part(run))
-    rows = tuple(
-        (count(numbers[key]), *(_field(content.get(field)) for field in order), count(counts[key]))
-        for key, content in contents.items()
-    )
+    rows = []
+    for key, content in contents.items():
+        fields = [_field(content.get(field)) for field in order]
+        rows.append((count(numbers[key]), *fields, count(counts[key])))
     columns = (
         GridColumn("No."),
         *(GridColumn(field.replace("_", " ")) for field in order),
         GridColumn("Runs", "number"),
     )
-    return Grid(name, caption, columns, rows)
+    return Grid(name, caption, columns, tuple(rows))
 
 
 def _field(value: Any) -> Cell:

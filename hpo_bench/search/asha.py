@@ -154,10 +154,8 @@ class ASHA:
 def rungs(grace: int, reduction: int, updates: int) -> list[int]:
     """Weight updates at which trials are judged: grace·ηᵏ below ``updates``, and ``updates``."""
     count = math.ceil(math.log(updates / grace, reduction)) + 1
-    return [
-        *(step for step in (grace * reduction**k for k in range(count)) if step < updates),
-        updates,
-    ]
+    steps = [grace * reduction**rung for rung in range(count)]
+    return [*(step for step in steps if step < updates), updates]
 
 
 def stops(trainer: Trainer, steps: Sequence[int]) -> list[int]:

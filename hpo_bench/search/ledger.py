@@ -214,13 +214,15 @@ class Ledger:
         kinds |= dict.fromkeys(
             ("seed", "diverged_at", "best_validation_step", "rows_in_block"), pa.int64()
         )
-        return pa.table(
-            {name: pa.array([row[name] for row in made], kinds[name]) for name in FINAL_COLUMNS}
-        )
+        columns = {}
+        for name in FINAL_COLUMNS:
+            columns[name] = pa.array([row[name] for row in made], kinds[name])
+        return pa.table(columns)
 
     def _incumbent(self, repetition: int) -> dict[str, Any]:
-        """The point of the curve with the least validation loss, the first of equals; the last one
-        if all diverged.
+        """The point of the curve with the least validation loss, the first of equals.
+
+        It is the last point if all diverged.
         """
         own = {
             name: values[self.curve["repetition"] == repetition]
@@ -233,12 +235,15 @@ class Ledger:
             self.trials["trial"] == own["trial"][at]
         )
         first = int(np.flatnonzero(drawn & (self.trials["segment"] == 0))[0])
+        initial = {name: float(self.trials[name][first]) for name in INITIAL}
+        final = {name: float(own[name][at]) for name in HYPERPARAMETERS}
+        losses = {name: float(own[name][at]) if ok else None for name in LOSSES}
         return {
             "status": "ok" if ok else "diverged",
             "diverged_at": None if ok else int(own["weight_updates"][-1]),
-            **{name: float(self.trials[name][first]) for name in INITIAL},
-            **{name: float(own[name][at]) for name in HYPERPARAMETERS},
-            **{name: float(own[name][at]) if ok else None for name in LOSSES},
+            **initial,
+            **final,
+            **losses,
             "best_validation_step": int(own["weight_updates"][at]) if ok else None,
             "test_metric_at_best_validation": float(own["test_metric"][at]) if ok else None,
         }
