@@ -5,7 +5,7 @@ python3 scripts/dev.py setup [--extras ray,wandb,…]
                                        with these extras
 python3 scripts/dev.py demo            train 20 repetitions on embedded data
 python3 scripts/dev.py test [ARG…]     run the tests (arguments go to pytest)
-python3 scripts/dev.py lint            ruff and mypy
+python3 scripts/dev.py lint            ruff, mypy --strict and the layers
 python3 scripts/dev.py check           lint, then test
 python3 scripts/dev.py format          let ruff reformat
 """
@@ -128,10 +128,11 @@ def test(interpreter: str, arguments: list[str]) -> None:
 
 
 def lint(interpreter: str) -> None:
-    """Style, format and types."""
+    """Style, format, types, and that imports point one way."""
     run([interpreter, "-m", "ruff", "check", "."])
     run([interpreter, "-m", "ruff", "format", "--check", "."])
-    run([interpreter, "-m", "mypy"])
+    run([interpreter, "-m", "mypy", "--strict", "hpo_bench"])
+    run([interpreter, "-m", "pytest", "-q", "tests/test_layers.py"])
 
 
 def reformat(interpreter: str) -> None:

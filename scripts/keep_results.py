@@ -77,10 +77,10 @@ def not_shown(run: Run, columns: Sequence[str]) -> tuple[str, ...]:
     """
     if is_search(run):
         return ()
-    # The metric but for a factor.
+    # The loss of a regression is the metric but for a factor.
     same = ("test_loss",) if run.config["dataset"]["metric"] == "mse" else ()
-    # Of learning rates for each weight.
-    spread = name for name in columns if name.startswith("lr_q")
+    # The spread of learning rates for each weight is not shown.
+    spread = (name for name in columns if name.startswith("lr_q"))
     return (*EMPTIED_IN_CURVES, *same, *spread)
 
 

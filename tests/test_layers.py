@@ -26,7 +26,8 @@ ALLOWED = {
     "figures": {"analysis", "store", "settings", "system"},
     "report": {"figures", "analysis", "store"},
     "experiments": {
-        "running", "report", "figures", "analysis", "store", "settings", "hypergradients", "core", "system",
+        "running", "report", "figures", "analysis", "store", "settings", "hypergradients", "core",
+        "system",
     },
     "api": {
         "experiments", "running", "figures", "analysis", "store", "settings", "hypergradients",

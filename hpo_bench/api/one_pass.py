@@ -179,7 +179,8 @@ class OnePass:
             ) from None
         if values.shape not in ((), (rows,)):
             raise UserError(
-                f"{name}: has shape {tuple(values.shape)}; give one number, or one for each of {rows} modules"
+                f"{name}: has shape {tuple(values.shape)}; give one number, or one for each of "
+                f"{rows} modules"
             )
         _check_range(name, values, name in self._tuned)
         raw = torch.logit(values) if name == "momentum" else torch.log10(values)
@@ -250,7 +251,8 @@ class OnePass:
     def _hypergradients(self, batch: Any) -> dict[str, Tensor]:
         if not self.due:
             raise UserError(
-                f"tune: called after {self._count} of {self._interval} weight updates; call it where due is true, "
+                f"tune: called after {self._count} of {self._interval} weight updates; call it "
+                "where due is true, "
                 "once before the next step"
             )
         self._modules.check()
@@ -290,7 +292,8 @@ class OnePass:
     def _skip(self, rows: Tensor) -> None:
         if not bool(self._skipped.any()):
             warnings.warn(
-                "a hypergradient was not finite: the hyperparameters were left as they are (OnePass.skipped counts)",
+                "a hypergradient was not finite: the hyperparameters were left as they are "
+                "(OnePass.skipped counts)",
                 RuntimeWarning,
                 stacklevel=5,
             )
@@ -506,7 +509,8 @@ def _check_kept(name: str, values: Tensor, natural: Tensor) -> None:
     if bool(lost.any()):
         precision = str(natural.dtype).removeprefix("torch.")
         raise UserError(
-            f"{name}={given[lost][0].item()}: would be {natural[lost][0].item():g} in {precision}; give another value"
+            f"{name}={given[lost][0].item()}: would be {natural[lost][0].item():g} in "
+            f"{precision}; give another value"
         )
 
 

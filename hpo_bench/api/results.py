@@ -110,8 +110,8 @@ class Results:
         """The table that closes ``hpo-bench run``, a row per dataset, method and configuration.
 
         Columns: ``method``, ``dataset`` (ids), each setting in which the runs differ, ``label``
-        (of the method), ``metric`` (its label), ``median`` (a diverged repetition counts as +inf), ``mean``
-        and ``best`` of the others, in the unit in which the metric is shown, ``ok`` and
+        (of the method), ``metric`` (its label), ``median`` (a diverged repetition counts as +inf),
+        ``mean`` and ``best`` of the others, in the unit in which the metric is shown, ``ok`` and
         ``repetitions``.
 
         Raises:

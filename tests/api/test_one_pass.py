@@ -576,9 +576,15 @@ def test_what_is_not_tuned_may_be_zero() -> None:
 
 
 def test_importing_the_package_does_not_import_torch() -> None:
-    code = "import sys, hpo_bench; assert 'torch' not in sys.modules; hpo_bench.OnePass; assert 'torch' in sys.modules"
+    code = (
+        "import sys, hpo_bench; assert 'torch' not in sys.modules; hpo_bench.OnePass; "
+        "assert 'torch' in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
-    light = "import sys; from hpo_bench import UserError; UserError('a'); assert 'torch' not in sys.modules"
+    light = (
+        "import sys; from hpo_bench import UserError; UserError('a'); "
+        "assert 'torch' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", light], check=True, timeout=120)
     assert hpo_bench.UserError is UserError
     with pytest.raises(AttributeError, match="no attribute TwoPass"):

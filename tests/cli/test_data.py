@@ -203,7 +203,8 @@ def test_download_all_goes_on_where_one_cannot_be_had(data: Command, world: Path
 def test_a_copy_that_a_package_brought_needs_no_download(data: Command, world: Path) -> None:
     (world / "data.gz").write_bytes(gzip.compress(b"content"))
     file = world / "configs" / "dataset" / "first.yaml"
-    unpacked = f"packaged: [{world / 'data.gz'}], unpacked_sha256: {hashlib.sha256(b'content').hexdigest()}, size:"
+    digest = hashlib.sha256(b"content").hexdigest()
+    unpacked = f"packaged: [{world / 'data.gz'}], unpacked_sha256: {digest}, size:"
     file.write_text(file.read_text(encoding="utf-8").replace("size:", unpacked), encoding="utf-8")
     assert row(data("list")[1], "first")[-1] == "packaged"
     for command in ("verify", "download"):
@@ -222,7 +223,8 @@ def test_a_copy_that_a_package_brought_needs_no_download(data: Command, world: P
 def test_help_needs_none_of_the_slow_libraries() -> None:
     code = (
         "import sys; from hpo_bench.cli.data import app; app(['--help'], standalone_mode=False); "
-        "print(sorted({'torch', 'pandas', 'sklearn', 'hydra', 'omegaconf', 'numpy', 'matplotlib'} & set(sys.modules)))"
+        "print(sorted({'torch', 'pandas', 'sklearn', 'hydra', 'omegaconf', 'numpy', 'matplotlib'} "
+        "& set(sys.modules)))"
     )
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True

@@ -152,8 +152,8 @@ def test_doctor_measures_the_kernels_and_leaves_the_choice_alone(
     (line,) = (line for line in out.splitlines() if "kernels:" in line)
     assert code == 0
     assert (
-        f"x86-64-v4, from the package; loss and gradient of UCI Energy's size take {measured['x86_64_v4']} µs"
-        in line
+        "x86-64-v4, from the package; loss and gradient of UCI Energy's size take "
+        f"{measured['x86_64_v4']} µs" in line
     )
     assert (advice or "") in line
     assert ("→" in line) == (advice is not None)

@@ -96,12 +96,14 @@ open({record!r}, "w").write(text)
 first, last = map(int, re.search(r"--array=(\\d+)-(\\d+)", text).groups())
 for task in range(first, last + 1):
     environment = {{
-        **os.environ, "SLURM_JOB_ID": str(900 + task), "SLURM_ARRAY_JOB_ID": "777", "SLURM_ARRAY_TASK_ID": str(task),
+        **os.environ, "SLURM_JOB_ID": str(900 + task), "SLURM_ARRAY_JOB_ID": "777",
+        "SLURM_ARRAY_TASK_ID": str(task),
         "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NTASKS": "1", "SLURM_JOB_NUM_NODES": "1",
         "SLURM_NODEID": "0", "SLURM_JOB_NODELIST": "localhost",
     }}
     nothing = subprocess.DEVNULL
-    subprocess.Popen(["bash", sys.argv[-1]], env=environment, stdout=nothing, stderr=nothing, start_new_session=True)
+    streams = {"stdout": nothing, "stderr": nothing}
+    subprocess.Popen(["bash", sys.argv[-1]], env=environment, start_new_session=True, **streams)
 print("Submitted batch job 777")
 """
 SRUN = """#!/bin/bash

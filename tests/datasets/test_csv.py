@@ -468,7 +468,8 @@ def test_text_that_may_be_meant_as_numbers_is_no_class(load: Load, cell: str) ->
     complains(
         load,
         table,
-        about=r"target not numeric: y \(data row 1 of 'y' is '.*'\); .* dataset\.task=classification",
+        about=r"target not numeric: y \(data row 1 of 'y' is '.*'\); .*"
+        r" dataset\.task=classification",
     )
     assert load(table, task="classification").outputs == 3
     table = text_rows(lambda row: f'"{cell.format(row % 3 + 1)}"', wave, header="a,y")

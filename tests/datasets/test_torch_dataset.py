@@ -212,7 +212,8 @@ WRONG: dict[str, tuple[Any, str]] = {
     ),
     "long class": (
         Items(lambda index: (np.array([index, 1.0]), np.uint64(2**63))),
-        f"{TRAINING}the target of item 0 holds 9223372036854775808; allowed: up to 9223372036854775807",
+        f"{TRAINING}the target of item 0 holds 9223372036854775808; allowed: up to "
+        "9223372036854775807",
     ),
     "empty input": (Items(lambda index: ([], 1)), f"{TRAINING}the input of item 0 is empty"),
     "NaN": (
@@ -363,7 +364,8 @@ class Spiral(Dataset):
 def test_no_module_of_datasets_imports_torch() -> None:
     code = (
         "import importlib, pkgutil, sys; import hpo_bench.datasets as package; "
-        "[importlib.import_module(f'hpo_bench.datasets.{m.name}') for m in pkgutil.iter_modules(package.__path__)]; "
+        "[importlib.import_module(f'hpo_bench.datasets.{m.name}') for m in "
+        "pkgutil.iter_modules(package.__path__)]; "
         "print('torch' in sys.modules)"
     )
     result = subprocess.run(
@@ -404,5 +406,6 @@ def test_what_was_made_of_the_items_is_said() -> None:
     rare = Items(lambda index: (np.array([index, 1.0]), 2 if index == last else index % 2))
     notice = FromTorch("mine", rare, standardise="none").load(0.2).notice
     assert notice == (
-        "classification of 3 classes by inputs 2 of float64, as they are; in no training item, so never learned: 2"
+        "classification of 3 classes by inputs 2 of float64, as they are; in no training item, so "
+        "never learned: 2"
     )

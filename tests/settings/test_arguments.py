@@ -125,7 +125,8 @@ SETTINGS = {
     "model.hidden=64": r"^model\.hidden=64: must be a list of whole numbers",
     "model.hidden=[0]": r"^model\.hidden=\[0\]: widths must be",
     "+model.batch_norm=2": r"^model\.batch_norm=2: must be true or false",
-    "method.estimator.look_back=-3": r"^method\.estimator\.look_back=-3: must be a whole number, 1 or more",
+    "method.estimator.look_back=-3": r"^method\.estimator\.look_back=-3: must be a whole number, "
+    r"1 or more",
     "method.estimator.look_back=2.5": r"^method\.estimator\.look_back=2\.5: must be a whole number",
     "method.optimiser.lr=-1": r"^method\.optimiser\.lr=-1: must be at least 0",
     "+method.optimiser.eps=0": r"^method\.optimiser\.eps=0: must be above 0",

@@ -164,7 +164,9 @@ WRONG = {
     "method.schedule=warmup_cosin": "did you mean warmup_cosine",
     "method.schedule=3": "method.schedule=3",
     "method.schedule={_target_: hpo_bench.rules.adam.AdamW}": "is not a schedule, it has no factor",
-    "method.schedule={_target_: hpo_bench.core.schedules.Linear, warmup: 2}": "method.schedule.warmup=2: must be",
+    "method.schedule={_target_: hpo_bench.core.schedules.Linear, warmup: 2}": (
+        "method.schedule.warmup=2: must be"
+    ),
     "method.optimiser=null": "both method.estimator and method.optimiser",
     "dataset.name=null": "dataset.name=null",
 }
