@@ -48,11 +48,23 @@ COMMANDS = {
     "merge": "merge:merge",
     "export": "export:export",
     "pack": "pack:pack",
+    "schema": "schema:schema",
 }
 EXPECTED = (UserError, RunError)
 # Commands that store what they make: it is no failure if they cannot talk of it. Of the others text
 # is the product.
-STORING = ("run", "reproduce", "audit", "plot", "report", "merge", "export", "pack", "data")
+STORING = (
+    "run",
+    "reproduce",
+    "audit",
+    "plot",
+    "report",
+    "merge",
+    "export",
+    "pack",
+    "schema",
+    "data",
+)
 
 
 class _Commands(TyperGroup):

@@ -39,13 +39,13 @@ def check(key: str, node: Mapping[str, Any]) -> None:
     Raises:
         UserError: names the argument, its value and what is wanted.
     """
-    declared = _declared(str(node.get("_target_")))
+    declared = declared_types(str(node.get("_target_")))
     for name, value in node.items():
         if name in declared and not fits(value, declared[name]):
             raise UserError(f"{key}.{name}={checks.shown(value)}: {_wanted(value, declared[name])}")
 
 
-def _declared(target: str) -> dict[str, Any]:
+def declared_types(target: str) -> dict[str, Any]:
     """Annotations of a dataclass's arguments by name; empty for anything else."""
     module, _, name = target.rpartition(".")
     try:
