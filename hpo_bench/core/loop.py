@@ -1,7 +1,12 @@
 """The training loop: R repetitions of one method, one pass over the weight updates.
 
-repeat K times:  T weight updates;  raw hypergradients from the last of them;  a step of the
-hyperparameter optimiser"""
+The paper's Algorithm 1, as `advance` has it:
+
+    repeat K times:
+        repeat T times:  observe the losses;  make a weight update;
+        estimate the hypergradients from the last of these updates;
+        make a step of the hyperparameter optimiser in raw space
+"""
 
 from __future__ import annotations
 
@@ -24,8 +29,8 @@ from hpo_bench.core.schedules import Factors
 from hpo_bench.core.sgd import MomentumSGD
 from hpo_bench.core.update import Linearisation, State
 
-RANDOM_LR_BOUNDS = (-10.0, 0.0)  # of log10 lr under a schedule: lr in [1e-10, 1]
-
+# Bounds of log10 lr where a repetition's multiplier moves it: lr stays in [1e-10, 1].
+RANDOM_LR_BOUNDS = (-10.0, 0.0)
 
 Settled = Callable[[Tensor, Mapping[str, Any]], Mapping[str, Any]]
 
@@ -246,8 +251,9 @@ class Eager:
 
 
 def advance(training: Training, now: Snapshot, end: int, hyper: Hyperparameters) -> Snapshot:
-    """Weight updates ``now.number`` to ``end``, all within one interval of T, and the
-    hyperparameter updates due.
+    """Make the weight updates ``now.number`` to ``end`` and the hyperparameter updates due.
+
+    All lie within one interval of T.
 
     Nothing in here waits for the device or depends on a value on it, so that a graph of it can be
     replayed.
@@ -258,18 +264,22 @@ def advance(training: Training, now: Snapshot, end: int, hyper: Hyperparameters)
         window = estimator.begin(plan.tuned, now.state)
 
     for number in range(now.number, end):
+        # Only the last updates before a hyperparameter update are linearised to second order: what
+        # no hypergradient looks at costs a gradient alone.
         differentiable = plan.differentiates(number)
         present = plan.scheduled(hyper, number)
         state, linearisation, second = observe(
             training, number, now.state, present, differentiable=differentiable
         )
 
+        # The weight update: w' = w - u(λ, w).
         state, step = plan.rule.advance(state, linearisation, present, problem.gradient_clip_norm)
         now = Snapshot(number + 1, state, now.raw, now.memory)
         if estimator is not None and differentiable:
             assert step is not None
             window = estimator.accumulate(window, step, plan.tuned)
 
+        # The hyperparameter update: its gradient is taken at the weights that have just been made.
         if plan.tunes_after(number):
             assert estimator is not None
             assert second is not None
