@@ -91,6 +91,8 @@ def test_the_wheel_has_all_yamls(tmp_path: Path) -> None:
         path.relative_to(tmp_path / "installed" / "hpo_bench") for path in tmp_path.rglob("*.yaml")
     }
     assert installed == {path.relative_to(ROOT) for path in (ROOT / "configs").rglob("*.yaml")}
+    for name in ("CITATION.cff", "py.typed"):
+        assert (tmp_path / "installed" / "hpo_bench" / name).is_file()
     assert shown_configuration(tmp_path / "installed", tmp_path) == shown_configuration(
         ROOT, tmp_path
     )

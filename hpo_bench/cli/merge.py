@@ -31,14 +31,16 @@ def merge(
     from hpo_bench.store.writer import tidy
 
     with contextlib.ExitStack() as stack:
-        names = {}
-        folders = []
+        names: dict[str, str] = {}
+        folders: dict[Path, Path] = {}  # of each source, once: the folder to read
         for source in sources:
-            folder = source
-            if source.suffix == ".zip" or source.is_file():
-                folder = stack.enter_context(bundle.unpacked(source, results))
-                names[str(folder)] = str(source)
-            folders.append(folder)
+            place = source.resolve()
+            if place in folders:
+                continue
+            folders[place] = source
+            if source.is_file() or (source.suffix == ".zip" and not source.is_dir()):
+                folders[place] = stack.enter_context(bundle.unpacked(source, results))
+                names[str(folders[place])] = str(source)
 
         def told(text: object) -> str:
             """A message about files of a bundle, which lie in a folder that will be gone."""
@@ -48,7 +50,7 @@ def merge(
             return line
 
         try:
-            plan = merging.plan(folders, results)
+            plan = merging.plan([*folders.values()], results)
             for run in plan.copies:
                 merging.copy(run, results)
         except UserError as refused:

@@ -137,9 +137,8 @@ def pack(
         made = staged / "made"
         notes = []
         for done, line in artefacts.draw(chosen.experiment, runs, staged, made):
-            text = line.replace(f" -> {made}", f" -> {out}: ").replace(
-                str(staged), str(results_dir)
-            )
+            # The folder that it was drawn in will be gone.
+            text = line.partition(f" -> {made}")[0].replace(str(staged), str(results_dir))
             say(text)
             notes += [] if done else [text]
         for file in sorted(made.glob("*")):

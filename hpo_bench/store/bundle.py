@@ -44,6 +44,9 @@ NAME_BYTES = 255  # of a part of a name: the most that file systems take
 RATIO = 200  # times that content may be larger than what it is stored in; text is not
 SMALL = 2**20  # bytes below which a ratio says nothing
 NOT_IN_NAMES = '\\:*?"<>|'  # of some file system: separators, drives, patterns
+DEVICES = {"con", "prn", "aux", "nul"} | {
+    f"{port}{n}" for port in ("com", "lpt") for n in range(10)
+}
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 BROKEN = (
     zipfile.BadZipFile,
@@ -236,6 +239,8 @@ def _is_safe(part: str) -> bool:
     if not part or part[0] == "." or part[-1] in ". " or part != part.strip():
         return False
     if not part.isprintable() or any(sign in NOT_IN_NAMES for sign in part):
+        return False
+    if part.partition(".")[0].strip().casefold() in DEVICES:
         return False
     return len(part.encode(errors="replace")) <= NAME_BYTES
 

@@ -64,6 +64,8 @@ def pack(*arguments: object) -> str:
 def test_a_bundle_holds_what_a_colleague_needs(store: Path, tmp_path: Path) -> None:
     output = pack(NAME, "--results", store, "--out", tmp_path / "a.zip")
     assert "packed 2 runs (6 repetitions)" in output
+    assert "fig09: 2 methods, 1 dataset, 6 repetitions\n" in output
+    assert "hpo-bench-pack" not in output
     with zipfile.ZipFile(tmp_path / "a.zip") as archive:
         names = set(archive.namelist())
         manifest = json.loads(archive.read("manifest.json"))

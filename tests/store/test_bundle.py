@@ -134,6 +134,14 @@ def test_what_another_program_zipped_again_is_taken_in(run: Run, tmp_path: Path)
     assert merge(tmp_path / "b.zip", "--results", tmp_path / "own").startswith("copied 1 runs")
 
 
+def test_a_source_may_be_named_twice_and_a_folder_end_like_a_file(run: Run, tmp_path: Path) -> None:
+    bundle.write(tmp_path / "b.zip", bundle.files_of(run.path), {})
+    line = merge(tmp_path / "b.zip", tmp_path / "b.zip", "--results", tmp_path / "own.zip")
+    assert line.startswith("copied 1 runs")
+    line = merge(tmp_path / "own.zip", "--results", tmp_path / "all")
+    assert line.startswith("copied 1 runs")
+
+
 def test_repetitions_that_disagree_are_told_by_the_bundles_name(run: Run, tmp_path: Path) -> None:
     bundle.write(tmp_path / "b.zip", bundle.files_of(run.path), {})
     shutil.rmtree(run.path)
@@ -162,6 +170,8 @@ NAMES = [
     "runs/a\x1bb/run.json",
     "runs/.hidden/run.json",
     "runs/dot./run.json",
+    "runs/NUL/run.json",
+    "com1.txt",
     "runs/blank /run.json",
     "runs/*/run.json",
     "runs/a|b/run.json",
