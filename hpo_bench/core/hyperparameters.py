@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import torch
 from torch import Tensor
 
 from hpo_bench.core.native.elementary import exp
@@ -34,6 +35,13 @@ class Space:
     slope: Callable[[Tensor], Tensor]
     raw: Callable[[float], float]
     complement: Callable[[Tensor], Tensor]
+
+    @cached_property
+    def bounds(self) -> tuple[float, float]:
+        """What the natural values lie between: those of the raw values -∞ and ∞."""
+        ends = torch.tensor([-math.inf, math.inf], dtype=torch.float64)
+        low, high = self.natural(ends).tolist()
+        return low, high
 
 
 def _power_of_ten(raw: Tensor) -> Tensor:
@@ -80,14 +88,17 @@ class Coordinate:
     Args:
         space: raw and natural values.
         start: (low, high) of the uniform draw of its start: of raw values in `LOG10`, of natural
-            ones in `LOGIT`.
+            ones in `LOGIT`. One that is a point is not tuned unless that is asked for.
         drawn_as: whose random number its start takes; its own name unless given. Methods whose
             rules differ are paired by it.
+        default: the natural value from which `hpo_bench.OnePass` starts; None where it has to be
+            given.
     """
 
     space: Space
     start: tuple[float, float]
     drawn_as: str | None = None
+    default: float | None = None
 
 
 @dataclass(frozen=True)
@@ -96,7 +107,8 @@ class Hyperparameters:
 
     Args:
         raw: in the coordinates in which they are optimised.
-        natural: as they act; the learning rate is that of ``raw`` multiplied by ``factor``.
+        natural: as they act; the learning rate is that of ``raw`` multiplied by ``factor``. Where
+            one acts on some weights alone (`on`), it is (R, P) though its raw value is (R, 1).
         coordinates: of each.
         factor: what a schedule multiplies learning rates by, a tensor without dimensions; 1 without
             one. Rules that find their own step size multiply that by it.
@@ -122,8 +134,17 @@ class Hyperparameters:
         natural = {**self.natural, "lr": self["lr"] * factor}
         return replace(self, natural=natural, factor=factor)
 
+    def on(self, weights: Tensor, name: str) -> Hyperparameters:
+        """The same with ``name`` acting on some weights alone: on the others it is 0, and so is its
+        slope.
+
+        Args:
+            weights: (P,), 1 where it acts and 0 elsewhere.
+        """
+        return replace(self, natural={**self.natural, name: self[name] * weights})
+
     def slope(self, name: str) -> Tensor:
-        """Derivative of the natural value with respect to the raw one, in the same shape."""
+        """Derivative of the natural value with respect to the raw one, in its shape."""
         return self.coordinates[name].space.slope(self.natural[name])
 
     def complement(self, name: str) -> Tensor:

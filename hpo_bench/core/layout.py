@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
 
@@ -36,6 +37,24 @@ class Layout:
             for name, shape, part in zip(self.names, self.shapes, parts, strict=True)
         }
 
+    def carried_over(self, values: Tensor, after: Layout, fresh: Tensor) -> Tensor:
+        """Values in another layout: those of the parameters that both have, and elsewhere fresh ones.
+
+        Args:
+            values: (…, P), or (…, 1) where all weights have the same.
+            after: the other layout, with P' weights.
+            fresh: (…, P'), likewise.
+
+        Returns:
+            (…, P').
+        """
+        made = one_each(fresh, after.count)
+        known = self.views(one_each(values, self.count))
+        for name, view in after.views(made).items():
+            if name in known:
+                view.copy_(known[name])
+        return made
+
     def flatten(self, parameters: Mapping[str, np.ndarray]) -> np.ndarray:
         """Join arrays (…, *shape) by name into (…, P)."""
         parts = []
@@ -51,3 +70,9 @@ class Layout:
             name: part.reshape(*flat.shape[:-1], *shape)
             for name, shape, part in zip(self.names, self.shapes, parts, strict=True)
         }
+
+
+def one_each(values: Tensor, count: int) -> Tensor:
+    """A copy of (…, P) or (…, 1) with one value for each of P weights."""
+    wide = values.expand(*values.shape[:-1], count)
+    return wide.clone(memory_format=torch.contiguous_format)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from hpo_bench.core import tree
 from hpo_bench.core.hyperparameters import Coordinate, Hyperparameters
-from hpo_bench.core.rule import Pulled, Step
+from hpo_bench.core.rule import Pulled, Step, raw_product
 from hpo_bench.core.update import Clip, Linearisation, Phase, State
 
 Natural = Mapping[str, Tensor]
@@ -92,17 +92,19 @@ class PureStep(Step):
 
     def pulled(self, update: Tensor, memory: Any, names: Sequence[str]) -> Pulled:
         """Pull back by `torch.func.vjp` of the pure function."""
-        template = self.memory
-        if memory is None:
-            memory = tree.change(template, torch.zeros_like)
-        natural = self.hyperparameters.natural
+        template, hyper = self.memory, self.hyperparameters
         leaves = tuple(tree.leaves(template))
         with torch.enable_grad():
-            _, back, *_ = torch.func.vjp(
-                self._function, self.weights, leaves, self.gradient, natural
+            (_, after), back, *_ = torch.func.vjp(
+                self._function, self.weights, leaves, self.gradient, hyper.natural
             )
-            weights, inner, gradient, slopes = back((update, tuple(tree.leaves(memory))))
-        raw = {name: slopes[name] * self.hyperparameters.slope(name) for name in names}
+            if memory is None:
+                covectors = tuple(torch.zeros_like(leaf) for leaf in after)
+            else:  # the first update widens memory (R, 1) where a hyperparameter is (R, P)
+                given = zip(tree.leaves(memory), after, strict=True)
+                covectors = tuple(covector.expand_as(leaf) for covector, leaf in given)
+            weights, inner, gradient, slopes = back((update, covectors))
+        raw = {name: raw_product(slopes[name], name, hyper) for name in names}
         return Pulled(gradient, weights, tree.rebuilt(template, inner), raw)
 
     def push(self, tangents: Phase | None, names: Sequence[str]) -> Phase:

@@ -192,4 +192,8 @@ class Step(ABC):
 def raw_product(product: Tensor, name: str, hyperparameters: Hyperparameters) -> Tensor:
     """Sum over the weights (R, P) -> (R, 1) unless each has its own, times d natural / d raw."""
     slope = hyperparameters.slope(name)
-    return (product.sum(-1, keepdim=True) if slope.shape[-1] == 1 else product) * slope
+    if slope.shape[-1] == 1:
+        return product.sum(-1, keepdim=True) * slope
+    products = product * slope
+    is_shared = hyperparameters.raw[name].shape[-1] == 1
+    return products.sum(-1, keepdim=True) if is_shared else products

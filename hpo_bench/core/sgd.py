@@ -22,9 +22,9 @@ from hpo_bench.core.update import Clip, Linearisation, Phase, State
 
 COORDINATES: Mapping[str, Coordinate] = MappingProxyType(
     {
-        "lr": Coordinate(LOG10, (-6.0, -1.0)),
-        "weight_decay": Coordinate(LOG10, (-7.0, -2.0)),
-        "momentum": Coordinate(LOGIT, (0.0, 1.0)),
+        "lr": Coordinate(LOG10, (-6.0, -1.0), default=1e-2),
+        "weight_decay": Coordinate(LOG10, (-7.0, -2.0), default=1e-4),
+        "momentum": Coordinate(LOGIT, (0.0, 1.0), default=0.9),
     }
 )
 

@@ -4,7 +4,7 @@ may change them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -108,6 +108,18 @@ class LiveModules:
         self.layout = Layout(
             tuple(self._kinds), tuple(shape for shape, _, _ in self._kinds.values())
         )
+
+    def named(self) -> dict[str, nn.Parameter]:
+        """All parameters of the first module by name, trained or not; one that is tied has several
+        names.
+        """
+        return dict(self._modules[0].named_parameters(remove_duplicate=False))
+
+    def own_names(self, names: Iterable[str]) -> frozenset[str]:
+        """The names in `shapes` of parameters whose names are among those of `named`."""
+        own = {id(value): name for name, value in self._seen[0].parameters.items()}
+        named = self.named()
+        return frozenset(own[id(named[name])] for name in names)
 
     # --- values ---
 

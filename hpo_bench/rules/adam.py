@@ -10,7 +10,7 @@ derivatives are written out; 1 - β is taken in raw space, where nothing cancels
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -26,10 +26,10 @@ from hpo_bench.rules.base import clip_of, column
 
 COORDINATES: Mapping[str, Coordinate] = MappingProxyType(
     {
-        "lr": OF_SGD["lr"],
-        "weight_decay": OF_SGD["weight_decay"],
-        "beta1": Coordinate(LOGIT, (0.0, 1.0), drawn_as="momentum"),
-        "beta2": Coordinate(LOGIT, (0.999, 0.999)),
+        "lr": replace(OF_SGD["lr"], default=1e-3),
+        "weight_decay": replace(OF_SGD["weight_decay"], default=1e-2),
+        "beta1": Coordinate(LOGIT, (0.0, 1.0), drawn_as="momentum", default=0.9),
+        "beta2": Coordinate(LOGIT, (0.999, 0.999), default=0.999),
     }
 )
 
@@ -177,11 +177,11 @@ class AdamStep(Step):
             elif name == "beta1":
                 product = first_bar * (before.first - self.gradient)
                 own = correction1_bar * (before.correction1 - 1)
-                raw[name] = raw_product(product, name, hyper) + own * hyper.slope(name)
+                raw[name] = raw_product(product, name, hyper) + raw_product(own, name, hyper)
             else:
                 product = second_bar * (before.second - self.gradient * self.gradient)
                 own = correction2_bar * (before.correction2 - 1)
-                raw[name] = raw_product(product, name, hyper) + own * hyper.slope(name)
+                raw[name] = raw_product(product, name, hyper) + raw_product(own, name, hyper)
         inner = None
         if memory is not None:
             inner = Moments(

@@ -38,7 +38,7 @@ class RMSprop(PureRule):
         {
             "lr": OF_SGD["lr"],
             "weight_decay": OF_SGD["weight_decay"],
-            "alpha": Coordinate(LOGIT, (0.99, 0.99)),
+            "alpha": Coordinate(LOGIT, (0.99, 0.99), default=0.99),
         }
     )
 
