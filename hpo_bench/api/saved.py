@@ -1,4 +1,4 @@
-"""What a `hpo_bench.OnePass` is saved as: lists of tensors, which ``torch.load`` takes as they are."""
+"""What a `hpo_bench.OnePass` is saved as: lists of tensors, which ``torch.load`` takes."""
 
 from __future__ import annotations
 

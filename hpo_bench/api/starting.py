@@ -1,4 +1,4 @@
-"""Where the hyperparameters of `hpo_bench.OnePass` start, and on which weights weight decay acts."""
+"""Where the hyperparameters of `hpo_bench.OnePass` start, and which weights do not decay."""
 
 from __future__ import annotations
 
@@ -114,14 +114,14 @@ def _check_range(name: str, values: Tensor, space: Space, *, may_be_zero: bool) 
 
 
 def _check_kept(name: str, values: Tensor, natural: Tensor, space: Space) -> None:
-    """Raise where a value is lost in the precision of the hyperparameters: at 0, at infinity, at 1."""
+    """Raise where a value is lost in the precision of the hyperparameters: at 0, at ∞, at 1."""
     low, high = space.bounds
     lost = (values != 0) & ~((natural > low) & (natural < high))
     if bool(lost.any()):
         precision = str(natural.dtype).removeprefix("torch.")
         raise UserError(
-            f"{name}={values[lost][0].item()}: would be {natural[lost][0].item():g} in {precision}; "
-            "give another value"
+            f"{name}={values[lost][0].item()}: would be {natural[lost][0].item():g} in "
+            f"{precision}; give another value"
         )
 
 

@@ -38,7 +38,7 @@ class Layout:
         }
 
     def carried_over(self, values: Tensor, after: Layout, fresh: Tensor) -> Tensor:
-        """Values in another layout: those of the parameters that both have, and elsewhere fresh ones.
+        """Values in another layout: those of the parameters that both have, elsewhere fresh ones.
 
         Args:
             values: (…, P), or (…, 1) where all weights have the same.

@@ -291,6 +291,53 @@ def test_a_value_for_each_weight_has_a_derivative_for_each(name: str) -> None:
         torch.testing.assert_close(value, expected[hyperparameter], rtol=1e-10, atol=1e-13)
 
 
+@pytest.mark.parametrize("name", ["adamw", "pure adamw"])
+def test_a_decay_rate_for_each_weight_widens_what_is_carried(name: str) -> None:
+    """Bias corrections are (R, 1) before the first update, and (R, P) after it."""
+    rule = RULES[name]
+    state, raw, batches = problem(rule, 12)
+    state = State(state.weights, rule.init(state.weights))
+    wide = {**raw, "beta1": raw["beta1"].repeat(1, WEIGHTS)}
+    expected, gradient = by_autograd(rule, state, wide, batches, None)
+    with torch.no_grad():
+        steps, _ = steps_and_end(rule, state, wide, batches[:-1], None)
+        found = Unroll(len(steps)).estimate(steps, gradient, tuple(wide))
+        single = Unroll(1).estimate(steps[:1], gradient, tuple(wide))
+    assert single["beta1"].shape == (ROWS, WEIGHTS)
+    for hyperparameter, value in found.items():
+        torch.testing.assert_close(value, expected[hyperparameter], rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize("clip", [None, 0.2])
+@pytest.mark.parametrize("name", RULES)
+def test_weight_decay_on_some_weights_alone_is_in_all_derivatives(
+    name: str, clip: float | None
+) -> None:
+    rule, names = RULES[name], tuple(RULES[name].coordinates)
+    state, raw, batches = problem(rule, 13)
+    where = torch.tensor([1.0, 0.0, 1.0, 0.0, 0.0], dtype=torch.float64)
+
+    def updated(raw: Mapping[str, Tensor]) -> tuple[State, list[Step]]:
+        hyper = Hyperparameters.of(raw, rule.coordinates).on(where, "weight_decay")
+        now, steps = state, []
+        for batch in batches[:-1]:
+            now, step = rule.advance(now, linearise(now.weights, batch), hyper, clip)
+            assert step is not None
+            steps.append(step)
+        return now, steps
+
+    leaves = {name: value.clone().requires_grad_() for name, value in raw.items()}
+    end, _ = updated(leaves)
+    total = loss(end.weights, batches[-1]).sum()
+    *expected, gradient = torch.autograd.grad(total, [*leaves.values(), end.weights])
+    with torch.no_grad():
+        _, steps = updated(raw)
+        for estimator in (Unroll(len(steps)), Forward(len(steps))):
+            found = estimator.estimate(steps, gradient, names)
+            for hyperparameter, value in zip(names, expected, strict=True):
+                torch.testing.assert_close(found[hyperparameter], value, rtol=1e-10, atol=1e-13)
+
+
 def test_where_the_second_moment_is_zero_nothing_is_divided_by_it() -> None:
     rule = AdamW()
     state, raw, _ = problem(rule, 2)
