@@ -95,6 +95,8 @@ class Lines:
             now = time.monotonic()
             if now - self._said < self.every or self._done >= self._total:
                 return
+            if self._fresh <= 0:  # nothing is done yet, or all of it is to be done again
+                return
             self._said = now
             left = (now - self._begun) / self._fresh * (self._total - self._done)
             self.say(f"{self._label}: {self._done / self._total:.0%}, about {duration(left)} left")

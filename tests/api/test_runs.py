@@ -198,6 +198,15 @@ def test_a_notebook_shows_a_bar(
     assert shown.shown[-2].endswith("%") or "left" in shown.shown[-2]
 
 
+def test_lines_wait_for_something_to_tell_of(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = progress.Lines(every=0)
+    lines.begin("label", 10)
+    for units in (0, 3, -3):  # a block that is computed again takes back what it had reported
+        lines.advance(units)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("label: 30%, about")
+
+
 # --- sweeps ---
 
 
