@@ -84,7 +84,7 @@ METHOD_DEFAULTS: Mapping[str, Any] = {
 }
 # What there was no setting for when the first runs were stored: left out where it says nothing.
 ADDED_LATER: Mapping[str, Mapping[str, Any]] = {
-    "method": {"fixed": {}},
+    "method": {"fixed": None},
     "init": {"beta1": None, "beta2": None},
 }
 # Schedules of the learning rate by name; what is None here is the same as no schedule.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import hydra
 from hydra.errors import InstantiationException
@@ -24,6 +24,9 @@ from hpo_bench.settings.run import (
     StartRanges,
 )
 from hpo_bench.system.quoting import literal
+
+if TYPE_CHECKING:
+    from hpo_bench.core.rule import Rule
 
 # The keys that there may be: at the top and in the sections.
 HYPER_KEYS = ("lr", "betas", "clip_log10_lr")
@@ -239,7 +242,7 @@ def _is_share(name: str, method: Method) -> bool:
     """Whether a hyperparameter lies between 0 and 1."""
     if method.rule is None or name not in method.rule.coordinates:
         return name in OF_RULES
-    return method.rule.coordinates[name].space.name == "logit"
+    return _is_logit(method.rule, name)
 
 
 def _method(config: Mapping[str, Any]) -> Method:
@@ -275,7 +278,7 @@ def _method(config: Mapping[str, Any]) -> Method:
         estimator=_or_none(_component, "method.estimator", section["estimator"]),
         optimiser=_or_none(_component, "method.optimiser", section["optimiser"]),
         rule=rule,
-        fixed=_fixed(section.get("fixed") or {}, names),
+        fixed=_fixed(section.get("fixed"), rule),
         search=_or_none(_component, "method.search", section["search"]),
         schedule=_or_none(_component, "method.schedule", _schedule(section.get("schedule"))),
         per_weight=checks.words("method.per_weight", section["per_weight"], names),
@@ -310,10 +313,26 @@ def _tuned(method: str, value: Any, estimator: Any, names: Sequence[str]) -> tup
     return tuned
 
 
-def _fixed(section: Any, names: Sequence[str]) -> dict[str, float]:
+def _fixed(section: Any, rule: Rule | None) -> dict[str, float]:
     """Natural values of hyperparameters that do not start from a draw."""
-    fixed = checks.section("method.fixed", section, allowed=names)
-    return {name: checks.at_least_zero(f"method.fixed.{name}", fixed[name]) for name in fixed}
+    if section is None:
+        return {}
+    names = HYPERPARAMETERS if rule is None else tuple(rule.coordinates)
+    checks.section("method.fixed", section, allowed=names)
+    return {name: _natural(f"method.fixed.{name}", section[name], name, rule) for name in section}
+
+
+def _natural(key: str, value: Any, name: str, rule: Rule | None) -> float:
+    """A value that a hyperparameter may have; a momentum lies between 0 and 1, and others do so."""
+    is_share = name == "momentum" if rule is None else _is_logit(rule, name)
+    if is_share:
+        return checks.number_within(key, value, 0, 1, closed=(True, False))
+    return checks.at_least_zero(key, value)
+
+
+def _is_logit(rule: Rule, name: str) -> bool:
+    """Whether a hyperparameter of a rule lies between 0 and 1."""
+    return rule.coordinates[name].space.name == "logit"
 
 
 def _component(key: str, node: Any, above: Iterable[str] = ()) -> Any:

@@ -68,7 +68,7 @@ def test_the_table_names_nothing_that_is_not_there() -> None:
 
 def test_what_a_method_need_not_say_is_the_same_in_the_yamls_and_for_what_is_stored() -> None:
     content = yaml.safe_load((configs_folder() / "config.yaml").read_text(encoding="utf-8"))
-    without = {"estimator": None, "optimiser": None, "schedule": None, "fixed": {}}
+    without = {"estimator": None, "optimiser": None, "schedule": None, "fixed": None}
     assert content["method"] == without | identity.METHOD_DEFAULTS
 
 

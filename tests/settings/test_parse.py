@@ -89,7 +89,7 @@ def test_values_arrive_as_given() -> None:
     assert settings.clip_log10_lr == (-8, -1)
     assert (settings.start.log10_lr, settings.start.momentum) == ((-3, -3), (0.5, 0.6))
     given = resolved(*overrides)
-    later = {"schedule": None, "fixed": {}}
+    later = {"schedule": None, "fixed": None}
     assert {name: given["method"].pop(name) for name in later} == later
     assert {given["init"].pop(name) for name in OF_RULES} == {None}
     assert settings.config == given
@@ -186,6 +186,21 @@ def test_a_rule_without_derivatives_has_no_hypergradients() -> None:
     rule = "method.rule={_target_: hpo_bench.rules.prodigy.Prodigy}"
     with pytest.raises(UserError, match=r"Prodigy: has no derivatives, and method=ours_wd_lr_m"):
         parse(compose([rule]))
+
+
+@pytest.mark.parametrize(
+    ("value", "about"),
+    [
+        ("false", r"^method\.fixed=false: is a section"),
+        ("{beta1: 0.9}", r"^method\.fixed\.beta1: .*lr"),
+        ("{lr: -1}", r"^method\.fixed\.lr=-1: must be at least 0"),
+        ("{momentum: 1}", r"^method\.fixed\.momentum=1: must be at least 0 and below 1"),
+        ("{momentum: much}", r"^method\.fixed\.momentum=much: must be a number"),
+    ],
+)
+def test_what_is_fixed_is_a_hyperparameter_of_the_rule(value: str, about: str) -> None:
+    with pytest.raises(UserError, match=about):
+        parse(compose([f"method.fixed={value}"]))
 
 
 def test_a_rule_is_tuned_by_its_own_names() -> None:
