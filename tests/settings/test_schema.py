@@ -1,4 +1,6 @@
-"""The schemas say what the program says: of every yaml that there is, and of values that are wrong."""
+"""The schemas say what the program says: of every yaml that there is, and of values that are
+wrong.
+"""
 
 from __future__ import annotations
 
@@ -118,7 +120,8 @@ CANDIDATES: list[Any] = [
     "cuda:1", "cuda:", "wandb", "tensorboard", "a b", "#ff0000", "--", "warmup_cosine", [], [0.5],
     [0, 1], [0.1, 0.9], [-3, -1], [1, 2, 3], ["lr"], ["lr", "lr"], ["x"], ["a", "b"],
 ]  # fmt: skip
-# What only the program can tell: order of a pair, names of files, colours; and what depends on others.
+# What only the program can tell: order of a pair, names of files, colours; and what depends on
+# others.
 BEYOND = {"init.file", "method.colour", "tuned", "method.per_weight", "method.name", "device"}
 
 
