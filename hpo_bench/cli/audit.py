@@ -106,7 +106,7 @@ def audit(
     if over_time:
         from hpo_bench.experiments import over_time as audits_over_time
 
-        when = audits_over_time.Moments(
+        when = audits_over_time.Outlook(
             numbers("--moments", moments) if moments is not None else (),
             numbers("--horizons", horizons if horizons is not None else "1,10,100,1000"),
         )

@@ -49,7 +49,7 @@ COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Moments:
+class Outlook:
     """When is looked, and how far ahead.
 
     Args:
@@ -93,7 +93,7 @@ def settings_of(overrides: Sequence[str], config_dir: Path | None = None) -> Set
 
 def run(
     settings: Settings,
-    moments: Moments,
+    moments: Outlook,
     *,
     force: bool = False,
     reporter: Reporter | None = None,
@@ -117,7 +117,7 @@ def run(
 
 
 def over_time(
-    settings: Settings, table: Table, moments: Moments, reporter: Reporter | None = None
+    settings: Settings, table: Table, moments: Outlook, reporter: Reporter | None = None
 ) -> pd.DataFrame:
     """Compare at all moments.
 

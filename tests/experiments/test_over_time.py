@@ -13,7 +13,7 @@ from hpo_bench.core.sgd import MomentumSGD
 from hpo_bench.errors import UserError
 from hpo_bench.experiments import over_time
 from hpo_bench.experiments.audit import ALL
-from hpo_bench.experiments.over_time import COLUMNS, Moments
+from hpo_bench.experiments.over_time import COLUMNS, Outlook
 from hpo_bench.hypergradients.forward import Forward
 from hpo_bench.hypergradients.unroll import Unroll
 from hpo_bench.rules.adam import AdamW
@@ -105,7 +105,7 @@ def test_what_is_compared_is_what_a_run_computes(tmp_path, method):
     settings = make_settings(
         tmp_path, known.get(method, method), save_hypergradients=True, batch_size=7
     )
-    frame = over_time.over_time(settings, settings.source.load(0.25), Moments((1, 3, 5), (1, 2)))
+    frame = over_time.over_time(settings, settings.source.load(0.25), Outlook((1, 3, 5), (1, 2)))
     assert tuple(frame.columns) == COLUMNS
     assert sorted(set(frame.step)) == [10, 30, 50]
     saved = read_table(execute(settings).run, "hypergradients")
@@ -123,7 +123,7 @@ def test_what_is_compared_is_what_a_run_computes(tmp_path, method):
 
 
 def test_an_audit_over_time_is_stored_once_and_found(tmp_path):
-    settings, moments = make_settings(tmp_path), Moments((1, 2), (1, 4))
+    settings, moments = make_settings(tmp_path), Outlook((1, 2), (1, 4))
     first = over_time.run(settings, moments)
     assert len(first.frame) == 3 * 2 * 2 * 4
     assert {path.name for path in first.path.iterdir()} == {"audit.json", "over_time.parquet"}
@@ -132,7 +132,7 @@ def test_an_audit_over_time_is_stored_once_and_found(tmp_path):
     stamp = (first.path / "audit.json").stat().st_mtime_ns
     assert over_time.run(settings, moments).path == first.path
     assert (first.path / "audit.json").stat().st_mtime_ns == stamp
-    assert over_time.run(settings, Moments((1, 2), (1,))).path != first.path
+    assert over_time.run(settings, Outlook((1, 2), (1,))).path != first.path
     (found, _) = sorted(
         complete_audits(tmp_path, "over_time"), key=lambda audit: audit.path != first.path
     )
@@ -142,7 +142,7 @@ def test_an_audit_over_time_is_stored_once_and_found(tmp_path):
 
 def test_diverged_repetitions_are_left_out_of_the_shares(tmp_path):
     settings = make_settings(tmp_path)
-    frame = over_time.over_time(settings, settings.source.load(0.25), Moments((1,), (1, 4)))
+    frame = over_time.over_time(settings, settings.source.load(0.25), Outlook((1,), (1, 4)))
     frame.loc[(frame.seed == 1) & (frame.horizon == 4), "exact"] = np.inf
     found = over_time.summary(frame).set_index(["horizon", "hyperparameter"])
     assert found.n[1, "lr"] == 3
@@ -153,17 +153,17 @@ def test_diverged_repetitions_are_left_out_of_the_shares(tmp_path):
 
 def test_moments_are_spread_over_the_training_unless_chosen(tmp_path):
     settings = make_settings(tmp_path, hyperparameter_updates=400)
-    assert Moments().of(settings) == (1, 40, 100, 200, 300)
-    assert Moments().of(replace(settings, hyperparameter_updates=1)) == (1,)
+    assert Outlook().of(settings) == (1, 40, 100, 200, 300)
+    assert Outlook().of(replace(settings, hyperparameter_updates=1)) == (1,)
 
 
 def test_what_cannot_be_looked_at_is_one_line(tmp_path):
     settings = make_settings(tmp_path)
     with pytest.raises(UserError, match="--moments 6: the training has hyperparameter_updates=5"):
-        Moments((1, 6)).of(settings)
+        Outlook((1, 6)).of(settings)
     scheduled = replace(settings, method=replace(settings.method, schedule=schedules.Linear()))
-    assert Moments((4,), (10,)).of(scheduled) == (4,)
+    assert Outlook((4,), (10,)).of(scheduled) == (4,)
     with pytest.raises(UserError, match=r"--horizons 11: .* after 50 .* update 51"):
-        Moments((4,), (11,)).of(scheduled)
+        Outlook((4,), (11,)).of(scheduled)
     with pytest.raises(UserError, match="method=random: tunes nothing"):
-        over_time.run(make_settings(tmp_path, "random", make_table()), Moments((1,), (1,)))
+        over_time.run(make_settings(tmp_path, "random", make_table()), Outlook((1,), (1,)))
