@@ -277,6 +277,10 @@ def test_a_method_of_ones_own_does_what_its_yaml_says(tmp_path):
     np.testing.assert_allclose(moved[0] / moved[1], 0.01 / 0.05, rtol=0.2)
 
 
+def test_a_weight_update_is_one_function_in_less_than_30_lines():
+    assert len(EXTENDING.shown_files["sign_sgd.py"].splitlines()) < 30
+
+
 def test_a_figure_is_one_file(tmp_path, monkeypatch):
     text = EXTENDING.shown_files["hpo_bench/figures/learned_lr.py"]
     write(tmp_path / "learned_lr.py", text)

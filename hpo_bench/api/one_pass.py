@@ -38,17 +38,17 @@ class OnePass:
 
         tuner = OnePass(model, loss)
         for batch in batches:
-            value = tuner.step(batch)          # one weight update, for backward() and step()
-            if tuner.due:                      # after every ``every`` of them
-                tuner.tune(validation_batch)   # one hyperparameter update
+            value = tuner.step(batch)    # one weight update, for backward() and step()
+            if tuner.due:                # after every ``every`` of them
+                tuner.tune(validation)   # one hyperparameter update
 
-    A loop with AdamW changes two lines:
+    A loop with AdamW (`hpo_bench.rules.adam`) changes two lines:
 
-        - optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3)
-        + tuner = OnePass(model, loss, rule=AdamW(), lr=1e-3)
-          for batch in batches:
-        -     optimiser.zero_grad(); loss(model, batch).backward(); optimiser.step()
-        +     tuner.step(batch, validation_batch)
+        -optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3)
+        +tuner = OnePass(model, loss, rule=AdamW(), lr=1e-3)
+         for batch in batches:
+        -    optimiser.zero_grad(); loss(model, batch).backward(); optimiser.step()
+        +    tuner.step(batch, validation)
 
     The module's own parameters and buffers are updated in place, so it can be evaluated, saved and
     loaded as ever; its ``.grad`` is not touched. It is used in the mode (``train()``, ``eval()``)

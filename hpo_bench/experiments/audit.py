@@ -1,25 +1,25 @@
-"""How far a method's hypergradients are from exact ones, over update intervals T and look-back
-distances i.
+"""How far a method's hypergradients are from exact ones, over update intervals T, look-back
+distances i and discounts γ.
 
-In a cell (T, i ≤ T) a method trains as it does in a run. At one of its hyperparameter updates three
-hypergradients are
-taken from the very same weight updates: the method's own, the exact one through the last i of them
-(reverse mode), and central differences of the loss after those updates are made again with each raw
-hyperparameter nudged."""
+In a cell a method trains as it does in a run, by whatever differentiable weight update it has. At
+one of its hyperparameter updates three hypergradients are taken from the very same weight updates:
+the method's own, the exact one through the last i of them (reverse mode), and central differences
+of the loss after those updates are made again with each raw hyperparameter nudged.
+
+Windows of the paper's methods end with the interval: i ≤ T. What a method carries on from interval
+to interval (`hpo_bench.hypergradients.forward.Forward` with a discount) is compared with the exact
+hypergradient through any number of the updates that there have been.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import torch
 from omegaconf import DictConfig
 from torch import Tensor
@@ -32,17 +32,14 @@ from hpo_bench.core.recorder import Recorder
 from hpo_bench.core.rule import Rule, Step
 from hpo_bench.core.table import Table
 from hpo_bench.core.update import State
-from hpo_bench.errors import StoreError, UserError
+from hpo_bench.errors import UserError
+from hpo_bench.experiments.stored_audit import Asked, Audit, kept
 from hpo_bench.hypergradients.unroll import Unroll
 from hpo_bench.progress import Reporter, Shown, Silent
-from hpo_bench.running.identify import described_data, identify
-from hpo_bench.running.provenance import code_version, environment
 from hpo_bench.running.trainer import Trainer, pick_device
 from hpo_bench.settings.compose import compose
 from hpo_bench.settings.parse import parse
 from hpo_bench.settings.run import Settings
-from hpo_bench.store import documents
-from hpo_bench.store.files import write_json, write_table
 
 TABLE = "hypergradient_error"
 # The row of a cell that compares the hypergradient of all tuned hyperparameters as one vector.
@@ -70,73 +67,131 @@ class AuditGrid:
     """What is compared.
 
     Args:
-        intervals, look_backs: values of T and of i; cells with i > T are left out, the window ends
-            there.
+        intervals, look_backs: values of T and of i.
         hyper_update: at which hyperparameter update, counted from 1.
+        discounts: values of γ; empty for the method's own, or none.
     """
 
     intervals: tuple[int, ...]
     look_backs: tuple[int, ...]
     hyper_update: int = 1
+    discounts: tuple[float, ...] = ()
 
-    def rows(self) -> list[tuple[int, tuple[int, ...]]]:
-        """The look-back distances of each interval.
+    def rows(self, *, is_carried: bool = False) -> list[tuple[int, tuple[int, ...]]]:
+        """The look-back distances of each interval: those within it, the window ends there.
+
+        Args:
+            is_carried: whether the method's memory reaches back to the start of the training, so
+                that longer ones can be compared, too.
 
         Raises:
             UserError: no cell is left.
         """
+        intervals = self.hyper_update if is_carried else 1
         rows = []
         for interval in self.intervals:
-            within = tuple(look_back for look_back in self.look_backs if look_back <= interval)
+            longest = interval * intervals
+            within = tuple(look_back for look_back in self.look_backs if look_back <= longest)
             if within:
                 rows.append((interval, within))
         if not rows:
+            what = "training until then" if is_carried else "interval"
             raise UserError(
-                f"--look-backs {min(self.look_backs)}: longer than every interval; "
-                f"at most {max(self.intervals)}"
+                f"--look-backs {min(self.look_backs)}: longer than every {what}; "
+                f"at most {max(self.intervals) * intervals}"
             )
         return rows
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Of the table: `COLUMNS`, with the discount where there are some."""
+        return (*COLUMNS, "discount") if self.discounts else COLUMNS
 
-@dataclass(frozen=True)
-class Audit:
-    """A stored audit.
-
-    Args:
-        frame: `COLUMNS`, a row per repetition, cell and hyperparameter.
-        path: the folder that they are in.
-    """
-
-    frame: pd.DataFrame
-    path: Path
+    @property
+    def asked(self) -> Asked:
+        """The same, as it is stored. Without discounts, the ids of earlier audits stay."""
+        values = {
+            "intervals": self.intervals,
+            "look_backs": self.look_backs,
+            "hyper_update": self.hyper_update,
+        }
+        if self.discounts:
+            values = {**values, "discounts": self.discounts}
+        return Asked(TABLE, self.columns, values, list(values.values()))
 
 
 @dataclass
 class Probe(Estimator):
     """What stands in place of a method's estimator.
 
-    It keeps the weight updates and the gradient of the last hyperparameter update.
+    It keeps what there was at the last hyperparameter update.
+
+    Args:
+        estimator: the method's own.
+        look_back: how many weight updates are to be kept, at least.
+        steps: the last weight updates, oldest first.
+        gradient: of the second loss after them, (R, P).
+        estimated: the estimator's hypergradients.
     """
 
     estimator: Estimator
     look_back: int
     steps: Sequence[Step] = ()
     gradient: Tensor | None = None
+    estimated: Values = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.every_update = self.estimator.every_update
         self.second_batch = self.estimator.second_batch
         self.tunes = self.estimator.tunes
 
+    @property
+    def is_carried(self) -> bool:
+        """Whether updates are kept beyond a hyperparameter update."""
+        return self.estimator.is_carried or self.every_update
+
     def window(self, update_interval: int) -> int:
         """Enough for the estimator and for the exact hypergradient."""
-        return max(self.estimator.window(update_interval), min(self.look_back, update_interval))
+        own = self.estimator.window(update_interval)
+        return max(own, min(self.look_back, update_interval))
+
+    def kept(self, window: int) -> int:
+        """The updates that are kept, and what the estimator keeps of its own."""
+        if not self.is_carried:
+            return window
+        return self.look_back + self.estimator.kept(window)
+
+    def begin(self, tuned: Sequence[str], state: State) -> tuple[Any, tuple[Step, ...]]:
+        """The estimator's memory, and no updates."""
+        own = self.estimator.begin(tuned, state) if self.estimator.is_carried else None
+        return own, ()
+
+    def accumulate(
+        self, memory: tuple[Any, tuple[Step, ...]], step: Step, tuned: Sequence[str]
+    ) -> tuple[Any, tuple[Step, ...]]:
+        """Both after one more weight update."""
+        own, steps = memory
+        if self.estimator.is_carried:
+            own = self.estimator.accumulate(own, step, tuned)
+        steps = (*steps, step)
+        return own, steps[-self.look_back :] if self.is_carried else steps
+
+    def finish(
+        self, memory: tuple[Any, tuple[Step, ...]], gradient: Tensor, tuned: Sequence[str]
+    ) -> dict[str, Tensor]:
+        """What the estimator says."""
+        own, steps = memory
+        if self.estimator.is_carried:
+            found = self.estimator.finish(own, gradient, tuned)
+        else:
+            found = self.estimate(steps, gradient, tuned)
+        self.steps, self.gradient, self.estimated = steps, gradient, found
+        return found
 
     def estimate(
         self, steps: Sequence[Step], gradient: Tensor, tuned: Sequence[str]
     ) -> dict[str, Tensor]:
-        """What the estimator says."""
-        self.steps, self.gradient = steps, gradient
+        """What an estimator without a memory of its own says."""
         return call(self.estimator, steps, gradient, tuned)
 
 
@@ -178,67 +233,38 @@ def run(
 
     Raises:
         UserError: the settings do not fit each other, the data or the device, or there is no
-        hypergradient. StoreError: the folder cannot be written.
+            hypergradient.
+        StoreError: the folder cannot be written.
     """
-    interval, look_backs = grid.rows()[0]
+    interval, look_backs = _rows(at, grid)[0]
     settings = at(interval, look_backs[0])
-    table, device = settings.source.load(settings.validation_share), pick_device(settings.device)
-    path, config_hash = _place(settings, table, grid)
-    if force or not _is_stored(path / "audit.json"):
-        begin = time.perf_counter()
-        frame = hypergradient_error(at, grid, reporter)
-        document = {
-            "format": documents.FORMAT,
-            "status": "complete",
-            "config": settings.config,
-            "config_hash": config_hash,
-            "data": described_data(settings, table),
-            "code": code_version(),
-            "environment": environment(device, 1),
-            "seconds": {"total": time.perf_counter() - begin},
-            "seeds": list(settings.seeds),
-            "intervals": grid.intervals,
-            "look_backs": grid.look_backs,
-            "hyper_update": grid.hyper_update,
-        }
-        try:
-            write_table(
-                path / f"{TABLE}.parquet", pa.Table.from_pandas(frame, preserve_index=False)
-            )
-            write_json(path / "audit.json", document)
-        except OSError as error:
-            raise StoreError(f"cannot write to {path}: {error.strerror or error}") from None
-    try:
-        return Audit(pd.read_parquet(path / f"{TABLE}.parquet", columns=list(COLUMNS)), path)
-    except (OSError, ValueError) as error:
-        raise StoreError(
-            f"{path / TABLE}.parquet cannot be read ({error}); --force computes it again"
-        ) from None
+    table = settings.source.load(settings.validation_share)
+
+    def compute() -> pd.DataFrame:
+        return hypergradient_error(at, grid, reporter)
+
+    return kept(settings, table, grid.asked, compute, force=force)
 
 
-def _is_stored(file: Path) -> bool:
-    """Whether an audit is complete.
+def _rows(at: SettingsAt, grid: AuditGrid) -> list[tuple[int, tuple[int, ...]]]:
+    """The cells of a grid, as far as the method's memory reaches."""
+    estimator = at(grid.intervals[0], 1).method.estimator
+    return grid.rows(is_carried=estimator is not None and estimator.is_carried)
+
+
+def discounted(settings: Settings, discount: float) -> Settings:
+    """The same method with another discount.
 
     Raises:
-        StoreError: its document is damaged, or of a later format.
+        UserError: it has none, or cannot have this one.
     """
-    try:
-        documents.read(file)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except documents.Newer as error:
-        raise StoreError(f"{file} is {error}") from None
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{file} is damaged ({error}); --force computes it again") from None
-    return True
-
-
-def _place(settings: Settings, table: Table, grid: AuditGrid) -> tuple[Path, str]:
-    """Folder of an audit, named by everything that decides its numbers."""
-    run_id, config_hash = identify(settings, table)
-    decisive = [run_id, grid.intervals, grid.look_backs, grid.hyper_update]
-    digest = hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:12]
-    return settings.results_dir / "audits" / f"{run_id.rpartition('-')[0]}-{digest}", config_hash
+    method = settings.method
+    if not hasattr(method.estimator, "discount"):
+        raise UserError(
+            f"--discounts: method={method.name} has no discount; ours_discounted and rtho have one"
+        )
+    estimator = replace(cast("Any", method.estimator), discount=discount)
+    return replace(settings, method=replace(method, estimator=estimator))
 
 
 def hypergradient_error(
@@ -253,39 +279,38 @@ def hypergradient_error(
         finite difference is null where the model carries state.
     """
     frames: list[pd.DataFrame] = []
-    reporter, rows = reporter or Silent(), grid.rows()
+    reporter, rows = reporter or Silent(), _rows(at, grid)
+    discounts: tuple[float | None, ...] = grid.discounts or (None,)
     table, threads = None, torch.get_num_threads()
+    count = len(discounts) * sum(len(look_backs) for _, look_backs in rows)
     try:
-        with Shown(reporter, "audit", sum(len(look_backs) for _, look_backs in rows)):
+        with Shown(reporter, "audit", count):
             for interval, look_backs in rows:
-                settings = {i: at(interval, i) for i in look_backs}
-                table = table or settings[look_backs[0]].source.load(
-                    settings[look_backs[0]].validation_share
-                )
-                frames += _interval(settings, table, grid.hyper_update)
-                reporter.advance(len(look_backs))
+                settings = {look_back: at(interval, look_back) for look_back in look_backs}
+                first = settings[look_backs[0]]
+                table = table or first.source.load(first.validation_share)
+                for discount in discounts:
+                    cells = settings
+                    if discount is not None:
+                        cells = {i: discounted(own, discount) for i, own in settings.items()}
+                    found = _interval(cells, table, grid.hyper_update)
+                    frames += [frame.assign(discount=discount) for frame in found]
+                    reporter.advance(len(look_backs))
     finally:
         torch.set_num_threads(threads)
-    return pd.concat(frames, ignore_index=True)[list(COLUMNS)]
+    return pd.concat(frames, ignore_index=True)[list(grid.columns)]
 
 
 def _interval(
     settings: Mapping[int, Settings], table: Table, hyper_update: int
 ) -> Iterator[pd.DataFrame]:
-    """The cells of one T; up to the first hyperparameter update their trainings are the same, and
-    done once.
-    """
+    """The cells of one T. Where their trainings are the same they are made once."""
     cells = {
         look_back: AuditedCell.of(own, table, look_back) for look_back, own in settings.items()
     }
     largest = cells[max(cells)]
-    seeds, shared = (
-        largest.trainer.settings.seeds,
-        hyper_update == 1 and not largest.estimator.every_update,
-    )
-    count = largest.trainer.chunk(len(seeds)).rows
-    torch.set_num_threads(largest.trainer.threads(count, 1))
-    for block in (seeds[at : at + count] for at in range(0, len(seeds), count)):
+    shared = largest.shares_its_training(list(cells.values()), hyper_update)
+    for block in largest.blocks():
         moment = largest.train(block) if shared else None
         for cell in cells.values():
             yield _compare(cell, moment or cell.train(block))
@@ -293,8 +318,16 @@ def _interval(
 
 @dataclass(frozen=True)
 class Moment:
-    """A hyperparameter update: the weight updates before it and the gradient of the second loss
-    after them.
+    """A hyperparameter update.
+
+    Args:
+        seeds: of the repetitions.
+        problem: what they are trained on.
+        rule: by which.
+        steps: the weight updates before it, oldest first.
+        gradient: of the second loss after them, (R, P).
+        estimated: the method's own hypergradients.
+        updates: how many weight updates there have been.
     """
 
     seeds: Sequence[int]
@@ -302,6 +335,7 @@ class Moment:
     rule: Rule
     steps: Sequence[Step]
     gradient: Tensor
+    estimated: Values
     updates: int
 
     @property
@@ -336,6 +370,24 @@ class AuditedCell:
             optimiser,
         )
 
+    def shares_its_training(self, cells: Sequence[AuditedCell], hyper_update: int) -> bool:
+        """Whether cells that differ in i alone are trained alike until the hyperparameter update.
+
+        Nothing was tuned before the first, by an estimator that says what it says of the kept
+        updates; and what does not depend on i tunes them all alike.
+        """
+        if all(cell.estimator == self.estimator for cell in cells):
+            return True
+        return hyper_update == 1 and not self.probe.is_carried
+
+    def blocks(self) -> Iterator[Sequence[int]]:
+        """Seeds of the repetitions that are trained at once, with as many threads as they need."""
+        seeds = self.trainer.settings.seeds
+        count = self.trainer.chunk(len(seeds)).rows
+        torch.set_num_threads(self.trainer.threads(count, 1))
+        for begin in range(0, len(seeds), count):
+            yield seeds[begin : begin + count]
+
     def train(self, seeds: Sequence[int]) -> Moment:
         """Train up to the last hyperparameter update of the plan."""
         problem, start = self.trainer.problem(seeds), self.trainer.start(seeds)
@@ -347,8 +399,15 @@ class AuditedCell:
             Recorder(len(seeds), updates, updates, False, start.weights),
         )
         assert self.probe.gradient is not None
-        rule = self.trainer.plan.rule
-        return Moment(seeds, problem, rule, self.probe.steps, self.probe.gradient, updates)
+        return Moment(
+            seeds,
+            problem,
+            self.trainer.plan.rule,
+            self.probe.steps,
+            self.probe.gradient,
+            self.probe.estimated,
+            updates,
+        )
 
 
 @torch.no_grad()
@@ -356,7 +415,9 @@ def _compare(cell: AuditedCell, moment: Moment) -> pd.DataFrame:
     """Errors of one cell: `COLUMNS`, a row per repetition and hyperparameter."""
     tuned, look_back = cell.trainer.plan.tuned, cell.probe.look_back
     steps = moment.steps[-look_back:]
-    approximate = call(cell.estimator, moment.steps, moment.gradient, tuned)
+    approximate = moment.estimated
+    if not cell.probe.is_carried:
+        approximate = call(cell.estimator, moment.steps, moment.gradient, tuned)
     exact = Unroll(len(steps)).estimate(steps, moment.gradient, tuned)
     memory = cell.optimiser.init({name: moment.raw[name] for name in tuned})
     taken = [cell.optimiser.update(values, memory)[0] for values in (approximate, exact)]
@@ -377,11 +438,12 @@ def _compare(cell: AuditedCell, moment: Moment) -> pd.DataFrame:
     interval = cell.trainer.plan.update_interval
     place = {"seed": list(moment.seeds), "update_interval": interval, "look_back": look_back}
     return pd.concat(
-        [pd.DataFrame({**dict.fromkeys(COLUMNS, np.nan), **place, **_host(row)}) for row in rows]
+        [pd.DataFrame({**dict.fromkeys(COLUMNS, np.nan), **place, **on_host(row)}) for row in rows]
     )
 
 
-def _host(row: Mapping[str, Any]) -> dict[str, Any]:
+def on_host(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of some rows as NumPy has them; NaN for None."""
     values = {
         name: value.double().cpu().numpy() if isinstance(value, Tensor) else value
         for name, value in row.items()
@@ -409,7 +471,8 @@ def errors(approximate: Tensor, exact: Tensor) -> dict[str, Tensor]:
 def finite_difference(moment: Moment, steps: Sequence[Step], name: str) -> Tensor | None:
     """Central difference of the second loss in one raw hyperparameter.
 
-    The weight updates ``steps`` are made again with raw ``name`` nudged up and down.
+    The weight updates ``steps`` are made again with raw ``name`` nudged up and down, in all of them
+    alike.
 
     Returns:
         (R,), or None for a model that carries state from batch to batch.
@@ -417,21 +480,20 @@ def finite_difference(moment: Moment, steps: Sequence[Step], name: str) -> Tenso
     if moment.problem.model.carries_state:
         return None
     nudge = torch.finfo(moment.gradient.dtype).eps ** (1 / 3)
-    raw = moment.raw
-    up = _loss(moment, steps, {**raw, name: raw[name] + nudge})
-    down = _loss(moment, steps, {**raw, name: raw[name] - nudge})
+    up, down = (_loss(moment, steps, name, change) for change in (nudge, -nudge))
     difference: Tensor = (up - down) / (2 * nudge)
     return difference
 
 
-def _loss(moment: Moment, steps: Sequence[Step], raw: Values) -> Tensor:
-    """Second loss after making ``steps`` again with other hyperparameters."""
+def _loss(moment: Moment, steps: Sequence[Step], name: str, change: float) -> Tensor:
+    """Second loss after making ``steps`` again with raw ``name`` changed in each of them."""
     problem, rule = moment.problem, moment.rule
-    hyper = Hyperparameters.of(raw, rule.coordinates)
     state = State(steps[0].weights, steps[0].memory)
     first = moment.updates - len(steps)
     for number, step in enumerate(steps, first):
-        present = hyper.scheduled(step.hyperparameters.factor)
+        raw = step.hyperparameters.raw
+        changed = Hyperparameters.of({**raw, name: raw[name] + change}, rule.coordinates)
+        present = changed.scheduled(step.hyperparameters.factor)
         linearisation = problem.model.linearise(
             state.weights, problem.training.batch(number), {}, False
         )
@@ -445,7 +507,8 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
     of equal signs.
     """
     signs = frame.assign(same_sign=frame["cosine"] > 0)
-    cell = signs.groupby(["update_interval", "look_back", "hyperparameter"], sort=False)
+    names = [name for name in ("discount", "update_interval", "look_back") if name in frame]
+    cell = signs.groupby([*names, "hyperparameter"], sort=False)
     return cell.agg(
         absolute_error=("absolute_error", "mean"),
         relative_error=("relative_error", "median"),

@@ -171,13 +171,17 @@ class Run:
         return in_one_line(f"{label} ({self.method})" if "method" in self.namesakes else label)
 
 
-def read_run(path: Path) -> Run | None:
+def read_run(path: Path, document: str = "run.json") -> Run | None:
     """Read ``path/run.json``; None where there is none (a run that is not finished).
+
+    Args:
+        path: the run's folder.
+        document: the file's name, where it is another.
 
     Raises:
         StoreError: the file is there and is not what `Writer` writes.
     """
-    file = path / "run.json"
+    file = path / document
     try:
         text = documents.text_of(file)
     except (FileNotFoundError, NotADirectoryError):

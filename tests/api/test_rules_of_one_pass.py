@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import io
+import re
+import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -19,7 +23,7 @@ from hpo_bench.core.hyperparameters import LOG10, Coordinate, Hyperparameters
 from hpo_bench.core.pure import PureRule
 from hpo_bench.core.rule import Rule
 from hpo_bench.core.sgd import MomentumSGD
-from hpo_bench.core.update import State
+from hpo_bench.core.update import Linearisation, State
 from hpo_bench.errors import UserError
 from hpo_bench.hypergradients.dot_product import DotProduct
 from hpo_bench.hypergradients.forward import Forward
@@ -31,6 +35,7 @@ from hpo_bench.rules.adam import AdamW
 from hpo_bench.rules.dog import DoG
 from hpo_bench.rules.rmsprop import RMSprop
 
+ROOT = Path(__file__).resolve().parents[2]
 Batch = tuple[Tensor, Tensor]
 BATCH_SIZE = 8
 RULES: dict[str, Rule] = {
@@ -201,18 +206,15 @@ def by_autograd(
 
         weights = state.weights if number else state.weights.requires_grad_()
         gradient = gradient_at(weights)
-        linearisation = _Differentiable(gradient)
-        state, _ = rule.advance(State(weights, state.buffer), linearisation, hyper, 0.7)  # type: ignore[arg-type]
+        linearisation = Linearisation(gradient, gradient, _no_product)
+        state, _ = rule.advance(State(weights, state.buffer), linearisation, hyper, 0.7)
     final = loss_of(module, state.weights[0], batch(1000))
     found = torch.autograd.grad(final, list(raw.values()))
     return {name: value.squeeze() for name, value in zip(raw, found, strict=True)}
 
 
-@dataclass(frozen=True)
-class _Differentiable:
-    """As much of a linearisation as an update needs; its gradient has a graph."""
-
-    gradient: Tensor
+def _no_product(vector: Tensor) -> Tensor:
+    raise AssertionError("the gradient has a graph of its own")
 
 
 @pytest.mark.parametrize("no_decay", [(), ("bias", "1.*")])
@@ -532,6 +534,36 @@ def test_a_tied_parameter_goes_by_each_of_its_names() -> None:
     module[2].weight = module[0].weight
     tuner = OnePass(module, mean_squared, no_decay=("2.weight",))
     assert tuner._without_decay == {"0.weight"}
+
+
+# --- the two lines that the pages show ---
+
+
+def changes(text: str) -> list[str]:
+    """The lines that a page shows as changed, with the line between them."""
+    shown = re.search(r"^( *)-optimiser = .*\n(?:\1[ +-].*\n)+", text, re.MULTILINE)
+    assert shown is not None
+    return textwrap.dedent(shown[0]).splitlines()
+
+
+def test_a_loop_with_adamw_changes_the_two_lines_that_the_pages_show() -> None:
+    readme, page = (ROOT / "README.md", ROOT / "docs" / "training_loop.md")
+    lines = changes(readme.read_text(encoding="utf-8"))
+    assert changes(page.read_text(encoding="utf-8")) == lines
+    assert changes(inspect.getdoc(OnePass) or "") == lines
+    assert [line[0] for line in lines] == ["-", "+", " ", "-", "+"]
+    trained = []
+    for sign in "-+":
+        program = "\n".join(line[1:] for line in lines if line[0] in (sign, " "))
+        names = {
+            "torch": torch, "OnePass": OnePass, "AdamW": AdamW, "model": net(),
+            "loss": mean_squared, "batches": [batch(number) for number in range(10)],
+            "validation": batch(99),
+        }  # fmt: skip
+        exec(program, names)
+        trained.append(names)
+    assert_same(trained[1]["model"], trained[0]["model"])
+    assert trained[1]["tuner"].hyperparameters["lr"] != pytest.approx(1e-3)
 
 
 # --- mistakes ---

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from hpo_bench.cli import app
-from hpo_bench.cli.audit import numbers
+from hpo_bench.cli.audit import factors, numbers
 from hpo_bench.errors import UserError
 
 SMALL = ("repetitions=2", "model.hidden=[4]", "--intervals", "3", "--look-backs", "1..3")
@@ -65,6 +65,42 @@ def test_numbers(text: str, expected: tuple[int, ...]) -> None:
     assert numbers("--intervals", text) == expected
 
 
+def test_discounts_have_lines_of_their_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    carried = ("method=ours_discounted", "--discounts", "1,0", "--hyper-update", "2")
+    audit(tmp_path, *SMALL[:4], "--look-backs", "6", *carried)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:4] == ["γ", "T", "i", "cosine"]
+    assert [line.split()[:3] for line in lines[1:3]] == [["0", "3", "6"], ["1", "3", "6"]]
+    assert lines[2].split()[3] == "1.0000"  # undiscounted tangents are exact
+
+
+def test_over_time_has_a_line_for_each_moment_and_horizon(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = (*SMALL[:2], "hyperparameter_updates=4", "--moments", "1,4", "--horizons", "1,5")
+    audit(tmp_path, "--over-time", *small)
+    lines = capsys.readouterr().out.splitlines()
+    places = [["10", "1"], ["10", "5"], ["40", "1"], ["40", "5"]]
+    assert [line.split()[:2] for line in lines[1:5]] == places
+    (file,) = (tmp_path / "audits").glob("*/over_time.parquet")
+    assert len(pd.read_parquet(file)) == 2 * 2 * 2 * 4
+
+
+@pytest.mark.parametrize(("text", "expected"), [("1,0", (0.0, 1.0)), ("0.95", (0.95,))])
+def test_factors(text: str, expected: tuple[float, ...]) -> None:
+    assert factors("--discounts", text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "1.1", "-0.1", "nan", "a", "0..1", "0.9,"])
+def test_what_is_no_factor_is_one_line(text: str) -> None:
+    with pytest.raises(
+        UserError, match=r"--discounts .*: must be numbers from 0 to 1, as 0,0.95,1"
+    ):
+        factors("--discounts", text)
+
+
 @pytest.mark.parametrize("text", ["", "0", "3..1", "1..", "a", "1-3", "²", "-1"])
 def test_what_is_no_number_is_one_line(text: str) -> None:
     with pytest.raises(
@@ -80,6 +116,12 @@ def test_what_is_no_number_is_one_line(text: str) -> None:
         (["method=ours_wd_lr_n"], "did you mean ours_wd_lr_m"),
         (["look_bakc=3"], "look_bakc: no such setting; did you mean look_back"),
         (["--hyper-update", "0"], "--hyper-update 0: must be"),
+        (["--over-time", "--look-backs", "3"], "--look-backs 3: not with --over-time"),
+        (["--over-time", "--hyper-update", "3"], "--hyper-update 3: not with --over-time"),
+        (["--horizons", "3"], "--horizons 3: only with --over-time"),
+        (["--over-time", "--moments", "0"], "--moments 0: must be whole numbers"),
+        (["--over-time", "--moments", "401"], "--moments 401: the training has"),
+        (["--discounts", "0.5"], "--discounts: method=ours_wd_lr_m has no discount"),
         (["--config-dir", "nowhere"], "--config-dir nowhere: no such folder"),
         (
             ["--intervals", "2", "--look-backs", "3"],

@@ -12,11 +12,16 @@ from hpo_bench.core import schedules
 from hpo_bench.core.estimator import Estimator
 from hpo_bench.core.layout import Layout
 from hpo_bench.core.model import Batch
+from hpo_bench.core.sgd import MomentumSGD
 from hpo_bench.core.update import Linearisation
 from hpo_bench.errors import StoreError, UserError
 from hpo_bench.experiments import audit
 from hpo_bench.experiments.audit import ALL, COLUMNS, AuditGrid
+from hpo_bench.hypergradients.forward import Forward
 from hpo_bench.hypergradients.neumann import Neumann
+from hpo_bench.hypergradients.unroll import Unroll
+from hpo_bench.rules.adam import AdamW
+from hpo_bench.rules.rmsprop import RMSprop
 from hpo_bench.running.execute import execute
 from hpo_bench.store.runs import read_table
 from tests.problems import make_method, make_settings, make_table
@@ -300,3 +305,75 @@ def test_what_cannot_be_audited_is_one_line(tmp_path):
         compared(settings_at(tmp_path, "random"), (2,), (1,))
     with pytest.raises(UserError, match="--look-backs 5: longer than every interval; at most 3"):
         compared(settings_at(tmp_path), (2, 3), (5, 6))
+
+
+RULES = {
+    "adamw": (AdamW(), ("weight_decay", "lr", "beta1")),
+    "rmsprop": (RMSprop(), ("weight_decay", "lr", "alpha")),
+    "nesterov": (MomentumSGD(nesterov=True, dampening=0.2), tuple(TUNED)),
+}
+
+
+def through(rule, estimator, **changes):
+    """The paper's method with another rule and estimator."""
+    of_rule, tuned = RULES[rule]
+    return make_method("ours_wd_lr_m", rule=of_rule, tuned=tuned, estimator=estimator, **changes)
+
+
+@pytest.mark.parametrize("rule", list(RULES))
+@pytest.mark.parametrize("kind", [Neumann, Unroll, Forward])
+def test_any_rule_is_audited(tmp_path, rule, kind):
+    """Exact hypergradients are finite differences, and the exact methods have no error."""
+    frame = compared(settings_at(tmp_path, through(rule, kind(3)), hyper_updates=2), (4,), (3,), 2)
+    own = frame[frame.hyperparameter != ALL]
+    assert list(dict.fromkeys(own.hyperparameter)) == list(RULES[rule][1])
+    assert (own.exact != 0).all()
+    np.testing.assert_allclose(own.exact, own.finite_difference, rtol=2e-5, atol=1e-8)
+    if kind is Neumann:
+        assert own.relative_error.min() > 1e-6
+    else:
+        assert own.relative_error.max() < 1e-9
+
+
+@pytest.mark.parametrize("rule", list(RULES))
+def test_carried_tangents_are_exact_through_the_whole_training(tmp_path, rule):
+    """Across hyperparameter updates, against reverse mode and finite differences."""
+    at = settings_at(tmp_path, through(rule, Forward()), hyper_updates=3)
+    frame = compared(at, (4,), (1, 5, 12), 3)
+    assert sorted(set(frame.look_back)) == [1, 5, 12]
+    whole = frame[(frame.look_back == 12) & (frame.hyperparameter != ALL)]
+    assert whole.relative_error.max() < 1e-9
+    np.testing.assert_allclose(whole.exact, whole.finite_difference, rtol=2e-5, atol=1e-8)
+    shorter = frame[(frame.look_back == 5) & (frame.hyperparameter != ALL)]
+    assert shorter.relative_error.min() > 1e-6
+
+
+def test_discounts_are_compared_and_stored(tmp_path):
+    at, grid = settings_at(tmp_path, make_method("ours_wd_lr_m", estimator=Forward())), None
+    grid = AuditGrid((3,), (1, 6), 2, (0.0, 0.9, 1.0))
+    found = audit.run(settings_at(tmp_path, at(3, 1).method, hyper_updates=2), grid)
+    frame = found.frame
+    assert list(frame.columns) == [*COLUMNS, "discount"]
+    of_one = frame[(frame.discount == 0) & (frame.look_back == 1)]
+    of_all = frame[(frame.discount == 1) & (frame.look_back == 6)]
+    assert of_one.relative_error.max() < 1e-12
+    assert of_all.relative_error.max() < 1e-9
+    assert frame[frame.discount == 0.9].relative_error.min() > 1e-6
+    assert json.loads((found.path / "audit.json").read_text())["discounts"] == [0.0, 0.9, 1.0]
+    assert list(audit.summary(frame).discount.unique()) == [0.0, 0.9, 1.0]
+
+
+def test_what_has_no_discount_or_no_past_is_one_line(tmp_path):
+    with pytest.raises(UserError, match="--discounts: method=ours_wd_lr_m has no discount"):
+        audit.hypergradient_error(settings_at(tmp_path), AuditGrid((2,), (1,), 1, (0.5,)))
+    carried = settings_at(tmp_path, make_method("ours_wd_lr_m", estimator=Forward()))
+    with pytest.raises(UserError, match="longer than every training until then; at most 4"):
+        compared(carried, (2,), (5,), 2)
+
+
+def test_every_update_is_compared_through_the_last_i(tmp_path):
+    """Baydin's memory is one update long, the exact hypergradient's is not."""
+    frame = compared(settings_at(tmp_path, "baydin"), (4,), (1, 3))
+    own = frame[frame.hyperparameter == "lr"].pivot(index="seed", columns="look_back")
+    assert (own.exact[1] != own.exact[3]).all()
+    assert (own.approximate[1] == own.approximate[3]).all()
