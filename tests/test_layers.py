@@ -24,7 +24,7 @@ ALLOWED = {
     "search": {"running", "store", "settings", "core"},
     "analysis": {"store", "settings", "system"},
     "figures": {"analysis", "store", "settings", "system"},
-    "report": {"figures", "analysis", "store"},
+    "report": {"figures", "analysis", "store", "settings"},
     "experiments": {
         "running", "report", "figures", "analysis", "store", "settings", "hypergradients", "core",
         "system",

@@ -169,7 +169,7 @@ def _check_data(a: Run, b: Run) -> None:
 def differences(a: Run, b: Run) -> list[Difference]:
     """Settings that decide numbers and differ, then code and machine."""
     settings = _differing(numbers(a.config), numbers(b.config))
-    return [*settings, *_differing(_made_by(a), _made_by(b))]
+    return [*settings, *_differing(made_by(a), made_by(b))]
 
 
 def _differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Difference]:
@@ -181,7 +181,7 @@ def _differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Difference]:
     ]
 
 
-def _made_by(run: Run) -> dict[str, Any]:
+def made_by(run: Run) -> dict[str, Any]:
     """The code of a run, that of its own components, and where it ran, by dotted key."""
     made_by: dict[str, Any] = {}
     for key in CODE:

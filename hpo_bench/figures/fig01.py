@@ -18,9 +18,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from hpo_bench.figures.common import style
+from hpo_bench.figures.common import places, style
 from hpo_bench.figures.common.base import Options, Plotted, Points
 from hpo_bench.figures.common.needs import Need, NeededRuns
+from hpo_bench.figures.common.places import Shown
 
 Array = NDArray[np.float64]
 
@@ -31,6 +32,7 @@ STEP_SIZE, HYPER_STEP_SIZE, UPDATE_INTERVAL, LOOK_BACK = 0.07, 11.0, 3, 3
 START = (1.6, 0.01)
 CLASSICAL_STARTS = (START, (0.35, 0.58), (-1.1, 0.22))
 UPDATES = {"exact": 8, "approximate": 24}
+SHOWN = (Shown("x", "log_decay"), Shown("y", "weight"))
 LINES: dict[str, dict[str, Any]] = {
     "classical": {"color": "#0072B2", "marker": "o", "markersize": 4.4, "markerfacecolor": "white"},
     "exact": {"color": "#D55E00", "marker": "D", "markersize": 3.6},
@@ -206,6 +208,8 @@ def paths(ax: Axes, plotted: Plotted) -> Axes:
         for _, path in plotted.of(part=part).groupby("path"):
             arrows(ax, path["log_decay"].to_numpy(), path["weight"].to_numpy(), look["color"])
             ax.plot(path["log_decay"], path["weight"], lw=0.9, mew=0.8, **look)
+            curve = {"name": part, "label": part, "colour": look["color"]}
+            places.tell(ax, path, curve, SHOWN, path["log_decay"], path["weight"], line="line")
     log_decay, weight = plotted.context["optimum"]
     ax.plot(log_decay, weight, marker="*", color="black", ms=9, mec="white", mew=0.6, zorder=5)
     small: dict[str, Any] = {"textcoords": "offset points", "size": 7.5}

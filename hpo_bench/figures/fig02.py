@@ -11,15 +11,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from hpo_bench.figures.common import style
+from hpo_bench.figures.common import places, style
 from hpo_bench.figures.common.base import Options, Plotted, Points
 from hpo_bench.figures.common.needs import Need, NeededRuns
+from hpo_bench.figures.common.places import Shown
 
 TITLE = "Two readings of the learning rate: scaling the gradient, or scaling the loss"
 NEEDS: tuple[Need, ...] = ()
 
 RATES = (0.3, 0.7)
 COLOURS = {1.0: "black", 0.3: "#0072B2", 0.7: "#D55E00"}
+SHOWN = (Shown("x", "weight"), Shown("loss", "value"))
 START = 1.55
 
 
@@ -67,6 +69,8 @@ def reading(ax: Axes, plotted: Plotted, panel: str) -> Axes:
     for rate in sorted(set(curves["rate"])):
         curve = curves[curves["rate"] == rate]
         ax.plot(curve["weight"], curve["value"], color=COLOURS[rate])
+        named = {"name": "loss", "label": f"loss × {rate:g}", "colour": COLOURS[rate]}
+        places.tell(ax, curve, named, SHOWN, curve["weight"], curve["value"], line="line")
         name = "$L$" if rate == 1 else rf"$\eta_{RATES.index(rate) + 1} L$"
         end = (curve["weight"].iloc[-1], curve["value"].iloc[-1])
         ax.annotate(name, end, (2, 0), textcoords="offset points", color=COLOURS[rate])

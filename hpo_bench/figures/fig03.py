@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,11 +14,12 @@ from matplotlib.figure import Figure
 
 from hpo_bench.analysis.frames import curves, failure_aware
 from hpo_bench.analysis.selection import Runs, repetitions, weight_updates
+from hpo_bench.figures.common import places, standard, style
 from hpo_bench.figures.common import points as common
-from hpo_bench.figures.common import standard, style
 from hpo_bench.figures.common.base import Options, Plotted, Points
 from hpo_bench.figures.common.conditions import Fixed
 from hpo_bench.figures.common.needs import Need, NeededRuns
+from hpo_bench.figures.common.places import Shown
 from hpo_bench.figures.common.templates import metric
 
 TITLE = "Trajectories of learning rate and weight decay over the final test MSE"
@@ -29,6 +32,7 @@ NEEDS = (
     Need(DATASETS, ("ours_wd_lr",), 50, MOVING, role="trajectories"),
 )
 DIVERGED_AS = 150.0  # test MSE that stands for a diverged (or worse) run in the background
+SHOWN_POINT = (Shown("step", "step"), Shown("x", "log10_lr"), Shown("y", "log10_weight_decay"))
 SHOWN = 20  # trajectories
 POINTS = 60  # of a trajectory, about
 GRID = 90  # points of the background in each direction
@@ -155,7 +159,10 @@ def draw(plotted: Plotted) -> Figure:
             if filled.get_clim()[0] <= np.log10(tick) < 2.1
         ]
         bar.set_ticks([*np.log10(ticks), np.log10(DIVERGED_AS)], labels=[*map(str, ticks), "NaN"])
-    trajectories(ax, plotted.of(part="trajectory"))
+    moved = plotted.of(part="trajectory")
+    trajectories(ax, moved)
+    for method in plotted.methods:
+        _tell(ax, moved, method)
     ax.set(
         xlim=LR,
         ylim=WEIGHT_DECAY,
@@ -163,6 +170,13 @@ def draw(plotted: Plotted) -> Figure:
         ylabel=r"$\log_{10}$(weight decay)",
     )
     return figure
+
+
+def _tell(ax: Axes, moved: pd.DataFrame, method: Mapping[str, Any]) -> None:
+    """Say where each trajectory goes."""
+    for seed, path in moved.groupby("path"):
+        x, y = path["log10_lr"], path["log10_weight_decay"]
+        places.tell(ax, path, method, SHOWN_POINT, x, y, line="line", of=f"seed {seed:g}")
 
 
 def landscape(ax: Axes, background: pd.DataFrame) -> QuadContourSet:

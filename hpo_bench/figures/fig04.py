@@ -42,6 +42,8 @@ def draw(plotted: Plotted) -> Figure:
     scale = sensitivity.norm(plotted.frame)
     sensitivity.single_cell(axes[1], plotted.of(method="random"), scale)
     image = sensitivity.heat_map(axes[2], plotted.of(method=GRIDS[0]), scale)
+    for ax, name in zip(axes[1:], ("random", *GRIDS), strict=True):
+        sensitivity.tell(ax, plotted, name)
     label = sensitivity.colour_bar_label(plotted.context)
     figure.colorbar(image, ax=list(axes[1:]), label=label, fraction=0.05, pad=0.02)
     style.title(axes[1:], sensitivity.titles(("random", *GRIDS), plotted.context))

@@ -26,6 +26,8 @@ def draw(plotted: Plotted) -> Figure:
     image = sensitivity.single_cell(axes[0], plotted.of(method="random"), scale)
     for ax, name in zip(axes[1:], GRIDS, strict=True):
         sensitivity.heat_map(ax, plotted.of(method=name), scale)
+    for ax, name in zip(axes, ("random", *GRIDS), strict=True):
+        sensitivity.tell(ax, plotted, name)
     label = sensitivity.colour_bar_label(plotted.context)
     figure.colorbar(image, ax=list(axes), label=label, fraction=0.04, pad=0.01)
     style.title(axes, sensitivity.titles(("random", *GRIDS), plotted.context))

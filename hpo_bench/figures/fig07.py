@@ -24,7 +24,8 @@ from hpo_bench.figures.common import points as common
 from hpo_bench.figures.common import standard, style
 from hpo_bench.figures.common.base import Options, Plotted, Points
 from hpo_bench.figures.common.needs import Need, NeededRuns
-from hpo_bench.figures.common.sensitivity import grid, triangular
+from hpo_bench.figures.common.places import Shown
+from hpo_bench.figures.common.sensitivity import CELL, grid, tell_cells, triangular
 from hpo_bench.settings.run import HYPERPARAMETERS
 from hpo_bench.store.runs import Run, read_table
 from hpo_bench.system import notices
@@ -42,6 +43,7 @@ WHERE: dict[str, Any] = {
 ALSO = ("hyperparameter_updates=1",)
 APPROXIMATE, EXACT = "ours_wd_lr_m", "diff_through_opt"
 NEEDS = (Need(("uci_energy",), (APPROXIMATE, EXACT), 50, WHERE, valid=triangular, also=ALSO),)
+APPROXIMATED = {"name": APPROXIMATE, "colour": "#000000"}
 LABELS = {"lr": "learning rate", "weight_decay": "weight decay", "momentum": "momentum"}
 COLUMNS = ["kind", "hyperparameter", "update_interval", "look_back", "error", "n_ok", "n"]
 KINDS = {
@@ -168,7 +170,10 @@ def draw(plotted: Plotted) -> Figure:
     for row, kind in enumerate(kinds):
         for column, name in enumerate(names):
             ax = axes[row, column]
-            image = triangle(ax, plotted.of(kind=kind, hyperparameter=name))
+            cells = plotted.of(kind=kind, hyperparameter=name)
+            image = triangle(ax, cells)
+            shown = (*CELL, Shown(KINDS[kind], "error"))
+            tell_cells(ax, cells, APPROXIMATED | {"label": LABELS[name]}, shown)
             bar = figure.colorbar(image, ax=ax, fraction=0.05, pad=0.02, ticks=_ticks(image))
             bar.ax.yaxis.set_major_formatter(
                 LogFormatterSciNotation(minor_thresholds=(np.inf, np.inf))

@@ -17,15 +17,17 @@ from numpy.typing import NDArray
 from hpo_bench.analysis import paper
 from hpo_bench.analysis.frames import curves
 from hpo_bench.analysis.selection import Runs, by_method, weight_updates
-from hpo_bench.figures.common import panels, style, templates
+from hpo_bench.figures.common import panels, places, style, templates
 from hpo_bench.figures.common import points as common
 from hpo_bench.figures.common.base import Options, Plotted, Points
 from hpo_bench.figures.common.needs import Need, NeededRuns
+from hpo_bench.figures.common.places import Shown
 from hpo_bench.store.runs import Run
 
 TITLE = "Evolution of the learning rate in one repetition, UCI datasets"
 METHODS = tuple(method for method in paper.TRAINED if method != "ours_wd_hdlr_m")
 NEEDS = (Need(paper.UCI, METHODS, paper.REPETITIONS["uci"]),)
+SHOWN = (Shown("x", "step"), Shown("y", "y"))
 LEAST = 1e-6  # learning rate that is shown
 
 
@@ -118,6 +120,7 @@ def rates(ax: Axes, frame: pd.DataFrame, plotted: Plotted) -> Axes:
         ]
         dashes = {"linestyle": (0, (3, 3 * len(equal)))} if equal else {}
         ax.plot(curve["step"], y, **style.line(method, **dashes))
+        places.tell(ax, curve, method, SHOWN, curve["step"], y, line="line", of="one repetition")
         lines.append(y)
         if curve["status"].iloc[0] == "diverged":
             ax.plot(curve["step"].iloc[-1], y[-1], "x", color=method["colour"], ms=5)

@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 
 from hpo_bench.analysis import paper
 from hpo_bench.analysis.selection import Runs, by_dataset
-from hpo_bench.figures.common import panels, standard, style
+from hpo_bench.figures.common import panels, places, standard, style
 from hpo_bench.figures.common import points as common
 from hpo_bench.figures.common.base import Options, Plotted, Points
 from hpo_bench.figures.common.conditions import Except
 from hpo_bench.figures.common.needs import Need, NeededRuns
+from hpo_bench.figures.common.places import Shown
 from hpo_bench.store.runs import Run
 
 TITLE = "Time of one training, larger datasets"
@@ -42,6 +43,7 @@ MULTI_PASS = {  # how many plain trainings a search takes, and the style of its 
     "30 × Random (Bayesian Optimisation)": (30, "-"),
     "200 × Random (population-based training)": (200, (0, (3, 1.5))),
 }
+SHOWN = (Shown("x", "seconds"), Shown("seed", "seed"), Shown("status", "status"))
 FEWEST = 5  # values that a violin needs
 
 
@@ -118,6 +120,8 @@ def times(ax: Axes, frame: pd.DataFrame, plotted: Plotted) -> Axes:
             height, colour = position + offset, method["colour"]
             _violin(ax, ok, height, colour, filled=part == "evaluated")
             ax.plot(bad, np.full(len(bad), height), "+", color=colour, ms=4, mew=0.7)
+            of = f"{len(ok)}/{len(group)}"
+            places.tell(ax, group, method, SHOWN, group["seconds"], height, of=of)
     evaluated = frame[(frame["part"] == "evaluated") & (frame["status"] == "ok")]
     plain = evaluated.loc[evaluated["method"] == paper.PLAIN, "seconds"]
     if len(plain):

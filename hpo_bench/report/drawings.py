@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 import re
 import shlex
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from hpo_bench import figures
 from hpo_bench.analysis.selection import Runs
 from hpo_bench.errors import UserError
-from hpo_bench.figures.common.base import Options
+from hpo_bench.figures.common import artefact, places
+from hpo_bench.figures.common.base import Options, Plotted
 from hpo_bench.figures.common.make import Made, Request, make
 from hpo_bench.figures.common.needs import Missing
+from hpo_bench.report.facets import Facets
 
 PIXELS_PER_POINT = 1.9  # larger than print: a full page's width is 950 pixels
 OUTLINES = re.compile(rb'(?<= d=")[^"]*')
@@ -38,8 +43,13 @@ class Drawing:
         missing: runs that it lacks, with the commands that make them.
         notes: stored runs that were passed over, and why.
         error: why drawing failed.
+        run_ids: of the runs that it shows.
+        points: the plotted points: a CSV, packed by gzip, as an address.
+        places: where they stand on the image (`figures.common.places.of`): JSON, packed by gzip, in
+            base64.
         illustration: made without any runs.
         command: draws it as files, with the plotted points.
+        about: what it shows, by which the page is filtered.
     """
 
     name: str
@@ -52,7 +62,11 @@ class Drawing:
     notes: tuple[str, ...] = ()
     error: str = ""
     illustration: bool = False
+    run_ids: tuple[str, ...] = ()
+    points: str = ""
+    places: str = ""
     command: str = ""
+    about: Facets = field(default_factory=Facets)
 
     @property
     def label(self) -> str:
@@ -133,10 +147,30 @@ def _drawing(made: Made) -> Drawing:
         return plain
     files = {file.suffix: file for file in made.files}
     image = compact(files[".svg"].read_bytes())
-    small_print = json.loads(files[".json"].read_text(encoding="utf-8"))["footer"]
+    manifest = json.loads(files[".json"].read_text(encoding="utf-8"))
+    content = files[".csv"].read_bytes()
     return replace(
-        plain, uri=data_uri(image), width=_width(image), drawn=made.drawn, small_print=small_print
+        plain,
+        uri=data_uri(image),
+        width=_width(image),
+        drawn=made.drawn,
+        small_print=manifest["footer"],
+        run_ids=tuple(run["run_id"] for run in manifest["runs"]),
+        points=f"data:application/gzip;base64,{packed(content)}",
+        places=packed(_places(made.figure, manifest, content)),
     )
+
+
+def _places(figure: str, manifest: dict[str, Any], content: bytes) -> bytes:
+    """Where the points of a figure stand on its image, as JSON."""
+    plotted = Plotted(artefact.read_csv(content), manifest["context"], manifest["footer"])
+    found = places.of(artefact.draw(figure, plotted), plotted)
+    return json.dumps(found, separators=(",", ":")).encode()
+
+
+def packed(content: bytes) -> str:
+    """Bytes packed by gzip, in base64; the same bytes whenever it is done."""
+    return base64.b64encode(gzip.compress(content, 9, mtime=0)).decode()
 
 
 def data_uri(svg: bytes) -> str:

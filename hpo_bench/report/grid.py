@@ -9,6 +9,7 @@ from typing import Literal
 
 from hpo_bench.analysis.rounding import NOTHING, rounded
 from hpo_bench.analysis.statistics.interval import Interval
+from hpo_bench.report.facets import Facets
 
 Kind = Literal["text", "words", "name", "number", "code", "verdict", "strip"]
 FOLDED_FROM = 40  # rows
@@ -86,6 +87,8 @@ class Grid:
         name: its id on the page.
         rows: the first cell of each heads its row.
         note: how its numbers were made, below it.
+        about: what each row is about, by which the page is filtered; none where the rows are about
+            everything.
     """
 
     name: str
@@ -93,6 +96,7 @@ class Grid:
     columns: tuple[GridColumn, ...]
     rows: tuple[tuple[Cell, ...], ...]
     note: str = ""
+    about: tuple[Facets, ...] = ()
 
     @property
     def folded(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jinja2
@@ -17,8 +17,9 @@ from hpo_bench.analysis.selection import Runs
 from hpo_bench.analysis.statistics.interval import Statistics
 from hpo_bench.errors import UserError
 from hpo_bench.figures.common.base import RULES, Options
-from hpo_bench.report import sections
-from hpo_bench.report.drawings import Drawing, drawings
+from hpo_bench.report import beside, facets, sections
+from hpo_bench.report.drawings import Drawing, drawings, packed
+from hpo_bench.report.facets import Choice, Membership
 from hpo_bench.report.grid import Grid
 from hpo_bench.store import index
 from hpo_bench.store.files import atomic
@@ -36,6 +37,8 @@ class Page:
         facts: number and what it counts, for a first look.
         rule: how diverged runs count.
         notes: configurations that were left out of the results or differ from the others.
+        choices: what the page can be filtered by.
+        beside: what is told of configurations side by side (`beside.configurations`), packed.
     """
 
     results: str
@@ -55,6 +58,8 @@ class Page:
     divergence: tuple[Grid, ...]
     drawings: tuple[Drawing, ...]
     provenance: tuple[Grid, ...]
+    choices: tuple[Choice, ...]
+    beside: str
     version: str = __version__
 
 
@@ -80,6 +85,9 @@ def build(
     listing = index.read(runs_folder(results_dir))
     failed = [entry for entry in listing.entries.values() if entry.status != "complete"]
     drawn = drawings(runs, str(results_dir), Options(statistics, seed=seed), say)
+    shown = {drawing.name: drawing.run_ids for drawing in drawn}
+    belongs = facets.membership(Path(results_dir), runs, shown)
+    drawn = [_about(drawing, runs, belongs) for drawing in drawn]
     return Page(
         results=str(results_dir),
         statistics=statistics,
@@ -92,19 +100,31 @@ def build(
         claims_command=_claims_command(str(results_dir)),
         runs=_present(
             sections.experiments_grid(Path(results_dir), runs),
-            sections.runs_grid(runs, frame, compared.runs),
+            sections.runs_grid(runs, frame, compared.runs, belongs),
             sections.incomplete_grid(failed, listing.unfinished),
         ),
         notes=compared.notes,
-        finals=tuple(sections.final_grids(compared.runs, statistics, seed)),
-        pairs=tuple(sections.pair_grids(compared.runs, statistics, seed)),
-        time=sections.time_grid(compared.runs, seed),
+        finals=tuple(sections.final_grids(compared.runs, statistics, seed, belongs)),
+        pairs=tuple(sections.pair_grids(compared.runs, statistics, seed, belongs)),
+        time=sections.time_grid(compared.runs, seed, belongs),
         divergence=_present(
-            sections.rates_grid(runs, frame), sections.divergences_grid(runs, frame)
+            sections.rates_grid(runs, frame, belongs),
+            sections.divergences_grid(runs, frame, belongs),
         ),
         drawings=tuple(drawn),
-        provenance=tuple(sections.provenance_grids(runs)),
+        provenance=tuple(sections.provenance_grids(runs, belongs)),
+        choices=belongs.choices(runs),
+        beside=packed(beside.configurations(runs, statistics, seed)),
     )
+
+
+def _about(drawing: Drawing, runs: Runs, membership: Membership) -> Drawing:
+    """A figure with what it is about: its runs, and the experiments whose figure it is."""
+    shown = set(drawing.run_ids)
+    about = membership.facets(run for run in runs if run.run_id in shown)
+    whose = tuple(plan.name for plan in membership.plans if drawing.name in plan.figures)
+    having_it = tuple(name for name in about.experiments if name in whose)
+    return replace(drawing, about=replace(about, experiments=having_it))
 
 
 def _claims_command(results: str) -> str:

@@ -6,6 +6,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -14,13 +15,14 @@ import pandas as pd
 from hpo_bench.analysis import selection
 from hpo_bench.analysis.claims import Claim, Verdict
 from hpo_bench.analysis.costs import costs
-from hpo_bench.analysis.paper import PLAIN
+from hpo_bench.analysis.paper import PLAIN, shown_name
 from hpo_bench.analysis.rounding import NOTHING, rounded, within_error_of_best
 from hpo_bench.analysis.selection import Runs
 from hpo_bench.analysis.statistics import distributions, interval
 from hpo_bench.analysis.statistics.interval import Statistics
 from hpo_bench.analysis.summary import Summary, summarise
 from hpo_bench.analysis.tables import pairs
+from hpo_bench.report.facets import Membership
 from hpo_bench.report.grid import (
     Cell,
     Grid,
@@ -108,7 +110,12 @@ def verdicts(judged: Sequence[Claim]) -> list[tuple[str, int]]:
 # --- what was run ---
 
 
-def runs_grid(runs: Runs, frame: pd.DataFrame, compared: Runs) -> Grid:
+def configurations(runs: Runs) -> list[list[Run]]:
+    """Runs by configuration, in the order of the rows of `runs_grid`."""
+    return _groups(runs, selection.configuration)
+
+
+def runs_grid(runs: Runs, frame: pd.DataFrame, compared: Runs, membership: Membership) -> Grid:
     """A row per configuration.
 
     Args:
@@ -144,13 +151,14 @@ def runs_grid(runs: Runs, frame: pd.DataFrame, compared: Runs) -> Grid:
             share(*ok[selection.configuration(group[0])]),
             Cell("yes" if group[0].run_id in shown else "no"),
         )
-        for group in _groups(runs, selection.configuration)
+        for group in configurations(runs)
     )
+    about = tuple(membership.facets(group) for group in configurations(runs))
     note = (
         "T: weight updates between hyperparameter updates. i: look-back distance. "
         "A row for each configuration."
     )
-    return Grid("runs-table", "Configurations with complete runs", columns, rows, note)
+    return Grid("runs-table", "Configurations with complete runs", columns, rows, note, about)
 
 
 def _ok(frame: pd.DataFrame) -> dict[str, tuple[int, int]]:
@@ -205,14 +213,18 @@ def experiments_grid(results_dir: Path, complete: Runs) -> Grid | None:
 # --- results ---
 
 
-def final_grids(runs: Runs, mode: Statistics, seed: int) -> list[Grid]:
+def final_grids(runs: Runs, mode: Statistics, seed: int, membership: Membership) -> list[Grid]:
     """Final test values: a table per dataset and measure, a row per method.
 
     Args:
         runs: one configuration per dataset and method.
     """
     groups = _groups(summarise(runs, mode, seed), lambda row: (row.dataset, row.column))
-    return [_finals(group, mode, seed) for group in groups]
+    grids = []
+    for group in groups:
+        about = [membership.facets_of(runs, row.dataset, row.method) for row in group]
+        grids.append(replace(_finals(group, mode, seed), about=tuple(about)))
+    return grids
 
 
 def _finals(rows: Sequence[Summary], mode: Statistics, seed: int) -> Grid:
@@ -258,7 +270,7 @@ MEANING_OF_MEAN_AND_BEST: Mapping[Statistics, str] = {
 }
 
 
-def pair_grids(runs: Runs, mode: Statistics, seed: int) -> list[Grid]:
+def pair_grids(runs: Runs, mode: Statistics, seed: int, membership: Membership) -> list[Grid]:
     """Methods compared in pairs on shared seeds, a table per dataset."""
     columns = (
         GridColumn("A"),
@@ -286,8 +298,13 @@ def pair_grids(runs: Runs, mode: Statistics, seed: int) -> list[Grid]:
             )
             for pair in group
         )
+        about = tuple(
+            membership.facets_of(runs, pair.dataset, *map(shown_name, pair.methods))
+            for pair in group
+        )
         caption = f"{group[0].dataset_label}: methods in pairs on shared seeds"
-        grids.append(Grid(f"pairs-{group[0].dataset}", caption, columns, rows, note))
+        name = f"pairs-{group[0].dataset}"
+        grids.append(Grid(name, caption, columns, rows, note, about))
     return grids
 
 
@@ -298,11 +315,12 @@ def _p(value: float) -> Cell:
 # --- divergence ---
 
 
-def rates_grid(runs: Runs, frame: pd.DataFrame) -> Grid | None:
+def rates_grid(runs: Runs, frame: pd.DataFrame, membership: Membership) -> Grid | None:
     """How often repetitions diverged, a row per configuration in which some did."""
     first = {selection.configuration(run): run for run in reversed(runs)}
     diverged = frame[frame["status"] != "ok"]
     ok, steps = _ok(frame), diverged.groupby("configuration")["diverged_at"].median()
+    diverging = [each for each in reversed(first.items()) if ok[each[0]][0] < ok[each[0]][1]]
     rows = tuple(
         (
             _dataset(run),
@@ -316,8 +334,7 @@ def rates_grid(runs: Runs, frame: pd.DataFrame) -> Grid | None:
             ),
             _step(steps.get(name)),
         )
-        for name, run in reversed(first.items())
-        if ok[name][0] < ok[name][1]
+        for name, run in diverging
     )
     columns = (
         GridColumn("Dataset", "name"),
@@ -333,10 +350,11 @@ def rates_grid(runs: Runs, frame: pd.DataFrame) -> Grid | None:
         return None
     others = len(first) - len(rows)
     note = f"In the other {others} configurations no repetition diverged." if others else ""
-    return Grid("divergence-rates", "Divergence rates", columns, rows, note)
+    about = tuple(membership.facets([run]) for _, run in diverging)
+    return Grid("divergence-rates", "Divergence rates", columns, rows, note, about)
 
 
-def divergences_grid(runs: Runs, frame: pd.DataFrame) -> Grid | None:
+def divergences_grid(runs: Runs, frame: pd.DataFrame, membership: Membership) -> Grid | None:
     """Which repetitions diverged, and at which weight update, a row each; the first `LISTED`."""
     by_id = {run.run_id: run for run in runs}
     diverged = frame[frame["status"] != "ok"]
@@ -371,7 +389,8 @@ def divergences_grid(runs: Runs, frame: pd.DataFrame) -> Grid | None:
     more = len(diverged) - len(rows)
     if more:
         note += f" {more} more are in the final.parquet of their runs."
-    return Grid("divergences", "Repetitions that diverged", columns, rows, note)
+    about = tuple(membership.facets([by_id[run_id]]) for run_id in diverged.head(LISTED)["run_id"])
+    return Grid("divergences", "Repetitions that diverged", columns, rows, note, about)
 
 
 def _step(value: Any) -> Cell:
@@ -381,7 +400,7 @@ def _step(value: Any) -> Cell:
 # --- run time ---
 
 
-def time_grid(runs: Runs, seed: int) -> Grid:
+def time_grid(runs: Runs, seed: int, membership: Membership) -> Grid:
     """What a training costs, and beside plain training on the same machine."""
     found = costs(runs, seed)
     machines = {cost.machine for cost in found}
@@ -419,19 +438,23 @@ def time_grid(runs: Runs, seed: int) -> Grid:
     )
     if len(machines) == 1:
         note += f" Machine: {machines.pop()}."
-    return Grid("time-table", "Cost of a training", columns, rows, note)
+    about = tuple(
+        membership.facets_of(runs, cost.dataset, shown_name(cost.method)) for cost in found
+    )
+    return Grid("time-table", "Cost of a training", columns, rows, note, about)
 
 
 # --- provenance ---
 
 
-def provenance_grids(runs: Runs) -> list[Grid]:
+def provenance_grids(runs: Runs, membership: Membership) -> list[Grid]:
     """Which code made the runs, on what, and the runs themselves.
 
     Shards of one configuration share a row.
     """
     codes = _numbered(runs, lambda run: run.code)
     environments = _numbered(runs, lambda run: run.environment)
+    groups = _groups(runs, lambda run: (run.config_hash, _key(run.code), _key(run.environment)))
     rows = tuple(
         (
             Cell("\n".join(run.run_id for run in group)),
@@ -441,10 +464,9 @@ def provenance_grids(runs: Runs) -> list[Grid]:
             count(environments[_key(group[0].environment)]),
             *(_seconds(group, kind) for kind in ("train", "evaluate", "total")),
         )
-        for group in _groups(
-            runs, lambda run: (run.config_hash, _key(run.code), _key(run.environment))
-        )
+        for group in groups
     )
+    about = tuple(membership.facets(group) for group in groups)
     columns = (
         GridColumn("Run", "code"),
         GridColumn("Seeds"),
@@ -462,7 +484,7 @@ def provenance_grids(runs: Runs) -> list[Grid]:
     return [
         _listing("code-table", "Code", codes, runs, lambda run: run.code),
         _listing("environment-table", "Machines", environments, runs, lambda run: run.environment),
-        Grid("provenance-table", "Runs", columns, rows, note),
+        Grid("provenance-table", "Runs", columns, rows, note, about),
     ]
 
 

@@ -77,7 +77,7 @@ def built(results: Path) -> page.Page:
 class Reader(HTMLParser):
     """Start tags of a page; fails on tags that are not closed in order."""
 
-    VOID = frozenset({"meta", "link", "img", "br", "path", "circle"})
+    VOID = frozenset({"meta", "link", "img", "br", "path", "circle", "input"})
 
     def __init__(self, text: str) -> None:
         super().__init__()

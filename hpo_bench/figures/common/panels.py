@@ -12,10 +12,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from hpo_bench.figures.common import style
+from hpo_bench.figures.common import places, style
 from hpo_bench.figures.common.base import Plotted
+from hpo_bench.figures.common.places import Shown
 
 Method = Mapping[str, Any]
+SHARE = (Shown("x", "x"), Shown("share of runs at or below it", "y", "low", "high"))
 
 
 def grid(figure: Figure, count: int, **options: Any) -> list[Axes]:
@@ -79,6 +81,7 @@ def cdf(ax: Axes, frame: pd.DataFrame, methods: Sequence[Method]) -> Axes:
         high = np.concatenate([curve["high"], curve["high"].iloc[-1:]])
         band = {"color": method["colour"], "alpha": opacity(methods), "lw": 0}
         ax.fill_between(x[1:], low, high, step="post", **band)
+        places.tell(ax, curve, method, SHARE, curve["x"], curve["y"], line="steps")
     ax.set(xscale="log", xlim=limits, ylim=(0, 1.02))
     ax.grid(visible=True)
     log_ticks(ax, "x")
@@ -119,6 +122,8 @@ def evolution(ax: Axes, frame: pd.DataFrame, methods: Sequence[Method], x: str =
         low = np.maximum(band["low"], 1e-3 * band["y"])  # a logarithmic axis has no zero
         look = {"color": method["colour"], "alpha": opacity(methods), "lw": 0}
         ax.fill_between(band[x], low, band["high"], **look)
+        shown = (Shown("x", x), Shown("y", "y", "low", "high"))
+        places.tell(ax, curve, method, shown, curve[x], curve["y"], line="line")
     ax.set_yscale("log")
     ax.margins(x=0.01)
     ax.grid(visible=True)

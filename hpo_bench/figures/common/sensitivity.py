@@ -17,16 +17,18 @@ from hpo_bench.analysis.frames import failure_aware
 from hpo_bench.analysis.selection import Runs, comparable
 from hpo_bench.analysis.statistics.interval import survival_median
 from hpo_bench.analysis.summary import paper_keeps
+from hpo_bench.figures.common import places, standard, style
 from hpo_bench.figures.common import points as common
-from hpo_bench.figures.common import standard, style
-from hpo_bench.figures.common.base import Options, Points
+from hpo_bench.figures.common.base import Options, Plotted, Points
 from hpo_bench.figures.common.needs import Need, NeededRuns, Values
+from hpo_bench.figures.common.places import Shown
 from hpo_bench.figures.common.templates import metric
 from hpo_bench.store.runs import Run
 
 CellKey = tuple[int, int]  # T and i
 CELLS = {**standard.STARTS, "update_interval": standard.GRID, "look_back": standard.GRID}
 REPETITIONS = 100
+CELL = (Shown("T", "update_interval"), Shown("i", "look_back"))
 PRINTED = 1000  # what a printed value is multiplied by
 COLOURS = "viridis"
 
@@ -180,6 +182,23 @@ def _printed(value: float) -> str:
         return "∞"
     printed = value * PRINTED
     return f"{printed:.0f}" if printed >= 10 else f"{printed:.2g}"
+
+
+def tell(ax: Axes, plotted: Plotted, name: str) -> None:
+    """Say what stands in the cells of a method; one without cells has its value at 0, 0."""
+    for method in plotted.methods:
+        if method["name"] == name:
+            frame = plotted.of(method=name)
+            shown = (*CELL, Shown(colour_bar_label(plotted.context), "median"))
+            tell_cells(ax, frame, method, shown)
+
+
+def tell_cells(
+    ax: Axes, frame: pd.DataFrame, method: Mapping[str, Any], shown: Sequence[Shown]
+) -> None:
+    """Say what stands in cells, which are drawn from 0 on."""
+    x, y = (np.maximum(frame[name] - 1, 0) for name in ("look_back", "update_interval"))
+    places.tell(ax, frame, method, shown, x, y)
 
 
 def titles(names: Sequence[str], context: Mapping[str, Any]) -> list[str]:

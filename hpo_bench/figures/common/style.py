@@ -84,7 +84,14 @@ def style() -> Iterator[None]:
 
 
 class Sheet(Figure):
-    """A figure that is saved as it was drawn: by `RC`, not by the user's own settings."""
+    """A figure that is saved as it was drawn: by `RC`, not by the user's own settings.
+
+    Its ``told`` are the points on it, of which `places` says where they are.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.told: list[Any] = []
 
     def savefig(self, *arguments: Any, **options: Any) -> None:
         with style():
