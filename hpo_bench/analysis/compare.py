@@ -123,7 +123,7 @@ def compare(a: Run, b: Run, seed: int = 0) -> Compared:
     left, right = (all_of_a.loc[seeds], all_of_b.loc[seeds]) if paired else (all_of_a, all_of_b)
     shared = len(seeds) if paired else 0
 
-    side_a, side_b = _side(a, all_of_a), _side(b, all_of_b)
+    side_a, side_b = side(a, all_of_a), side(b, all_of_b)
     return Compared(
         a=side_a,
         b=side_b,
@@ -196,7 +196,7 @@ def made_by(run: Run) -> dict[str, Any]:
 # --- numbers ---
 
 
-def _side(run: Run, frame: pd.DataFrame) -> Side:
+def side(run: Run, frame: pd.DataFrame) -> Side:
     first = frame.iloc[0]
     machine = "/".join(str(first[key]) for key in MACHINE)
     return Side(
@@ -242,10 +242,12 @@ def _result(a: pd.DataFrame, b: pd.DataFrame, measure: Measure, paired: bool, se
         difference = comparison.difference
     else:
         difference = bootstrap_two(of_a, of_b, paired=False, seed=seed)
-    return Result(measure.label, _median(of_a, seed), _median(of_b, seed), difference, comparison)
+    return Result(
+        measure.label, median_of(of_a, seed), median_of(of_b, seed), difference, comparison
+    )
 
 
-def _median(values: NDArray[np.float64], seed: int) -> Interval:
+def median_of(values: NDArray[np.float64], seed: int) -> Interval:
     """Median of the runs with its bootstrap interval.
 
     The estimate is not that of `bootstrap`, so that two medians differ by what is shown.
@@ -280,15 +282,15 @@ def _notes(a: Side, b: Side, same_rows: bool, shared: int) -> list[str]:
 
 def text(compared: Compared) -> str:
     """The comparison for a reader, in plain columns."""
-    lines = [_heading("A", compared.a), _heading("B", compared.b), ""]
-    rows = [(each.key, _value(each.a), _value(each.b)) for each in compared.differences]
+    lines = [heading("A", compared.a), heading("B", compared.b), ""]
+    rows = [(each.key, shown_value(each.a), shown_value(each.b)) for each in compared.differences]
     if rows:
-        lines += _columns([("what differs", "A", "B"), *rows])
+        lines += columns([("what differs", "A", "B"), *rows])
     else:
         lines.append("nothing differs but the seeds or the place")
     for result in compared.results:
-        lines += ["", _title(compared, result), *_columns(_result_rows(result), "  ")]
-    lines += ["", *_columns(_other_rows(compared))]
+        lines += ["", _title(compared, result), *columns(_result_rows(result), "  ")]
+    lines += ["", *columns(_other_rows(compared))]
     lines += [f"note: {note}" for note in compared.notes]
     lines.append(
         f"intervals: 95 %, bootstrap of {RESAMPLES} resamples, seed {compared.seed}; "
@@ -297,7 +299,7 @@ def text(compared: Compared) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _heading(name: str, side: Side) -> str:
+def heading(name: str, side: Side) -> str:
     return f"{name}: {side.run_id} ({side.label}, seeds {side.first_seed} to {side.last_seed})"
 
 
@@ -352,12 +354,12 @@ def bounds(interval: Interval) -> str:
     return f"{estimate} [{rounded(interval.low).text}, {rounded(interval.high).text}]"
 
 
-def _value(value: Any) -> str:
+def shown_value(value: Any) -> str:
     shown = NOTHING if value is None else str(value)
     return shown if len(shown) <= WIDEST_VALUE else f"{shown[: WIDEST_VALUE - 1]}…"
 
 
-def _columns(rows: Sequence[tuple[str, ...]], indent: str = "") -> list[str]:
+def columns(rows: Sequence[tuple[str, ...]], indent: str = "") -> list[str]:
     """Lines in which the cells of a column stand below each other."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
@@ -372,17 +374,17 @@ def plain(compared: Compared) -> dict[str, Any]:
 
     What is not a number is null, infinite values are the texts ``inf`` and ``-inf``.
     """
-    content: dict[str, Any] = _jsonable(asdict(compared))
+    content: dict[str, Any] = jsonable(asdict(compared))
     for result, entry in zip(compared.results, content["results"], strict=True):
         entry["verdict"] = verdict(result)
     return content
 
 
-def _jsonable(value: Any) -> Any:
+def jsonable(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: _jsonable(item) for key, item in value.items()}
+        return {key: jsonable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_jsonable(item) for item in value]
+        return [jsonable(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else str(value)
     return value

@@ -1,4 +1,4 @@
-"""``hpo-bench compare``: two stored runs side by side."""
+"""``hpo-bench compare``: two or more stored runs side by side."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ FORMATS = ("text", "json")
 
 
 def compare(
-    a: Annotated[
-        str,
+    names: Annotated[
+        list[str],
         typer.Argument(
-            metavar="RUN", help="Run id, its beginning, or run folder.", autocompletion=runs
+            metavar="RUN RUN…",
+            help="Two or more, each by its run id, the beginning of it, or its folder.",
+            autocompletion=runs,
+            show_default=False,
         ),
     ],
-    b: Annotated[str, typer.Argument(metavar="RUN", help="The other one.", autocompletion=runs)],
     results: Annotated[
         Path, typer.Option("--results", metavar="DIR", help="Folder of the results.")
     ] = Path("results"),
@@ -28,9 +30,13 @@ def compare(
     ] = "text",
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the bootstrap.")] = 0,
 ) -> None:
-    """Print what differs between two runs, and compare their final values on shared seeds."""
+    """Print what differs between runs, and compare their final values on shared seeds.
+
+    Of more than two, all stand in one table, and each pair is compared.
+    """
     import json
 
+    from hpo_bench.analysis import beside
     from hpo_bench.analysis import compare as comparing
     from hpo_bench.errors import UserError, nearest
     from hpo_bench.store.export import choose
@@ -38,11 +44,17 @@ def compare(
 
     if format_ not in FORMATS:
         raise UserError(f"--format {format_}: {nearest(format_, FORMATS)}")
+    if len(names) < 2:
+        raise UserError(f"RUN: names one run ({names[0]}); name two or more to compare")
     with leaving_out_nothing():
-        runs = choose(results, [a, b])
-        comparison = comparing.compare(runs[0], runs[1], seed)
+        chosen = choose(results, names)
+        if len(chosen) == 2:
+            two = comparing.compare(chosen[0], chosen[1], seed)
+            content, text = comparing.plain(two), comparing.text(two)
+        else:
+            several = beside.beside(chosen, seed)
+            content, text = beside.plain(several), beside.text(several)
     if format_ == "json":
-        content = comparing.plain(comparison)
         typer.echo(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False))
     else:
-        typer.echo(comparing.text(comparison), nl=False)
+        typer.echo(text, nl=False)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from hpo_bench.figures.common import places, style
 from hpo_bench.figures.common.base import Options, Plotted, Points
 from hpo_bench.figures.common.needs import Need, NeededRuns
-from hpo_bench.figures.common.places import Shown
+from hpo_bench.figures.common.places import PointNumber
 
 Array = NDArray[np.float64]
 
@@ -32,7 +32,7 @@ STEP_SIZE, HYPER_STEP_SIZE, UPDATE_INTERVAL, LOOK_BACK = 0.07, 11.0, 3, 3
 START = (1.6, 0.01)
 CLASSICAL_STARTS = (START, (0.35, 0.58), (-1.1, 0.22))
 UPDATES = {"exact": 8, "approximate": 24}
-SHOWN = (Shown("x", "log_decay"), Shown("y", "weight"))
+SHOWN = (PointNumber("x", "log_decay"), PointNumber("y", "weight"))
 LINES: dict[str, dict[str, Any]] = {
     "classical": {"color": "#0072B2", "marker": "o", "markersize": 4.4, "markerfacecolor": "white"},
     "exact": {"color": "#D55E00", "marker": "D", "markersize": 3.6},

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from hpo_bench.figures.common import places, style
 from hpo_bench.figures.common.base import Options, Plotted, Points
 from hpo_bench.figures.common.needs import Need, NeededRuns
-from hpo_bench.figures.common.places import Shown
+from hpo_bench.figures.common.places import PointNumber
 
 TITLE = "Two readings of the learning rate: scaling the gradient, or scaling the loss"
 NEEDS: tuple[Need, ...] = ()
 
 RATES = (0.3, 0.7)
 COLOURS = {1.0: "black", 0.3: "#0072B2", 0.7: "#D55E00"}
-SHOWN = (Shown("x", "weight"), Shown("loss", "value"))
+SHOWN = (PointNumber("x", "weight"), PointNumber("loss", "value"))
 START = 1.55
 
 

@@ -19,7 +19,7 @@ from hpo_bench.figures.common import points as common
 from hpo_bench.figures.common.base import Options, Plotted, Points
 from hpo_bench.figures.common.conditions import Fixed
 from hpo_bench.figures.common.needs import Need, NeededRuns
-from hpo_bench.figures.common.places import Shown
+from hpo_bench.figures.common.places import PointNumber
 from hpo_bench.figures.common.templates import metric
 
 TITLE = "Trajectories of learning rate and weight decay over the final test MSE"
@@ -32,7 +32,11 @@ NEEDS = (
     Need(DATASETS, ("ours_wd_lr",), 50, MOVING, role="trajectories"),
 )
 DIVERGED_AS = 150.0  # test MSE that stands for a diverged (or worse) run in the background
-SHOWN_POINT = (Shown("step", "step"), Shown("x", "log10_lr"), Shown("y", "log10_weight_decay"))
+SHOWN_POINT = (
+    PointNumber("step", "step"),
+    PointNumber("x", "log10_lr"),
+    PointNumber("y", "log10_weight_decay"),
+)
 SHOWN = 20  # trajectories
 POINTS = 60  # of a trajectory, about
 GRID = 90  # points of the background in each direction

@@ -24,7 +24,7 @@ from hpo_bench.figures.common import points as common
 from hpo_bench.figures.common import standard, style
 from hpo_bench.figures.common.base import Options, Plotted, Points
 from hpo_bench.figures.common.needs import Need, NeededRuns
-from hpo_bench.figures.common.places import Shown
+from hpo_bench.figures.common.places import PointNumber
 from hpo_bench.figures.common.sensitivity import CELL, grid, tell_cells, triangular
 from hpo_bench.settings.run import HYPERPARAMETERS
 from hpo_bench.store.runs import Run, read_table
@@ -172,7 +172,7 @@ def draw(plotted: Plotted) -> Figure:
             ax = axes[row, column]
             cells = plotted.of(kind=kind, hyperparameter=name)
             image = triangle(ax, cells)
-            shown = (*CELL, Shown(KINDS[kind], "error"))
+            shown = (*CELL, PointNumber(KINDS[kind], "error"))
             tell_cells(ax, cells, APPROXIMATED | {"label": LABELS[name]}, shown)
             bar = figure.colorbar(image, ax=ax, fraction=0.05, pad=0.02, ticks=_ticks(image))
             bar.ax.yaxis.set_major_formatter(

@@ -21,13 +21,13 @@ from hpo_bench.figures.common import panels, places, style, templates
 from hpo_bench.figures.common import points as common
 from hpo_bench.figures.common.base import Options, Plotted, Points
 from hpo_bench.figures.common.needs import Need, NeededRuns
-from hpo_bench.figures.common.places import Shown
+from hpo_bench.figures.common.places import PointNumber
 from hpo_bench.store.runs import Run
 
 TITLE = "Evolution of the learning rate in one repetition, UCI datasets"
 METHODS = tuple(method for method in paper.TRAINED if method != "ours_wd_hdlr_m")
 NEEDS = (Need(paper.UCI, METHODS, paper.REPETITIONS["uci"]),)
-SHOWN = (Shown("x", "step"), Shown("y", "y"))
+SHOWN = (PointNumber("x", "step"), PointNumber("y", "y"))
 LEAST = 1e-6  # learning rate that is shown
 
 

@@ -23,7 +23,7 @@ from hpo_bench.figures.common import points as common
 from hpo_bench.figures.common.base import Options, Plotted, Points
 from hpo_bench.figures.common.conditions import Except
 from hpo_bench.figures.common.needs import Need, NeededRuns
-from hpo_bench.figures.common.places import Shown
+from hpo_bench.figures.common.places import PointNumber
 from hpo_bench.store.runs import Run
 
 TITLE = "Time of one training, larger datasets"
@@ -43,7 +43,7 @@ MULTI_PASS = {  # how many plain trainings a search takes, and the style of its 
     "30 × Random (Bayesian Optimisation)": (30, "-"),
     "200 × Random (population-based training)": (200, (0, (3, 1.5))),
 }
-SHOWN = (Shown("x", "seconds"), Shown("seed", "seed"), Shown("status", "status"))
+SHOWN = (PointNumber("x", "seconds"), PointNumber("seed", "seed"), PointNumber("status", "status"))
 FEWEST = 5  # values that a violin needs
 
 

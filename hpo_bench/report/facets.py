@@ -43,7 +43,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ExperimentPlan:
     """What an experiment's yaml says.
 
     Args:
@@ -63,7 +63,7 @@ class Plan:
         )
 
 
-def plans() -> list[Plan]:
+def plans() -> list[ExperimentPlan]:
     """All experiments that there are, by name; a yaml that cannot be read is passed over."""
     found = []
     for file in sorted((configs_folder() / "experiment").glob("*.yaml")):
@@ -74,21 +74,21 @@ def plans() -> list[Plan]:
     return found
 
 
-def _plan(file: Path) -> Plan:
+def _plan(file: Path) -> ExperimentPlan:
     content: Mapping[str, Any] = read_yaml(file)
     parts = [
         (frozenset(map(str, part["datasets"])), frozenset(map(str, part["methods"])))
         for part in content["parts"].values()
     ]
     figures = tuple(map(str, content["figures"]))
-    return Plan(file.stem, str(content["title"]), figures, tuple(parts))
+    return ExperimentPlan(file.stem, str(content["title"]), figures, tuple(parts))
 
 
 @dataclass(frozen=True)
 class Membership:
     """Which experiments each run belongs to, by run id."""
 
-    plans: tuple[Plan, ...]
+    plans: tuple[ExperimentPlan, ...]
     of_run: Mapping[str, tuple[str, ...]]
 
     def facets(self, runs: Iterable[Run]) -> Facets:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from hpo_bench.analysis import beside
 from hpo_bench.analysis import compare as comparing
 from hpo_bench.analysis.compare import compare
 from hpo_bench.analysis.statistics import pairs
@@ -205,3 +206,51 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=words) as caught:
             call(tmp_path, *arguments)
         assert "\n" not in str(caught.value)
+
+
+# --- more than two ---
+
+
+def three(results: Path) -> list[Run]:
+    """Three methods on eight shared seeds."""
+    a, b = two(results)
+    return [a, b, make_run(results, "baydin", ENERGY, np.arange(8) + 5.0)]
+
+
+def test_of_three_runs_all_stand_in_one_table_and_each_pair_is_that_of_two(
+    tmp_path: Path,
+) -> None:
+    a, b, c = three(tmp_path)
+    found = beside.beside([a, b, c], seed=3)
+    assert [run.run_id for run in found.runs] == [a.run_id, b.run_id, c.run_id]
+    assert [(pair.a, pair.b) for pair in found.pairs] == [(1, 2), (1, 3), (2, 3)]
+    assert found.pairs[1].compared == compare(a, c, seed=3)
+    (medians,) = found.medians.values()
+    assert [median.estimate for median in medians] == [np.median(finals(run)) for run in (a, b, c)]
+    methods = next(each for each in found.differences if each.key == "method.name")
+    assert methods.values == ("random", "ours_wd_lr_m", "baydin")
+
+
+def test_three_runs_are_printed_as_columns_then_pair_by_pair(tmp_path: Path) -> None:
+    names = [run.run_id for run in three(tmp_path)]
+    lines = call(tmp_path, *names).splitlines()
+    assert [line.partition(" ")[0] for line in lines[:3]] == ["1:", "2:", "3:"]
+    assert any(line.split() == ["n_ok/n", "7/8", "8/8", "8/8"] for line in lines)
+    pairs = [line for line in lines if line.startswith(("1 and", "2 and"))]
+    assert [line.split("  ")[0] for line in pairs] == ["1 and 2", "1 and 3", "2 and 3"]
+    assert pairs[2].endswith("2 is lower (better)")
+    content = json.loads(call(tmp_path, *names, "--format", "json"))
+    assert [pair["compared"]["shared"] for pair in content["pairs"]] == [8, 8, 8]
+    assert content["pairs"][2]["compared"]["results"][0]["verdict"] == "A is lower (better)"
+
+
+def test_one_run_alone_one_named_twice_and_other_data_are_refused(tmp_path: Path) -> None:
+    names = [run.run_id for run in three(tmp_path)]
+    other = make_run(tmp_path, "random", "uci_kin8nm", [1.0, 2.0]).run_id
+    for arguments, message in (
+        (names[:1], "name two or more"),
+        ([*names, names[0]], "named twice"),
+        ([*names, other], "different data"),
+    ):
+        with pytest.raises(UserError, match=message):
+            call(tmp_path, *arguments)

@@ -4,6 +4,8 @@ browser.
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 import re
 import shutil
@@ -19,6 +21,7 @@ from hpo_bench.analysis import selection
 from hpo_bench.analysis.statistics import bootstrap
 from hpo_bench.analysis.statistics.interval import Interval
 from hpo_bench.report import drawings, page
+from hpo_bench.report.facets import Facets
 from hpo_bench.report.grid import Grid, bounded, number, ranges, strips
 from hpo_bench.store.writer import Writer
 from tests.make_store import make_run
@@ -324,6 +327,84 @@ def test_headings_of_figures(name: str, title: str, heading: str) -> None:
     assert drawings.Drawing(name, title).heading == heading
 
 
+# --- what it can be filtered by, what stands under the pointer, and files ---
+
+
+def unpacked(text: str) -> str:
+    return gzip.decompress(base64.b64decode(text)).decode()
+
+
+def test_choices_are_what_is_stored(built: page.Page) -> None:
+    choices = {choice.kind: dict(choice.items) for choice in built.choices}
+    assert choices == {
+        "dataset": {"uci_energy": "UCI Energy", "uci_kin8nm": "Kin8nm"},
+        "method": {"random": "Random", "baydin": "Baydin", "ours_wd_lr_m": "Ours (WD+LR+M)"},
+        "experiment": {"uci_main": "One-pass methods on the UCI datasets"},
+    }
+
+
+def test_rows_and_figures_say_what_they_are_about(built: page.Page) -> None:
+    reader = Reader(page.render(built))
+    rows = [attributes for tag, attributes in reader.tags if tag == "tr"]
+    kin8nm = [row for row in rows if row.get("data-dataset") == "uci_kin8nm"]
+    assert kin8nm
+    assert {row["data-method"] for row in kin8nm} == {"baydin"}
+    assert {row["data-experiment"] for row in kin8nm} == {"uci_main"}
+    pair = Facets(("uci_energy",), ("random", "ours_wd_lr_m"), ("uci_main",))
+    assert [grid.about for grid in built.pairs] == [(pair,)]
+    figures = {attributes["id"]: attributes for tag, attributes in reader.tags if tag == "figure"}
+    assert figures["fig09"]["data-method"] == "random|ours_wd_lr_m|baydin"
+    assert figures["fig09"]["data-experiment"] == "uci_main"
+    assert "data-dataset" not in figures["fig01"]
+
+
+def test_grids_about_runs_have_facets_for_each_row(built: page.Page) -> None:
+    grids = [grid for grid in _grids(built) if grid.about]
+    assert len(grids) >= 7
+    assert all(len(grid.about) == len(grid.rows) for grid in grids)
+
+
+def test_an_experiment_has_the_runs_that_its_record_names(
+    few_figures: None, tmp_path: Path
+) -> None:
+    folder = tmp_path / "results"
+    run = make_run(folder, "random", "uci_energy", [1.0])
+    record = {"experiment": "mine", "scale": "small", "overrides": [], "run_ids": [run.run_id, "x"]}
+    (folder / "experiments").mkdir()
+    (folder / "experiments" / "mine-small.json").write_text(json.dumps(record))
+    (choice,) = [each for each in page.build(folder).choices if each.kind == "experiment"]
+    assert dict(choice.items)["mine"] == "mine"
+
+
+def test_a_figure_carries_its_plotted_points_and_where_they_stand(built: page.Page) -> None:
+    drawing = next(item for item in built.drawings if item.name == "fig09")
+    csv = unpacked(drawing.points.partition(",")[2]).splitlines()
+    assert csv[0] == "panel,dataset,method,x,y,low,high"
+    found = json.loads(unpacked(drawing.places))
+    assert [panel["title"] for panel in found["panels"]] == ["(a) UCI Energy", "(b) Kin8nm"]
+    random, ours, baydin = found["series"]
+    assert (baydin["panel"], baydin["name"]) == (1, "baydin")
+    assert (random["name"], random["of"]) == ("random", "11/12")
+    assert (ours["label"], ours["colour"], ours["line"]) == ("Ours (WD+LR+M)", "#4daf4a", "steps")
+    assert ours["shown"][0] == ["Test MSE", "x", "", ""]
+    first, count = ours["rows"]
+    assert {line.split(",")[2] for line in csv[1 + first :][:count]} == {"ours_wd_lr_m"}
+    assert len(ours["at"]) == 2 * count
+
+
+def test_configurations_are_told_in_the_order_of_their_rows(built: page.Page) -> None:
+    grid = next(grid for grid in built.runs if grid.name == "runs-table")
+    told = json.loads(unpacked(built.beside))
+    rows = texts(grid)
+    assert [each["label"] for each in told] == [f"{row[1]} on {row[0]}" for row in rows]
+    facts = [dict(each["facts"]) for each in told]
+    assert [each["n_ok/n"] for each in facts] == [row[column(grid, "n_ok/n")] for row in rows]
+    assert [len(each["runs"]) for each in told] == [1, 3, 1]
+    assert told[1]["settings"]["method.name"] == "ours_wd_lr_m"
+    final = next(grid for grid in built.finals if grid.name == "finals-uci_energy-test_metric")
+    assert facts[1]["Test MSE: median"] == texts(final)[1][2]
+
+
 # --- in a browser ---
 
 
@@ -354,7 +435,7 @@ def opened(file: Path, tmp_path: Path) -> tuple[str, str]:
         f"--user-data-dir={tmp_path / 'profile'}",
         "--enable-logging=stderr",
         "--v=0",
-        "--virtual-time-budget=2000",
+        "--virtual-time-budget=20000",
         "--dump-dom",
         file.as_uri(),
     ]
@@ -391,7 +472,9 @@ def test_a_browser_shows_the_page_without_errors_and_sorts_its_tables(
     page.write(built, file)
     document, log = opened(file, tmp_path)
     assert "CONSOLE" not in log
-    assert document.count("<button") == sum(len(grid.columns) for grid in _grids(built))
+    headings = sum(len(grid.columns) for grid in _grids(built))
+    files = 2 * sum(bool(drawing.uri) for drawing in built.drawings)
+    assert document.count("<button") == headings + files + len(["Show all"])
     file.write_text(page.render(built).replace("</body>", f"{SORTING}</body>"), encoding="utf-8")
     _, log = opened(file, tmp_path)
     ours, random = "Ours (WD+LR+M)", "Random"
@@ -403,6 +486,147 @@ def test_a_browser_shows_the_page_without_errors_and_sorts_its_tables(
         "decoded 3",
     ]
     assert log.count("CONSOLE") == 5
+
+
+HELPERS = """
+const say = (text) => console.log("CHECK " + text);
+const wait = (ms) => new Promise((done) => setTimeout(done, ms));
+const all = (selector) => [...document.querySelectorAll(selector)];
+const seen = (selector) => all(selector).filter((node) => !node.closest("[hidden]"));
+addEventListener("unhandledrejection", (event) => console.log("rejected " + event.reason));
+"""
+FILTERING = """
+const tick = (value) => document.querySelector(`#filter input[value="${value}"]`).click();
+const unique = (items) => [...new Set(items)].sort().join(",");
+const about = (kind) => unique(seen("tr[data-dataset]").map((row) => row.dataset[kind]));
+const figures = () => seen("figure").map((node) => node.id).join(",");
+const state = () => say([figures(), about("dataset"), about("method")].join(" ; "));
+const rows = seen("tr").length;
+state();
+tick("uci_kin8nm");
+state();
+say(seen("nav a").map((link) => link.hash).filter((hash) => /finals|fig0/.test(hash)).join(","));
+tick("uci_kin8nm"); tick("baydin");
+state();
+tick("baydin"); tick("uci_main");
+state();
+say(document.querySelector("#filter output").textContent);
+document.querySelector("#filter [type=reset]").click();
+await wait(50);
+say(figures() + " " + (seen("tr").length === rows));
+tick("ours_wd_lr_m");
+await wait(800);
+const drawn = all("#fig09 .overlay path").map((path) => path.getAttribute("stroke"));
+say(all("#fig09 .veil").length + " " + drawn);
+"""
+POINTING = """
+const figure = document.getElementById("fig09");
+const cursor = figure.querySelector(".cursor");
+const tip = figure.querySelector(".tip");
+const lines = () => [...tip.children].map((line) => line.textContent).join(" | ");
+const words = () => (tip.hidden ? "nothing" : lines());
+const press = async (key) => {
+  cursor.dispatchEvent(new KeyboardEvent("keydown", { key, cancelable: true }));
+  await wait(700);
+  say(key + ": " + words());
+};
+const point = async (x, y) => {
+  const box = cursor.getBoundingClientRect();
+  const clientX = box.left + (x / 10000) * box.width;
+  const clientY = box.top + (y / 10000) * box.height;
+  cursor.dispatchEvent(new PointerEvent("pointermove", { clientX, clientY }));
+  await wait(300);
+  say("pointer: " + words());
+};
+say([cursor.tabIndex, cursor.getAttribute("role"), cursor.getAttribute("aria-label")].join(" "));
+for (const key of ["ArrowRight", "ArrowRight", "ArrowDown", "Home"]) await press(key);
+say(document.getElementById("announcement").textContent);
+await press("Escape");
+await point(AT);
+await point(10, 10);
+"""
+SAVING = """
+const saved = [];
+HTMLAnchorElement.prototype.click = function () { saved.push(this); };
+for (const button of all("#fig09 .files button")) button.click();
+await wait(1500);
+const names = saved.map((link) => link.download).sort().join(",");
+say(names + " " + saved.every((link) => link.href.startsWith("blob:")));
+const boxes = all("#runs-table tbody input");
+boxes[0].click(); boxes[1].click();
+await wait(800);
+const table = document.querySelector("#beside table");
+const texts = (row) => [...row.cells].map((cell) => cell.textContent.trim()).join(" | ");
+say(texts(table.tHead.rows[0]));
+const told = /^(n_ok|Test MSE: median|method.name)/;
+for (const row of table.tBodies[0].rows) if (told.test(row.textContent)) say(texts(row));
+say(document.querySelector("#beside .command").textContent.split(" ").length);
+table.tHead.querySelector("button").click();
+await wait(300);
+say(boxes.map((box) => box.checked).join(","));
+say(document.querySelector("#beside thead").rows[0].cells.length);
+"""
+
+
+def checked(made: page.Page, script: str, tmp_path: Path) -> list[str]:
+    """What a script says on the page; fails on anything else that is logged."""
+    file = tmp_path / "report.html"
+    program = f"<script>{HELPERS}(async () => {{{script}}})();</script></body>"
+    file.write_text(page.render(made).replace("</body>", program), encoding="utf-8")
+    _, log = opened(file, tmp_path)
+    said = re.findall(r'"CHECK (.*?)", source', log)
+    assert log.count("CONSOLE") == len(said), log
+    return said
+
+
+@pytest.mark.slow
+def test_filters_leave_what_was_chosen(built: page.Page, tmp_path: Path) -> None:
+    everything, kin8nm, links, baydin, experiment, counted, reset, drawn = checked(
+        built, FILTERING, tmp_path
+    )
+    assert everything.startswith("fig08,fig09,fig01 ; uci_energy,uci_kin8nm ; baydin,")
+    assert kin8nm == baydin == "fig08,fig09 ; uci_kin8nm ; baydin"
+    assert links == "#finals-uci_kin8nm-test_metric,#fig08,#fig09"
+    assert experiment == everything.replace(",fig01", "")
+    assert re.fullmatch(r"2 of 3 figures, \d+ of \d+ rows", counted)
+    assert reset == "fig08,fig09,fig01 true"
+    assert drawn == "2 #4daf4a"  # the other panel has none of it
+
+
+@pytest.mark.slow
+def test_a_point_is_told_under_the_pointer_and_by_the_keyboard(
+    built: page.Page, tmp_path: Path
+) -> None:
+    drawing = next(item for item in built.drawings if item.name == "fig09")
+    at = json.loads(unpacked(drawing.places))["series"][1]["at"]
+    x, y = sum(at[0:6:2]), sum(at[1:6:2])  # of the third point of Ours
+    said = checked(built, POINTING.replace("AT", f"{x + 10}, {y - 20}"), tmp_path)
+    name, first, second, other, home, announced, left, pointer, away = said
+    share = "share of runs at or below it: "
+    ours = "Ours (WD+LR+M) | n_ok/n = 11/12 | (a) UCI Energy | Test MSE: "
+    random = "Random | n_ok/n = 11/12 | (a) UCI Energy | Test MSE: "
+    assert name.startswith(f"0 application Points of {drawing.heading}: left and right")
+    assert first.startswith(f"ArrowRight: {random}2 | {share}0.0833 [")
+    assert second.startswith(f"ArrowRight: {random}3 | {share}0.167 [")
+    assert other.startswith(f"ArrowDown: {ours}1.2 | {share}0.917 [")
+    assert home.startswith(f"Home: {ours}0.2 | {share}0.0833 [")
+    assert f"Home: {announced}" == home.replace(" | ", ", ")
+    assert (left, away) == ("Escape: nothing", "pointer: nothing")
+    assert pointer.startswith(f"pointer: {ours}0.4 | {share}0.25 [")
+
+
+@pytest.mark.slow
+def test_files_are_saved_and_configurations_stand_side_by_side(
+    built: page.Page, tmp_path: Path
+) -> None:
+    saved, heads, ok, median, method, words, ticked, columns = checked(built, SAVING, tmp_path)
+    assert saved == "fig09.csv,fig09.png true"
+    assert heads == " | Random on UCI Energy × | Ours (WD+LR+M) on UCI Energy ×"
+    assert ok == "n_ok/n | 11/12 | 11/12"
+    assert median.startswith("Test MSE: median | ")
+    assert method == "method.name | random | ours_wd_lr_m"
+    assert words == "4"  # hpo-bench compare RUN RUN
+    assert (ticked, columns) == ("false,true,false", "2")
 
 
 @pytest.mark.slow

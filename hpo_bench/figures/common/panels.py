@@ -14,10 +14,10 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from hpo_bench.figures.common import places, style
 from hpo_bench.figures.common.base import Plotted
-from hpo_bench.figures.common.places import Shown
+from hpo_bench.figures.common.places import PointNumber
 
 Method = Mapping[str, Any]
-SHARE = (Shown("x", "x"), Shown("share of runs at or below it", "y", "low", "high"))
+SHARE = (PointNumber("x", "x"), PointNumber("share of runs at or below it", "y", "low", "high"))
 
 
 def grid(figure: Figure, count: int, **options: Any) -> list[Axes]:
@@ -122,7 +122,7 @@ def evolution(ax: Axes, frame: pd.DataFrame, methods: Sequence[Method], x: str =
         low = np.maximum(band["low"], 1e-3 * band["y"])  # a logarithmic axis has no zero
         look = {"color": method["colour"], "alpha": opacity(methods), "lw": 0}
         ax.fill_between(band[x], low, band["high"], **look)
-        shown = (Shown("x", x), Shown("y", "y", "low", "high"))
+        shown = (PointNumber("x", x), PointNumber("y", "y", "low", "high"))
         places.tell(ax, curve, method, shown, curve[x], curve["y"], line="line")
     ax.set_yscale("log")
     ax.margins(x=0.01)

@@ -25,7 +25,7 @@ TEX = {"$": "", r"\log_{10}": "log10 ", r"\lambda": "λ", r"\eta": "η", "{": ""
 
 
 @dataclass(frozen=True)
-class Shown:
+class PointNumber:
     """A number of a point that is told.
 
     Args:
@@ -60,7 +60,7 @@ class Told:
     rows: NDArray[np.int64]
     x: NDArray[np.float64]
     y: NDArray[np.float64]
-    shown: tuple[Shown, ...]
+    shown: tuple[PointNumber, ...]
     line: Line
     panel: str
     dataset: str
@@ -71,7 +71,7 @@ def tell(
     ax: Axes,
     frame: pd.DataFrame,
     method: Mapping[str, Any],
-    shown: Sequence[Shown],
+    shown: Sequence[PointNumber],
     x: Any,
     y: Any,
     *,
@@ -171,7 +171,7 @@ def _box(ax: Axes) -> list[int]:
     return [round(UNITS * edge) for edge in edges]
 
 
-def _words(shown: Shown, ax: Axes, y_label: str) -> list[str]:
+def _words(shown: PointNumber, ax: Axes, y_label: str) -> list[str]:
     of_axis = {"x": ax.get_xlabel(), "y": y_label}
     words = _plain(of_axis.get(shown.words, shown.words))
     return [words, shown.column, shown.low, shown.high]

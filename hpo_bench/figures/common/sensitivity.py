@@ -21,14 +21,14 @@ from hpo_bench.figures.common import places, standard, style
 from hpo_bench.figures.common import points as common
 from hpo_bench.figures.common.base import Options, Plotted, Points
 from hpo_bench.figures.common.needs import Need, NeededRuns, Values
-from hpo_bench.figures.common.places import Shown
+from hpo_bench.figures.common.places import PointNumber
 from hpo_bench.figures.common.templates import metric
 from hpo_bench.store.runs import Run
 
 CellKey = tuple[int, int]  # T and i
 CELLS = {**standard.STARTS, "update_interval": standard.GRID, "look_back": standard.GRID}
 REPETITIONS = 100
-CELL = (Shown("T", "update_interval"), Shown("i", "look_back"))
+CELL = (PointNumber("T", "update_interval"), PointNumber("i", "look_back"))
 PRINTED = 1000  # what a printed value is multiplied by
 COLOURS = "viridis"
 
@@ -189,12 +189,12 @@ def tell(ax: Axes, plotted: Plotted, name: str) -> None:
     for method in plotted.methods:
         if method["name"] == name:
             frame = plotted.of(method=name)
-            shown = (*CELL, Shown(colour_bar_label(plotted.context), "median"))
+            shown = (*CELL, PointNumber(colour_bar_label(plotted.context), "median"))
             tell_cells(ax, frame, method, shown)
 
 
 def tell_cells(
-    ax: Axes, frame: pd.DataFrame, method: Mapping[str, Any], shown: Sequence[Shown]
+    ax: Axes, frame: pd.DataFrame, method: Mapping[str, Any], shown: Sequence[PointNumber]
 ) -> None:
     """Say what stands in cells, which are drawn from 0 on."""
     x, y = (np.maximum(frame[name] - 1, 0) for name in ("look_back", "update_interval"))
