@@ -145,12 +145,13 @@ def _request(
     from hpo_bench.errors import UserError, nearest
     from hpo_bench.figures.common.base import Options
     from hpo_bench.figures.common.make import Request
-    from hpo_bench.figures.common.needs import check_names
+    from hpo_bench.figures.common.needs import AUDITS, check_names
     from hpo_bench.settings.catalogue import dataset_names
 
     if stats not in MODES:
         raise UserError(f"--stats {stats}: {nearest(stats, MODES)}")
-    runs = find(results) if any(figures.find(name).NEEDS for name in figure_names) else []
+    needed = [need for name in figure_names for need in figures.find(name).NEEDS]
+    runs = find(results) if any(need.folder != AUDITS for need in needed) else []
     datasets = each_data(runs, datasets)
     check_names("dataset", datasets, {*dataset_names(), *(run.dataset for run in runs)})
     known_methods = {run.method for run in runs}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 
 from hpo_bench.analysis import paper
@@ -29,6 +31,13 @@ def build(results: Path) -> Path:
         _hypergradient_error(results, rng, *cell)
     _larger(results, rng)
     _horizons(results, rng)
+    for method in ("ours_wd_lr_m", "ours_discounted"):
+        make_audit(
+            results,
+            method,
+            "uci_energy",
+            over_time(rng.normal(size=(6, 3, 2)), rng.normal(size=(6, 3, 2))),
+        )
     for share in paper.LARGER_VALIDATION_SHARES[:2]:
         make_run(
             results,
@@ -175,3 +184,34 @@ def _horizons(results: Path, rng: np.random.Generator) -> None:
         record_every=2000,
         config=reset,
     )
+
+
+def make_audit(
+    results: Path, method: str, dataset: str, frame: pd.DataFrame, name: str = ""
+) -> Path:
+    """Store an audit over time, as the program does."""
+    run = make_run(results / "aside", method, dataset, np.ones((frame["seed"].nunique(), 2)))
+    folder = results / "audits" / (name or f"{dataset}-{method}")
+    folder.mkdir(parents=True)
+    (folder / "audit.json").write_text((run.path / "run.json").read_text())
+    frame.to_parquet(folder / "over_time.parquet", index=False)
+    return folder
+
+
+def over_time(approximate: np.ndarray, exact: np.ndarray) -> pd.DataFrame:
+    """Comparisons of hypergradients with what happens later, (seeds, moments, horizons) each."""
+    rows = []
+    names = ("lr", "weight_decay", "momentum")
+    places = itertools.product(*map(range, approximate.shape), names)
+    for seed, moment, horizon, name in places:
+        at = (seed, moment, horizon)
+        rows.append({
+            "seed": seed, "hyper_update": moment + 1, "step": 10 * (moment + 1),
+            "horizon": 10**horizon, "hyperparameter": name,
+            "approximate": approximate[at], "exact": exact[at],
+        })  # fmt: skip
+        if name == names[-1]:
+            rows.append(
+                {**rows[-1], "hyperparameter": "all", "approximate": np.nan, "exact": np.nan}
+            )
+    return pd.DataFrame(rows)

@@ -16,7 +16,7 @@ from hpo_bench.errors import UserError
 from hpo_bench.figures.common import standard
 from hpo_bench.figures.common.conditions import Except, Fixed, Preferably, fits, override
 from hpo_bench.figures.common.make import Request, make
-from hpo_bench.figures.common.needs import Need, Store, check_names, select
+from hpo_bench.figures.common.needs import AUDITS, Need, Store, check_names, select
 from hpo_bench.settings.compose import compose
 from hpo_bench.settings.identity import flat
 from hpo_bench.settings.yamls import configs_folder
@@ -37,15 +37,17 @@ def selection(results, *needs: Need):
 def overrides(command: str) -> tuple[list[str], bool]:
     """Overrides of a ``hpo-bench run`` command, and whether it is a multirun."""
     program, run, *words = shlex.split(command)
-    assert (program, run) == ("hpo-bench", "run")
-    return [word for word in words if word != "-m"], "-m" in words
+    assert (program, run) in (("hpo-bench", "run"), ("hpo-bench", "audit"))
+    flags = ("-m", "--over-time")
+    return [word for word in words if word not in flags], "-m" in words
 
 
 @pytest.mark.parametrize(
     ("name", "number", "need"), NEEDS, ids=[f"{name}-{number}" for name, number, _ in NEEDS]
 )
 def test_the_command_makes_runs_that_the_figure_takes(name, number, need):
-    words, multirun = overrides(need.command(need.datasets, need.methods, "results"))
+    command = need.command(need.datasets, need.methods, "results")
+    words, multirun = overrides(command.partition(" && ")[0])
     parsed = OverridesParser.create().parse_overrides(words)
     assert multirun == any(one.is_sweep_override() for one in parsed)
     datasets, methods = (
@@ -187,3 +189,12 @@ def test_other_methods_stand_in_for_those_compared_not_for_those_with_a_role_of_
     need = Need(("uci_energy",), ("random",), 5)
     assert need.narrowed((), ("baydin",), {}).methods == ("baydin",)
     assert replace(need, role="plain").narrowed((), ("baydin",), {}).methods == ("random",)
+
+
+def test_an_audit_is_one_command_each():
+    need = Need(("uci_energy", "uci_naval"), ("ours_wd_lr_m",), 7, folder=AUDITS)
+    assert need.command(need.datasets, need.methods, "my runs") == " && ".join(
+        f"hpo-bench audit --over-time method=ours_wd_lr_m dataset={name} repetitions=7 "
+        "'results_dir=my runs'"
+        for name in need.datasets
+    )

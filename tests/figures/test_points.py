@@ -13,12 +13,15 @@ from hpo_bench import figures
 from hpo_bench.analysis import incumbent, paper
 from hpo_bench.analysis.selection import find
 from hpo_bench.analysis.summary import Measure
+from hpo_bench.errors import UserError
 from hpo_bench.figures import fig03, fig07, fig10, fig14
 from hpo_bench.figures.common import points as common
 from hpo_bench.figures.common import sensitivity
 from hpo_bench.figures.common.base import Options, Points
-from hpo_bench.figures.common.needs import NeededRuns
-from tests.figures.every_figure import MOMENTUM, hypergradients
+from hpo_bench.figures.common.make import Request, figure_of, make
+from hpo_bench.figures.common.needs import NeededRuns, Store, select
+from hpo_bench.store.audits import complete_audits
+from tests.figures.every_figure import MOMENTUM, hypergradients, make_audit, over_time
 from tests.make_store import make_run
 
 QUICK = Options(resamples=50)
@@ -592,3 +595,47 @@ def test_styles_travel_with_the_runs_in_their_order(tmp_path, plotted):
 
 def test_every_paper_method_but_the_helper_is_trained():
     assert set(paper.ONE_PASS) - set(paper.TRAINED) == {"random_validation"}
+
+
+class TestHorizon:
+    """Hypergradients against what happens later, from audits instead of runs."""
+
+    def drawn(self, results):
+        stored = Store.of(complete_audits(results, "over_time"))
+        module = figures.find("horizon")
+        return module.points(select(module.NEEDS, lambda folder: stored, str(results)), QUICK)
+
+    def test_shares_of_signs_and_medians_of_sizes(self, tmp_path):
+        approximate = np.ones((4, 2, 2))
+        exact = np.full((4, 2, 2), 2.0)
+        exact[0, 0, 1], exact[1, :, 1], exact[2, 1, 1] = -4, -8, np.inf
+        make_audit(tmp_path, "ours_wd_lr_m", "uci_energy", over_time(approximate, exact))
+        points = self.drawn(tmp_path)
+        of_lr = points.frame[points.frame["hyperparameter"] == "lr"]
+        found = of_lr.set_index(["kind", "moment", "x"])
+        assert found.y["sign", 10, 1] == 1
+        assert found.y["sign", 10, 10] == 0.5
+        assert found.y["sign", 20, 10] == pytest.approx(2 / 3)
+        assert (found.n["sign", 20, 10], found.n["sign", -1, 10]) == (3, 7)
+        assert found.y["size", 10, 10] == pytest.approx(np.median([1 / 4, 1 / 8, 1 / 2, 1 / 2]))
+        assert set(points.frame["hyperparameter"]) == {"lr", "weight_decay", "momentum"}
+        assert "3 of 48 comparisons not finite" in " ".join(points.statistics)
+
+    def test_the_largest_audit_is_drawn_and_the_other_is_named(self, tmp_path):
+        for name, seeds in (("small", 2), ("large", 5)):
+            values = np.ones((seeds, 1, 2))
+            make_audit(tmp_path, "ours_wd_lr_m", "uci_energy", over_time(values, values), name)
+        points = self.drawn(tmp_path)
+        assert [run.run_id for run in points.runs] == ["large"]
+        assert points.notes == ("uci_energy, ours_wd_lr_m: left out small",)
+
+    def test_runs_are_no_audits_and_audits_no_runs(self, tmp_path):
+        make_run(tmp_path, "ours_wd_lr_m", "uci_energy", [1.0, 2.0])
+        (missing,) = list(make(["horizon"], Request(str(tmp_path), find(tmp_path), tmp_path)))
+        assert not missing.files
+        assert "hpo-bench audit --over-time method=ours_wd_lr_m" in missing.missing[0].command
+        with pytest.raises(UserError, match="audit --over-time"):
+            figure_of("horizon", find(tmp_path), QUICK)
+        values = np.ones((2, 1, 2))
+        make_audit(tmp_path, "ours_wd_lr_m", "uci_energy", over_time(values, values))
+        assert figure_of("horizon", find(tmp_path), QUICK).axes

@@ -17,6 +17,7 @@ from hpo_bench.errors import UserError, nearest
 from hpo_bench.figures.common import artefact, needs
 from hpo_bench.figures.common.base import Options, Plotted
 from hpo_bench.figures.common.needs import Missing, Need, NeededRuns, Store
+from hpo_bench.store import audits
 from hpo_bench.store.runs import Run, complete_runs, told_apart
 
 
@@ -71,6 +72,8 @@ def make(chosen: Sequence[str], request: Request) -> Iterator[Made]:
 
     @cache
     def stored(folder: str) -> Store:
+        if folder == needs.AUDITS:
+            return _audits(request)
         extra = complete_runs(Path(request.results) / folder) if folder else []
         return Store.of(told_apart([*request.runs, *extra]) if extra else request.runs)
 
@@ -103,9 +106,13 @@ def figure_of(
     request = Request(_store_of(runs), runs, Path(), methods=tuple(methods))
     _check_held(figure, runs, dataset, methods)
 
+    def stored(folder: str) -> Store:
+        # Runs are no audits; those lie in the store that the runs are from.
+        return _audits(request) if folder == needs.AUDITS else Store.of(runs)
+
     def chosen(dataset: str | None) -> NeededRuns:
         wanted = _wanted(module.NEEDS, request, dataset)
-        return needs.select(wanted, lambda folder: Store.of(runs), request.results)
+        return needs.select(wanted, stored, request.results)
 
     selection = chosen(dataset)
     only = {run.dataset for run in runs}
@@ -117,6 +124,11 @@ def figure_of(
         raise UserError(f"{figure}: none of these runs fits; missing {missing}")
     content = artefact.read_csv(artefact.csv_bytes(points.frame))
     return artefact.draw(figure, Plotted(content, points.context, artefact.footer(points, options)))
+
+
+def _audits(request: Request) -> Store:
+    """The audits over time of the results folder."""
+    return Store.of(audits.complete_audits(request.results, audits.OVER_TIME))
 
 
 def _store_of(runs: Sequence[Run]) -> str:

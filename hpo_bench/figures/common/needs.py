@@ -13,10 +13,12 @@ from hpo_bench.analysis.selection import Runs, grouped, settings
 from hpo_bench.errors import UserError, nearest
 from hpo_bench.figures.common.conditions import Preferably, fits, override
 from hpo_bench.figures.common.standard import STANDARD
+from hpo_bench.store import audits
 from hpo_bench.store.runs import Run
 from hpo_bench.system.quoting import quoted
 
 Values = Mapping[str, Any]
+AUDITS = audits.FOLDER  # of the needs that are audits over time instead of runs
 MAIN = "main"  # role of methods that are compared with each other
 
 
@@ -33,7 +35,7 @@ class Need:
         also: further overrides of the command that makes the runs; runs without them are drawn,
             too.
         folder: of the results folder, a store of its own that holds these runs; they may be in the
-            main one, too.
+            main one, too. `AUDITS`: the audits over time of the results folder.
     """
 
     datasets: tuple[str, ...]
@@ -94,6 +96,9 @@ class Need:
         """The shell command that makes these runs of some of the methods and datasets."""
         of_methods = list(methods)
         on_datasets = [name.partition("@")[0] for name in datasets]
+        if self.folder == AUDITS:
+            pairs = itertools.product(on_datasets, of_methods)
+            return " && ".join(self._audit(*pair, results) for pair in pairs)
         words = ["hpo-bench", "run"]
         if len(of_methods) > 1 or len(on_datasets) > 1 or len(self.cells()) > 1:
             words.append("-m")
@@ -102,15 +107,25 @@ class Need:
             f"dataset={','.join(on_datasets)}",
             f"repetitions={self.repetitions}",
         ]
+        return shlex.join([*words, *self._settings(str(Path(results) / self.folder))])
+
+    def _audit(self, dataset: str, method: str, results: str) -> str:
+        """The shell command of one audit."""
+        words = ["hpo-bench", "audit", "--over-time", f"method={method}", f"dataset={dataset}"]
+        words.append(f"repetitions={self.repetitions}")
+        return shlex.join([*words, *self._settings(results)])
+
+    def _settings(self, store: str) -> list[str]:
+        """Overrides of what is not the default."""
+        words = []
         for key, wanted in self.where.items():
             if key not in STANDARD or STANDARD[key] != wanted:
                 value = override(wanted)
                 words += [] if value is None else [f"{key}={value}"]
         words += self.also
-        store = str(Path(results) / self.folder)
         if store != "results":
             words.append(f"results_dir={quoted(store)}")
-        return shlex.join(words)
+        return words
 
 
 @dataclass(frozen=True)
