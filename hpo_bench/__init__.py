@@ -1,9 +1,11 @@
 """hpo-bench: reproducible experiments in one-pass, gradient-based hyperparameter optimisation.
 
-import hpo_bench
+    import hpo_bench
 
-results = hpo_bench.run("method=ours_wd_lr_m", dataset="diabetes", repetitions=20)
-results.summary()
+    results = hpo_bench.run("method=ours_wd_lr_m", dataset="diabetes", repetitions=20)
+    print(results.summary())
+
+Importing the package imports neither torch nor pandas.
 """
 
 from __future__ import annotations

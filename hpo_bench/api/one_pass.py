@@ -451,16 +451,16 @@ class OnePass:
 
     @property
     def skipped(self) -> int | Tensor:
-        """Hyperparameter updates left out because they would not have been finite: a number, or
-        (R,) int64.
+        """How many hyperparameter updates were left out because they would not have been finite,
+        as a number, or (R,) int64.
         """
         skipped = self._modules.single_or_all(self._skipped.clone())
         return skipped if skipped.ndim else int(skipped)
 
     @property
     def hyperparameters(self) -> dict[str, Any]:
-        """In force, by the rule's names: numbers, (R,) for several modules, tensors by parameter
-        where each weight has its own.
+        """Those in force, by the rule's names, as numbers, (R,) for several modules, or tensors by
+        parameter where each weight has its own.
         """
         natural = {
             name: (self._acting if name in self._per_weight else self._hyper)[name]

@@ -42,7 +42,9 @@ class Results:
 
     @property
     def runs(self) -> tuple[Run, ...]:
-        """The runs: ``path``, ``config``, ``seeds``, ``code``, ``environment``, ``seconds``."""
+        """The runs, each with ``path``, ``config``, ``seeds``, ``code``, ``environment`` and
+        ``seconds``.
+        """
         return self._runs
 
     @property

@@ -26,6 +26,8 @@ class Exact(Estimator):
     """dL_V(w_t)/dλ through the last min(i, T) updates: `Unroll` or `Forward`, the same numbers to
     rounding.
 
+        dL_V/dλ = ∂L_V/∂w · Σ_s [Π_{r>s} ∂(w, m)_r/∂(w, m)_{r-1}] · ∂(w, m)_s/∂λ
+
     Args:
         look_back: i, at least 1.
         mode: ``reverse``, ``forward``, or ``auto`` for reverse while a repetition's kept updates

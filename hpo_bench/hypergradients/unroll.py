@@ -21,6 +21,9 @@ Shares = dict[str, Tensor]
 class Unroll(Estimator):
     """dL_V(w_t)/dλ through the last min(i, T) updates.
 
+        dL_V/dλ = Σ_s c_s·∂(w, m)_s/∂λ;
+        c_t = (∂L_V/∂w, 0),    c_{s-1} = c_s·∂(w, m)_s/∂(w, m)_{s-1}
+
     What the rule carries (a momentum buffer) is a constant at the window's start. A covector of
     weights and memory goes backwards over the steps of the window; each gives its share of dλ.
 
