@@ -30,7 +30,11 @@ from hpo_bench.store.runs import Run
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
-PAGES = (ROOT / "docs" / "reproduction.md", ROOT / "README.md")
+PAGES = (
+    ROOT / "docs" / "reproduction.md",
+    ROOT / "docs" / "which_method.md",
+    ROOT / "README.md",
+)
 # Tables, and their methods where these are not all that is stored: the paper's has no rivals.
 TABLES: Mapping[str, Sequence[str]] = {
     "uci_main": ONE_PASS,
@@ -126,6 +130,50 @@ def rivals(runs: Runs, results: Path) -> str:
     kept = main_runs(runs, today.METHODS)
     run_on = {run.dataset for run in kept if run.method in today.RIVALS}
     return medians_by_dataset([run for run in kept if run.dataset in run_on])
+
+
+def choice(runs: Runs, results: Path) -> str:
+    """How the methods of `uci_main` compare with Random over all sets, a row each."""
+    sets = [by_method(group) for group in by_dataset(main_runs(runs)).values()]
+    values = [{name: _final_by_seed(group) for name, group in one.items()} for one in sets]
+    rows = []
+    for method in values[0]:
+        of_sets = [(one[method], one[PLAIN], one) for one in values if method in one]
+        lowest = sum(_survival(own) == min(map(_survival, one.values())) for own, _, one in of_sets)
+        below = sum(_survival(own) < _survival(plain) for own, plain, _ in of_sets)
+        better = [100 * float((own < plain).mean()) for own, plain, _ in of_sets]
+        finite = sum(int(np.isfinite(own).sum()) for own, _, _ in of_sets)
+        count = sum(len(own) for own, _, _ in of_sets)
+        of_random = method == PLAIN
+        rows.append(
+            [
+                method_label(sets[0][method][0]),
+                "–" if of_random else f"{below} of {len(of_sets)}",
+                f"{lowest} of {len(of_sets)}",
+                "–" if of_random else f"{min(better):.0f} to {max(better):.0f} %",
+                f"{count - finite} of {count}",
+            ]
+        )
+    header = (
+        "method",
+        "median below Random's",
+        "lowest median",
+        "better than Random on the same seed, by set",
+        "diverged",
+    )
+    each = repetitions([run for one in sets for group in one.values() for run in group])
+    return f"{len(sets)} UCI sets, {each} repetitions each.\n\n" + table(header, rows)
+
+
+def _final_by_seed(runs: Runs) -> pd.Series:
+    """Final test metrics by seed; those of diverged repetitions are +inf."""
+    frame = frames.finals(runs)
+    values = pd.Series(frames.failure_aware(frame), index=frame["seed"].to_numpy())
+    return values.sort_index()
+
+
+def _survival(values: pd.Series) -> float:
+    return float(interval.survival_median(values.to_numpy()))
 
 
 def headline(runs: Runs, results: Path) -> str:
@@ -311,6 +359,7 @@ BLOCKS: Mapping[str, Callable[[Runs, Path], str]] = {
     "fashion": fashion,
     "multi_pass": multi_pass,
     "effort": effort,
+    "choice": choice,
     "headline": headline,
     "cost": cost,
     "rivals": rivals,

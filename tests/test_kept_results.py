@@ -16,7 +16,7 @@ from hpo_bench.settings.parse import parse
 from hpo_bench.store.runs import runs_folder, scan
 
 ROOT = Path(__file__).parents[1]
-PAGES = (ROOT / "docs" / "reproduction.md", ROOT / "README.md")
+PAGES = (ROOT / "docs" / "reproduction.md", ROOT / "docs" / "which_method.md", ROOT / "README.md")
 pytestmark = pytest.mark.skipif(
     not (ROOT / "results" / "runs").is_dir(), reason="results are not part of what is installed"
 )
