@@ -1,6 +1,6 @@
 PYTHON ?= python3
 
-.PHONY: setup demo test lint check format
+.PHONY: setup demo test lint check format docs
 
-setup demo test lint check format:
+setup demo test lint check format docs:
 	$(PYTHON) scripts/dev.py $@

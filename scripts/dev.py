@@ -8,6 +8,8 @@ python3 scripts/dev.py test [ARG…]     run the tests (arguments go to pytest)
 python3 scripts/dev.py lint            ruff, mypy --strict and the layers
 python3 scripts/dev.py check           lint, then test
 python3 scripts/dev.py format          let ruff reformat
+python3 scripts/dev.py docs [--keep]   build the site into build/site/html, examples and all;
+                                       with --keep only what has changed
 """
 
 from __future__ import annotations
@@ -141,16 +143,22 @@ def reformat(interpreter: str) -> None:
     run([interpreter, "-m", "ruff", "format", "."])
 
 
+def docs(interpreter: str, arguments: list[str]) -> None:
+    """The site, from pages, docstrings and examples that are run."""
+    run([interpreter, "scripts/docs", *arguments])
+
+
 def main(arguments: list[str]) -> None:
     """Do what the first argument says."""
     goal, rest = (arguments[0], arguments[1:]) if arguments else ("", [])
     extras: frozenset[str] = frozenset()
     if goal == "setup" and rest[:1] == ["--extras"] and len(rest) == 2:
         extras, rest = frozenset(rest[1].split(",")), []
-    if goal not in ("setup", "demo", "test", "lint", "check", "format") or (
-        rest and goal != "test"
-    ):
+    goals = ("setup", "demo", "test", "lint", "check", "format", "docs")
+    if goal not in goals or (rest and goal not in ("test", "docs")):
         sys.exit((__doc__ or "").strip())
+    if goal == "docs":
+        extras = frozenset(["docs"])
     interpreter = str(setup(extras))
     if goal == "demo":
         demo(interpreter)
@@ -160,6 +168,8 @@ def main(arguments: list[str]) -> None:
         test(interpreter, rest)
     if goal == "format":
         reformat(interpreter)
+    if goal == "docs":
+        docs(interpreter, rest)
 
 
 if __name__ == "__main__":
