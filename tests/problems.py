@@ -21,9 +21,11 @@ from hpo_bench.core.sgd import COORDINATES, MomentumSGD
 from hpo_bench.core.table import Table
 from hpo_bench.core.update import Linearisation, State
 from hpo_bench.hypergradients.dot_product import DotProduct
+from hpo_bench.hypergradients.forward import Forward
 from hpo_bench.hypergradients.neumann import Neumann
 from hpo_bench.hypergradients.unroll import Unroll
 from hpo_bench.models.mlp import MLP
+from hpo_bench.rules.adam import AdamW
 from hpo_bench.running.trainer import Trainer
 from hpo_bench.settings.run import Method, Settings, StartRanges
 
@@ -78,10 +80,13 @@ class Given:
 
 
 ALL = ("weight_decay", "lr", "momentum")
+OF_ADAMW = ("weight_decay", "lr", "beta1")
 
 
 def make_method(name: str, look_back: int = 5, update_interval: int = 10, **changes: Any) -> Method:
-    """The methods of the paper, as their yamls say (tests/settings/test_parse.py compares)."""
+    """Methods of the paper and beyond it, as their yamls say (tests/settings/test_parse.py
+    compares those of the paper).
+    """
     adam = Adam(0.05)
     both, train = "train_and_validation", "train"
     neumann = Neumann(look_back)
@@ -95,6 +100,13 @@ def make_method(name: str, look_back: int = 5, update_interval: int = 10, **chan
         "ours_wd_lr_m": Method(name, neumann, adam, ALL, (), train),
         "ours_wd_hdlr_m": Method(name, neumann, adam, ALL, ("lr",), train),
         "diff_through_opt": Method(name, Unroll(look_back), adam, ALL, (), train),
+        "random_adam": Method(name, None, None, (), (), both, rule=AdamW()),
+        "ours_adamw": Method(name, neumann, adam, OF_ADAMW, (), train, rule=AdamW()),
+        "diff_through_opt_adamw": Method(
+            name, Unroll(look_back), adam, OF_ADAMW, (), train, rule=AdamW()
+        ),
+        "ours_discounted": Method(name, Forward(discount=0.95), adam, ALL, (), train),
+        "rtho": Method(name, Forward(), adam, ALL, (), train),
         "long_diff_through_opt": Method(
             name, Unroll(update_interval), adam, ALL, (), train, reset_weights=True
         ),
@@ -114,6 +126,7 @@ METHODS = (
     "diff_through_opt",
     "long_diff_through_opt",
 )
+BEYOND = ("random_adam", "ours_adamw", "diff_through_opt_adamw", "ours_discounted", "rtho")
 
 
 def make_settings(

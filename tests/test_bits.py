@@ -19,12 +19,13 @@ import torch
 
 from hpo_bench.core import native
 from hpo_bench.core.loop import train
-from hpo_bench.core.native.elementary import address, exp
+from hpo_bench.core.native.elementary import address, exp, sqrt
 from hpo_bench.running import graphs
 from hpo_bench.running.trainer import Trainer
-from tests.problems import METHODS, make_settings, make_table
+from tests.problems import BEYOND, METHODS, make_settings, make_table
 
 SEEDS = range(5)
+FUSED = (*METHODS, *BEYOND)
 
 needs_kernels = pytest.mark.skipif(native.kernels().library is None, reason="no compiled kernels")
 needs_avx2 = pytest.mark.skipif(
@@ -69,9 +70,9 @@ def digest(folder: Path, method: str, parts: Sequence[Sequence[int]]) -> str:
 
 
 def digests(folder: Path, *, divided: bool) -> str:
-    """Of each method of the paper, a line for each."""
+    """Of each method, a line for each."""
     parts = [list(SEEDS)[:2], list(SEEDS)[2:]] if divided else [list(SEEDS)]
-    return "".join(f"{method} {digest(folder, method, parts)}\n" for method in METHODS)
+    return "".join(f"{method} {digest(folder, method, parts)}\n" for method in FUSED)
 
 
 def elsewhere(folder: Path, **environment: str) -> str:
@@ -103,12 +104,12 @@ def wide_features() -> str:
 @pytest.mark.parametrize(
     ("task", "batch_size"), [("regression", None), ("classification", None), ("classification", 9)]
 )
-def test_methods_of_the_paper_give_the_same_bits_with_every_instruction_set_and_division(
+def test_methods_give_the_same_bits_with_every_instruction_set_and_division(
     tmp_path: Path, task: str, batch_size: int | None
 ) -> None:
     (tmp_path / "table").write_bytes(pickle.dumps((make_table(task), batch_size)))
     here = digests(tmp_path, divided=False)
-    assert len(set(here.splitlines())) == len(METHODS)
+    assert len(set(here.splitlines())) == len(FUSED)
     as_without_avx512 = {"ATEN_CPU_CAPABILITY": "avx2", "NPY_DISABLE_CPU_FEATURES": wide_features()}
     assert elsewhere(tmp_path, **as_without_avx512) == here
     for variant in native.variants():
@@ -133,6 +134,33 @@ def test_exp_is_exact_to_a_digit_and_the_same_for_every_variant() -> None:
         again = torch.empty_like(values)
         library.exponentials(ctypes.c_long(len(values)), address(values), address(again))
         torch.testing.assert_close(again, found, rtol=0, atol=0, equal_nan=True)
+
+
+@needs_kernels
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_square_roots_are_exact_and_the_same_for_every_variant(dtype: torch.dtype) -> None:
+    random = torch.rand(100_003, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    special = [0.0, -0.0, 1e-42, torch.inf, -1.0, torch.nan]
+    values = torch.cat([random, torch.tensor(special, dtype=dtype)])
+    found = sqrt(values)
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_array_equal(found.numpy(), np.sqrt(values.numpy()))
+    kind = str(dtype).removeprefix("torch.")
+    for variant in native.variants():
+        library = native.load(variant).library
+        assert library is not None
+        again = torch.empty_like(values)
+        roots = library[f"square_roots_{kind}"]
+        roots(ctypes.c_long(len(values)), address(values), address(again))
+        torch.testing.assert_close(again, found, rtol=0, atol=0, equal_nan=True)
+
+
+def test_square_roots_of_other_numbers_are_torchs() -> None:
+    values = torch.tensor([0.25, 4.0], dtype=torch.bfloat16)
+    torch.testing.assert_close(sqrt(values), torch.sqrt(values))
+    leaf = torch.tensor([0.25, 4.0], requires_grad=True)
+    (gradient,) = torch.autograd.grad(sqrt(leaf).sum(), leaf)
+    torch.testing.assert_close(gradient, torch.tensor([1.0, 0.25]))
 
 
 def test_exp_leaves_what_is_differentiated_to_torch() -> None:

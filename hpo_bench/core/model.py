@@ -14,14 +14,16 @@ from torch import Tensor
 
 from hpo_bench.core.hyperparameters import Hyperparameters
 from hpo_bench.core.layout import Layout
-from hpo_bench.core.rule import Step
+from hpo_bench.core.rule import Fusable, Step
+from hpo_bench.core.sgd import MomentumSGD
 from hpo_bench.core.table import Table
-from hpo_bench.core.update import Linearisation, State
+from hpo_bench.core.update import Linearisation, Phase, State
 
 # Of activations worked on at once by one CPU core: measured best between half and twice this.
 CACHE_BYTES = 2 << 20
 
 Split = Literal["training", "validation", "test"]
+_PLAIN = MomentumSGD()
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,21 @@ class Following:
 
 
 @dataclass(frozen=True)
+class Carried:
+    """Tangents that travel with several updates, see `hpo_bench.hypergradients.forward.Forward`.
+
+    Args:
+        tangents: of weights and buffer before the first of them, (n, R, P) each.
+        names: n hyperparameters, each with one value for all weights.
+        discount: what the tangents are multiplied by before each update.
+    """
+
+    tangents: Phase
+    names: Sequence[str]
+    discount: float
+
+
+@dataclass(frozen=True)
 class Stretch:
     """Several weight updates that were made in one call.
 
@@ -163,6 +180,8 @@ class Stretch:
         products: what `Following` asks for, (R, 1) each, instead of ``step``; None unless it was
             wanted and the model could find it in the same call. The second batch leaves no trace in
             the state.
+        tangents: after the last of them, zero for repetitions where they were not finite; None
+            unless some were `Carried`.
     """
 
     state: State
@@ -171,26 +190,33 @@ class Stretch:
     evaluate_seconds: float
     step: Step | None = None
     products: Mapping[str, Tensor] | None = None
+    tangents: Phase | None = None
 
 
 @runtime_checkable
 class FusedUpdates(Protocol):
-    """A model that can make several updates of plain `hpo_bench.core.sgd.MomentumSGD` in one call,
-    faster.
+    """A model that can make several weight updates in one call, faster.
 
     The numbers are those of as many calls of `Model.linearise`, `Model.loss`, `Model.evaluate` and
-    `MomentumSGD.advance`, bit by bit.
+    `Rule.advance`, bit by bit.
 
     Attributes:
+        kernels: the `Operands.kernel` of the rules whose updates it can make.
         fuses_batches: whether the updates of a call may be on several batches, and not on one
             alone.
         fuses_steps: whether the last update of a call may be one that is differentiated.
+        fuses_tangents: whether tangents can travel with the updates, if these are of SGD.
     """
+
+    @property
+    def kernels(self) -> frozenset[str]: ...
 
     @property
     def fuses_batches(self) -> bool: ...
     @property
     def fuses_steps(self) -> bool: ...
+    @property
+    def fuses_tangents(self) -> bool: ...
 
     def updates(
         self,
@@ -201,6 +227,9 @@ class FusedUpdates(Protocol):
         validation: Sequence[Batch],
         test: Batch,
         following: Following | None = None,
+        *,
+        rule: Fusable = _PLAIN,
+        carried: Carried | None = None,
     ) -> Stretch:
         """Make one update on each of the batches, without clipping.
 
@@ -210,6 +239,8 @@ class FusedUpdates(Protocol):
                 there is none.
             test: the test set.
             following: what comes next; then `Stretch.products` or `Stretch.step` are wanted.
+            rule: one that `kernels` has.
+            carried: what travels with the updates; then `Stretch.tangents` are wanted.
         """
         ...
 

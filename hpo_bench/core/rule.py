@@ -14,13 +14,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from hpo_bench.core.hyperparameters import Coordinate, Hyperparameters
-from hpo_bench.core.update import Clip, Linearisation, Phase, State
+from hpo_bench.core.update import Clip, Linearisation, Operands, Phase, State
 
 
 class Rule(Protocol):
@@ -60,6 +60,29 @@ class Rule(Protocol):
         """What the curves show as hyperparameters: those given, or what the rule puts in their
         place.
         """
+        ...
+
+
+@runtime_checkable
+class Fusable(Rule, Protocol):
+    """A rule that kernels may know, so that a model can make many updates in one call."""
+
+    def operands(self, hyperparameters: Hyperparameters) -> Operands | None:
+        """How a kernel makes the update that `advance` makes without clipping, bit by bit.
+
+        None where none can: for variants of the rule, or for a value for each weight where kernels
+        take one for all.
+        """
+        ...
+
+    def made(
+        self,
+        before: State,
+        linearisation: Linearisation,
+        hyperparameters: Hyperparameters,
+        after: State,
+    ) -> Step:
+        """The `Step` of an update that a kernel made."""
         ...
 
 
@@ -180,11 +203,15 @@ class Step(ABC):
         return following * torch.where(norm > longest, longest / norm, torch.ones_like(norm))
 
     def products_of_series(
-        self, covector: Tensor, terms: Sequence[int], names: Sequence[str]
+        self,
+        covector: Tensor,
+        terms: Sequence[int],
+        names: Sequence[str],
+        longest: Tensor | None = None,
     ) -> dict[str, Tensor] | None:
         """`update_products` of the `series` of ``covector``, row r's of ``terms[r]`` terms.
 
-        None unless there is a way to them that does without the series.
+        None unless there is a faster way to them.
         """
         return None
 

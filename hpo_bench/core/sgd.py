@@ -18,7 +18,7 @@ from torch import Tensor
 from hpo_bench.core import checks
 from hpo_bench.core.hyperparameters import LOG10, LOGIT, Coordinate, Hyperparameters
 from hpo_bench.core.rule import Pulled, Step, raw_product
-from hpo_bench.core.update import Clip, Linearisation, Phase, State
+from hpo_bench.core.update import Clip, Linearisation, Operands, Phase, State
 
 COORDINATES: Mapping[str, Coordinate] = MappingProxyType(
     {
@@ -100,6 +100,25 @@ class MomentumSGD:
     def in_force(self, state: State, hyperparameters: Hyperparameters) -> Hyperparameters:
         """The hyperparameters as they were given."""
         return hyperparameters
+
+    def operands(self, hyperparameters: Hyperparameters) -> Operands | None:
+        """Of the plain rule alone."""
+        names = ("lr", "weight_decay", "momentum")
+        found = Operands("sgd", tuple(hyperparameters[name] for name in names))
+        return found if self.plain else None
+
+    def made(
+        self,
+        before: State,
+        linearisation: Linearisation,
+        hyperparameters: Hyperparameters,
+        after: State,
+    ) -> SGDStep:
+        """The plain rule's."""
+        buffer = after.buffer
+        return SGDStep(
+            before.weights, before.buffer, linearisation, None, hyperparameters, buffer, buffer
+        )
 
 
 @dataclass(frozen=True)
@@ -190,11 +209,15 @@ class SGDStep(Step):
         return shortcut(covector, hyper["lr"], hyper["weight_decay"], terms)
 
     def products_of_series(
-        self, covector: Tensor, terms: Sequence[int], names: Sequence[str]
+        self,
+        covector: Tensor,
+        terms: Sequence[int],
+        names: Sequence[str],
+        longest: Tensor | None = None,
     ) -> dict[str, Tensor] | None:
         """By the linearisation's own way, where it has one for this rule."""
         shortcut, hyper = self.linearisation.products_of_series, self.hyperparameters
-        if shortcut is None or self.clip is not None or not self.rule.plain:
+        if shortcut is None or self.clip is not None or longest is not None or not self.rule.plain:
             return None
         factors = {"lr": self.new_buffer, "weight_decay": self.weights, "momentum": self.memory}
         asked = [factors[name] for name in names]

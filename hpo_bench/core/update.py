@@ -37,6 +37,24 @@ ProductsOfSeries = Callable[
 
 
 @dataclass(frozen=True)
+class Operands:
+    """A weight update as a compiled kernel takes it.
+
+    Args:
+        kernel: the name by which kernels know the rule.
+        hyperparameters: natural values in the kernel's order, (R, 1) or (R, P) each.
+        eps: what is added to a denominator; 0 where the rule has none.
+    """
+
+    kernel: str
+    hyperparameters: tuple[Tensor, ...]
+    eps: float = 0.0
+
+
+ProductsOfRule = Callable[[Operands, Any, Tensor, Sequence[int], Tensor | None], Tensor]
+
+
+@dataclass(frozen=True)
 class Linearisation:
     """A training loss at some weights, to second order.
 
@@ -54,6 +72,9 @@ class Linearisation:
             -> (n, R, 1), inner products of what `series` says with other vectors, to rounding, if
             there is a faster way to them; None where there is none for these hyperparameters or
             this many terms.
+        products_of_rule: (operands, memory, vector (R, P), terms of each row, longest) -> what the
+            kernel of the rule finds for `Step.products_of_series`, to rounding, if there is one for
+            other rules than SGD. The memory is that before the update.
     """
 
     loss: Tensor
@@ -63,6 +84,7 @@ class Linearisation:
     hessian_products: Callable[[Tensor], Tensor] | None = None
     series: Callable[[Tensor, Tensor, Tensor, int], Tensor] | None = None
     products_of_series: ProductsOfSeries | None = None
+    products_of_rule: ProductsOfRule | None = None
 
     def products(self, vectors: Tensor) -> Tensor:
         """H·v for each v of (n, R, P)."""

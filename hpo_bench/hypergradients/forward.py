@@ -135,9 +135,8 @@ class Forward(Estimator):
 
     def _bounded(self, tangents: Phase, weights: Tensor) -> Phase:
         """The tangents at most as long as the ``cap`` says, and zero where they are not finite."""
-        sizes = tangents.weights.abs().sum(-1, keepdim=True)
-        is_finite = torch.isfinite(sizes)
-        factor = torch.ones_like(sizes)
+        is_finite = torch.isfinite((tangents.weights * 0).sum(-1, keepdim=True))
+        factor = torch.ones_like(tangents.weights[..., :1])
         if self.cap is not None:
             norms = torch.linalg.vector_norm(tangents.weights, dim=-1, keepdim=True)
             longest = self.cap * torch.linalg.vector_norm(weights, dim=-1, keepdim=True)

@@ -52,9 +52,7 @@ class Neumann(Estimator):
         """-p·∂u/∂raw with p = Σ_j v·(I - ∂u/∂w)^j."""
         step = steps[-1]
         longest = self.longest(step, gradient)
-        products = None
-        if longest is None:
-            products = step.products_of_series(gradient, self.terms(len(gradient)), tuned)
+        products = step.products_of_series(gradient, self.terms(len(gradient)), tuned, longest)
         if products is None:
             products = step.update_products(self.series(step, gradient, longest), tuned)
         return of_products(products)

@@ -20,14 +20,16 @@ from torch import Tensor
 
 from hpo_bench.core import native
 from hpo_bench.core.hyperparameters import Hyperparameters
-from hpo_bench.core.model import Batch, Following, Split, Stretch
-from hpo_bench.core.sgd import SGDStep, raw_products
+from hpo_bench.core.model import Batch, Carried, Following, Split, Stretch
+from hpo_bench.core.rule import Fusable
+from hpo_bench.core.sgd import MomentumSGD, SGDStep, raw_products
 from hpo_bench.core.update import Linearisation, State
 from hpo_bench.models.relu_classification import ReLUClassification
 from hpo_bench.models.relu_native import _Hyper
 
 COLUMNS = 16  # SUM_LANES of the kernel: activations are padded to whole vectors of rows
 WEIGHT_VECTORS = 6  # vectors of P numbers that a weight update holds
+_SGD = MomentumSGD()
 
 
 def make(
@@ -115,8 +117,10 @@ class _Following(ctypes.Structure):
 class NativeReLUClassification(ReLUClassification):
     """See the module. All tensors are on the CPU."""
 
+    kernels = frozenset({"sgd"})
     fuses_batches = True
     fuses_steps = True
+    fuses_tangents = False
 
     def __init__(
         self, features: int, hidden: int, classes: int, dtype: torch.dtype, library: ctypes.CDLL
@@ -282,10 +286,15 @@ class NativeReLUClassification(ReLUClassification):
         validation: Sequence[Batch],
         test: Batch,
         following: Following | None = None,
+        *,
+        rule: Fusable = _SGD,
+        carried: Carried | None = None,
     ) -> Stretch:
         """See `FusedUpdates.updates`; one repetition after the other makes its updates up to the
         next recorded one.
         """
+        assert rule == _SGD
+        assert carried is None
         begins = sorted({0, *(number for number, due in enumerate(recorded) if due)})
         columns: dict[str, list[Tensor]] = defaultdict(list)
         finite, seconds, of_recorded = [], 0.0, iter(validation)

@@ -10,18 +10,26 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from hpo_bench.core import native
+from hpo_bench.core import native, tree
 from hpo_bench.core.hyperparameters import Hyperparameters
-from hpo_bench.core.model import Batch, Following, Stretch
-from hpo_bench.core.sgd import SGDStep
-from hpo_bench.core.update import Linearisation, State
+from hpo_bench.core.model import Batch, Carried, Following, Stretch
+from hpo_bench.core.rule import Fusable
+from hpo_bench.core.sgd import MomentumSGD
+from hpo_bench.core.update import Linearisation, Operands, Phase, State
 from hpo_bench.models.relu_regression import VECTOR, ReLURegression
 
+# Of ``weight_update.h``: the rules, and SGD's hyperparameters, in the order of its enums.
+KERNELS = ("sgd", "adamw")
+TUNED = ("lr", "weight_decay", "momentum")
+HYPERS, MEMORIES, ADAMW_SUMS = 6, 4, 6
+_SGD = MomentumSGD()
+_ROWS = torch.contiguous_format
 WEIGHT_VECTORS = 8  # vectors of P numbers that a weight update holds
 
 
@@ -75,6 +83,63 @@ class _Hyper(ctypes.Structure):
         return found
 
 
+class _Rule(ctypes.Structure):
+    """``rule`` of ``weight_update.h``."""
+
+    operands: Operands
+    _fields_ = (
+        ("kind", ctypes.c_long),
+        ("hypers", _Hyper * HYPERS),
+        ("eps", ctypes.c_double),
+        ("memory", ctypes.c_void_p * MEMORIES),
+    )
+
+    @staticmethod
+    def of(operands: Operands, memory: object) -> _Rule:
+        """Addresses of the hyperparameters, which live on as long as this does, and of what the
+        rule carries, which must outlive it.
+        """
+        hypers = [_Hyper.of(values) for values in operands.hyperparameters]
+        found = _Rule(
+            KERNELS.index(operands.kernel),
+            (_Hyper * HYPERS)(*hypers),
+            operands.eps,
+            _addresses(memory),
+        )
+        found.operands = replace(operands, hyperparameters=tuple(h.tensor for h in hypers))
+        return found
+
+
+class _Tangents(ctypes.Structure):
+    """``tangents`` of ``weight_update.h``."""
+
+    others: tuple[object, ...]
+    _fields_ = (
+        ("count", ctypes.c_long),
+        ("names", ctypes.c_char_p),
+        ("slopes", ctypes.POINTER(_Hyper)),
+        ("discount", ctypes.c_double),
+        ("weights", ctypes.c_void_p),
+        ("buffer", ctypes.c_void_p),
+    )
+
+    @staticmethod
+    def of(carried: Carried, tangents: Phase, hyperparameters: Hyperparameters) -> _Tangents:
+        """What is ``carried``; the ``tangents`` must outlive this value."""
+        slopes = [_Hyper.of(hyperparameters.slope(name)) for name in carried.names]
+        array = (_Hyper * len(slopes))(*slopes)
+        found = _Tangents(
+            len(slopes),
+            bytes(TUNED.index(name) for name in carried.names),
+            array,
+            carried.discount,
+            tangents.weights.data_ptr(),
+            tangents.memory.data_ptr(),
+        )
+        found.others = (array, [slope.tensor for slope in slopes])
+        return found
+
+
 class _Kept(NamedTuple):
     """What Hessian-vector products need of a linearisation: inner products (R, H, d+1), and the
     mask as bits.
@@ -84,11 +149,43 @@ class _Kept(NamedTuple):
     mask: Tensor
 
 
+class _Last(ctypes.Structure):
+    """``last`` of ``relu_regression.c``."""
+
+    before: State
+    slope: Tensor
+    kept: _Kept
+    _fields_ = (
+        ("weights", ctypes.c_void_p),
+        ("memory", ctypes.c_void_p * MEMORIES),
+        ("gradient", ctypes.c_void_p),
+        ("inner", ctypes.c_void_p),
+        ("masks", ctypes.c_void_p),
+    )
+
+    @staticmethod
+    def of(weights: Tensor, buffer: object, kept: _Kept) -> _Last:
+        """Room for what was there before an update, shaped like what is there now."""
+        before = State(torch.empty_like(weights), tree.change(buffer, torch.empty_like))
+        gradient = torch.empty_like(weights)
+        found = _Last(
+            before.weights.data_ptr(),
+            _addresses(before.buffer),
+            gradient.data_ptr(),
+            kept.inner.data_ptr(),
+            kept.mask.data_ptr(),
+        )
+        found.before, found.slope, found.kept = before, gradient, kept
+        return found
+
+
 class NativeReLURegression(ReLURegression):
     """See the module. All tensors are on the CPU."""
 
+    kernels = frozenset(KERNELS)
     fuses_batches = False
     fuses_steps = True
+    fuses_tangents = True
 
     def __init__(
         self,
@@ -163,7 +260,39 @@ class NativeReLURegression(ReLURegression):
             self._call("series", weights, batch, *kept, terms, vector, *factors, total)
             return total
 
-        return Linearisation(loss, gradient, hessian_product, carried, hessian_products, series)
+        def products_of_rule(
+            operands: Operands,
+            memory: object,
+            vector: Tensor,
+            terms: Sequence[int],
+            longest: Tensor | None,
+        ) -> Tensor:
+            vector, sums = vector.contiguous(), weights.new_empty(len(weights), ADAMW_SUMS)
+            assert operands.kernel == "adamw"
+            before: object = tree.change(memory, Tensor.contiguous)
+            self._call(
+                "adamw_products",
+                weights,
+                batch,
+                *kept,
+                _Rule.of(operands, before),
+                gradient,
+                vector,
+                (ctypes.c_int * len(terms))(*terms),
+                longest,
+                sums,
+            )
+            return sums
+
+        return Linearisation(
+            loss,
+            gradient,
+            hessian_product,
+            carried,
+            hessian_products,
+            series,
+            products_of_rule=products_of_rule,
+        )
 
     def loss(
         self, weights: Tensor, batch: Batch, carried: Mapping[str, Any]
@@ -183,58 +312,51 @@ class NativeReLURegression(ReLURegression):
         validation: Sequence[Batch],
         test: Batch,
         following: Following | None = None,
+        *,
+        rule: Fusable = _SGD,
+        carried: Carried | None = None,
     ) -> Stretch:
         """See `FusedUpdates.updates`; one repetition after the other makes all of its updates."""
         batch = batches[0]
         assert all(other is batch for other in batches)
         assert all(other is validation[0] for other in validation)
-        weights, buffer = (
-            value.clone(memory_format=torch.contiguous_format)
-            for value in (state.weights, state.buffer)
-        )
+        operands = rule.operands(hyperparameters)
+        assert operands is not None
+        weights, buffer = _own(state.weights), tree.change(state.buffer, _own)
         others = [test, *validation[:1]]
         finite = weights.new_empty(len(recorded), len(weights))
         losses = weights.new_empty(1 + len(others), sum(recorded), len(weights))
-        natural = (
-            hyperparameters["lr"],
-            hyperparameters["weight_decay"],
-            hyperparameters["momentum"],
-        )
         seconds = ctypes.c_double(0.0)
-        before = State(torch.empty_like(weights), torch.empty_like(buffer))
-        kept = self._room(weights, batch)
-        last = (
-            (before.weights, before.buffer, *kept)
-            if following is not None
-            else (None, None, None, None)
-        )
+        last = None if following is None else _Last.of(weights, buffer, self._room(weights, batch))
+        tangents = travelling = None
+        if carried is not None:
+            tangents = tree.change(carried.tangents, _own)
+            travelling = _Tangents.of(carried, tangents, hyperparameters)
         self._call(
             "updates",
             weights,
-            buffer,
+            _Rule.of(operands, buffer),
             batch,
             len(recorded),
-            *map(_Hyper.of, natural),
             bytes(map(int, recorded)),
             len(others),
             (_Batch * len(others))(*map(_Batch.of, others)),
             finite,
             losses,
             ctypes.byref(seconds),
-            *last,
+            last,
+            travelling,
         )
         columns = dict(zip(("train_loss", "test_loss", "validation_loss"), losses, strict=False))
         columns["test_metric"] = columns["test_loss"] * self.target_scale**2
+        after = State(weights, buffer, state.carried)
         step = None
-        if following is not None:
-            unknown = weights.new_empty(0)
+        if last is not None:
             linearisation = self._linearisation(
-                before.weights, batch, kept, unknown, unknown, state.carried
+                last.before.weights, batch, last.kept, losses[0], last.slope, state.carried
             )
-            step = SGDStep(
-                before.weights, before.buffer, linearisation, None, hyperparameters, buffer, buffer
-            )
-        return Stretch(State(weights, buffer, state.carried), finite, columns, seconds.value, step)
+            step = rule.made(last.before, linearisation, hyperparameters, after)
+        return Stretch(after, finite, columns, seconds.value, step, tangents=tangents)
 
     def row_bytes(self, batch_rows: int, window: int) -> int:
         """The masks that are kept, or the last one, one in the making, and vectors of weights."""
@@ -252,12 +374,23 @@ class NativeReLURegression(ReLURegression):
         return self.dtype.itemsize * 2 * WEIGHT_VECTORS * self.layout.count
 
 
+def _own(values: Tensor) -> Tensor:
+    """A copy that a kernel may change, rows after rows."""
+    return values.clone(memory_format=_ROWS)
+
+
+def _addresses(memory: object) -> ctypes.Array[ctypes.c_void_p]:
+    """Where the tensors of what a rule carries lie."""
+    tensors: list[Tensor] = tree.leaves(memory)
+    return (ctypes.c_void_p * MEMORIES)(*(values.data_ptr() for values in tensors))
+
+
 def _passed(argument: object) -> object:
     """What C gets for an argument."""
     if isinstance(argument, Tensor):
         return ctypes.c_void_p(argument.data_ptr())
     if isinstance(argument, Batch):
         return ctypes.byref(_Batch.of(argument))
-    if isinstance(argument, _Hyper):
+    if isinstance(argument, _Hyper | _Rule | _Tangents | _Last):
         return ctypes.byref(argument)
     return ctypes.c_long(argument) if isinstance(argument, int) else argument

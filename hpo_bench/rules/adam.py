@@ -11,17 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, zeros_like
+from torch import Tensor, ones_like, zeros_like
 
 from hpo_bench.core import checks, tree
 from hpo_bench.core.hyperparameters import LOGIT, Coordinate, Hyperparameters
+from hpo_bench.core.native.elementary import sqrt
 from hpo_bench.core.rule import Pulled, Step, raw_product
 from hpo_bench.core.sgd import COORDINATES as OF_SGD
-from hpo_bench.core.update import Linearisation, Phase, State
+from hpo_bench.core.update import Linearisation, Operands, Phase, State
 from hpo_bench.rules.base import clip_of, column
 
 COORDINATES: Mapping[str, Coordinate] = MappingProxyType(
@@ -94,24 +96,10 @@ class AdamW:
             torch.addcmul(rest1, beta1, before.correction1),
             torch.addcmul(rest2, beta2, before.correction2),
         )
-        mean = after.first / after.correction1
-        root = (after.second / after.correction2).sqrt()
-        scale = root + self.eps
-        decayed = torch.addcmul(mean / scale, hyperparameters["weight_decay"], state.weights)
-        weights = torch.addcmul(state.weights, hyperparameters["lr"], decayed, value=-1)
         step = AdamStep(
-            weights=state.weights,
-            memory=before,
-            linearisation=linearisation,
-            clip=clip,
-            hyperparameters=hyperparameters,
-            gradient=gradient,
-            after=after,
-            mean=mean,
-            root=root,
-            scale=scale,
-            direction=decayed,
+            state.weights, before, linearisation, clip, hyperparameters, gradient, after, self
         )
+        weights = torch.addcmul(state.weights, hyperparameters["lr"], step.direction, value=-1)
         return State(weights, after, state.carried), step
 
     def evaluated(self, state: State) -> Tensor:
@@ -122,6 +110,35 @@ class AdamW:
         """The hyperparameters as they were given."""
         return hyperparameters
 
+    def operands(self, hyperparameters: Hyperparameters) -> Operands | None:
+        """With one β₁ and one β₂ for all weights of a row."""
+        if any(hyperparameters[name].shape[-1] != 1 for name in ("beta1", "beta2")):
+            return None
+        values = [hyperparameters["lr"], hyperparameters["weight_decay"]]
+        for name in ("beta1", "beta2"):
+            values += [hyperparameters[name], hyperparameters.complement(name)]
+        return Operands("adamw", tuple(values), self.eps)
+
+    def made(
+        self,
+        before: State,
+        linearisation: Linearisation,
+        hyperparameters: Hyperparameters,
+        after: State,
+    ) -> AdamStep:
+        """Without clipping."""
+        gradient = linearisation.gradient
+        return AdamStep(
+            before.weights,
+            before.buffer,
+            linearisation,
+            None,
+            hyperparameters,
+            gradient,
+            after.buffer,
+            self,
+        )
+
 
 @dataclass(frozen=True)
 class AdamStep(Step):
@@ -130,16 +147,12 @@ class AdamStep(Step):
     Args:
         gradient: g, clipped, (R, P).
         after: the moments after it.
-        mean, root, scale: m̂, √(v'/c₂') and s, (R, P).
-        direction: what lr multiplies: u = lr·direction.
+        rule: whose update it is.
     """
 
     gradient: Tensor
     after: Moments
-    mean: Tensor
-    root: Tensor
-    scale: Tensor
-    direction: Tensor
+    rule: AdamW
 
     # |∂u/∂g| reaches 1e3 to 5e3 where the second moment is small; a series with such terms drives
     # the weight decay up.
@@ -148,6 +161,64 @@ class AdamStep(Step):
     def covector(self, weights: Tensor) -> Phase:
         """Zero on the moments."""
         return Phase(weights, tree.change(self.memory, zeros_like))
+
+    @cached_property
+    def mean(self) -> Tensor:
+        """m̂, (R, P)."""
+        return self.after.first / self.after.correction1
+
+    @cached_property
+    def root(self) -> Tensor:
+        """√(v'/c₂'), (R, P)."""
+        return sqrt(self.after.second / self.after.correction2)
+
+    @cached_property
+    def scale(self) -> Tensor:
+        """s, (R, P)."""
+        return self.root + self.rule.eps
+
+    @cached_property
+    def direction(self) -> Tensor:
+        """What lr multiplies: u = lr·direction, (R, P)."""
+        decay = self.hyperparameters["weight_decay"]
+        return torch.addcmul(self.mean / self.scale, decay, self.weights)
+
+    @cached_property
+    def sensitivity(self) -> Tensor:
+        """d = ∂u/∂g with the moments before the update held constant, (R, P): it is diagonal."""
+        return self.pulled(ones_like(self.weights), None, ()).gradient
+
+    @cached_property
+    def decay(self) -> Tensor:
+        """∂u/∂w where w enters u by itself: lr·wd, (R, 1) or (R, P)."""
+        return self.hyperparameters["lr"] * self.hyperparameters["weight_decay"]
+
+    def update_pullback(self, covector: Tensor) -> Tensor:
+        """H(d∘a) + lr·wd·a, which is a product or two for each term of a series."""
+        return self.through_gradient(self.sensitivity * covector) + self.decay * covector
+
+    def products_of_series(
+        self,
+        covector: Tensor,
+        terms: Sequence[int],
+        names: Sequence[str],
+        longest: Tensor | None = None,
+    ) -> dict[str, Tensor] | None:
+        """By the linearisation's own way, where it has one and no weight has values of its own."""
+        shortcut, hyper = self.linearisation.products_of_rule, self.hyperparameters
+        operands = self.rule.operands(hyper)
+        per_weight = any(hyper[name].shape[-1] != 1 for name in names)
+        if shortcut is None or operands is None or self.clip is not None or per_weight:
+            return None
+        sums = shortcut(operands, self.memory, covector, terms, longest)
+        lr, decay, moment1, bias1, moment2, bias2 = sums.split(1, -1)
+        found = {
+            "lr": lr,
+            "weight_decay": decay,
+            "beta1": moment1 + bias1 * (self.memory.correction1 - 1),
+            "beta2": moment2 + bias2 * (self.memory.correction2 - 1),
+        }
+        return {name: found[name] * hyper.slope(name) for name in names}
 
     def _inverse_root(self) -> Tensor:
         """1/√(v'/c₂'), and 0 where that is 0: weights of dead units, whose gradient is 0."""

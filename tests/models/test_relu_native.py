@@ -14,12 +14,15 @@ import pytest
 import torch
 
 from hpo_bench.core import native
+from hpo_bench.core.hyperparameters import Hyperparameters
+from hpo_bench.core.model import Carried
 from hpo_bench.core.native import building
-from hpo_bench.core.update import State
+from hpo_bench.core.update import Phase, State
 from hpo_bench.errors import UserError
 from hpo_bench.models import relu_native
 from hpo_bench.models.relu_native import NativeReLURegression
 from hpo_bench.models.relu_regression import ReLURegression
+from hpo_bench.rules.adam import AdamW
 from hpo_bench.running.execute import execute
 from hpo_bench.store.runs import read_table
 from tests.problems import advance, in_force, make_settings
@@ -246,7 +249,15 @@ def everything(model, shared, dtype):
         State(weights, buffer), [batch] * 3, hyper, [True, False, True], [other] * 2, other
     )
     series = found.series(vectors[0], hyper["lr"], hyper["weight_decay"], 4)
+    single = one_for_all(hyper, rows, dtype)
+    carried = Carried(Phase(vectors, 0.1 * vectors.flip(0)), ("momentum", "lr"), 0.9)
+    tangents = model.updates(
+        State(weights, buffer), [batch] * 3, single, [False] * 3, [], other, carried=carried
+    ).tangents
     return {
+        "tangents": tangents.weights,
+        "tangents of the buffer": tangents.memory,
+        **of_adamw(model, batch, other, weights, vectors),
         "loss": found.loss,
         "gradient": found.gradient,
         "products": found.products(vectors),
@@ -257,6 +268,61 @@ def everything(model, shared, dtype):
         "finite": stretch.finite,
         **stretch.columns,
     }
+
+
+def one_for_all(hyper, rows, dtype):
+    """With one learning rate for all weights."""
+    lr = draw(rows, 1, dtype=dtype, seed=9) - 2
+    return in_force({**hyper.raw, "lr": lr})
+
+
+def of_adamw(model, batch, other, weights, vectors):
+    """Updates of AdamW, and the products of a shortened series through the last of them."""
+    rule, rows = AdamW(), len(weights)
+    raw = {name: draw(rows, 1, dtype=weights.dtype, seed=9) - 2 for name in rule.coordinates}
+    hyper = Hyperparameters.of(raw, rule.coordinates)
+    stretch = model.updates(
+        State(weights, rule.init(weights)), [batch] * 3, hyper, [True] * 3, [], other, True,
+        rule=rule,
+    )  # fmt: skip
+    step, longest = stretch.step, torch.linalg.vector_norm(vectors[1], dim=-1, keepdim=True)
+    products = step.products_of_series(vectors[0], range(1, rows + 1), tuple(raw), longest)
+    memory = stretch.state.buffer
+    return {
+        "weights by AdamW": stretch.state.weights,
+        "first": memory.first,
+        "second": memory.second,
+        "correction": memory.correction2,
+        **{f"product of {name}": values for name, values in products.items()},
+    }
+
+
+@needs_kernels
+@pytest.mark.parametrize("shorten", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize(("features", "hidden", "count"), [(1, 1, 1), (4, 50, 17), (8, 50, 614)])
+def test_products_of_adamw_are_those_of_torch(features, hidden, count, dtype, shorten):
+    plain, kernel = both(features, hidden, dtype)
+    rule, rows = AdamW(), 3
+    inputs, targets = draw(count, features, dtype=dtype), draw(count, 1, dtype=dtype, seed=1)
+    batch = plain.batch(inputs, targets, shared=True, split="training")
+    raw = {name: draw(rows, 1, dtype=dtype, seed=9) - 1 for name in rule.coordinates}
+    hyper = Hyperparameters.of(raw, rule.coordinates)
+    vector = draw(rows, plain.layout.count, dtype=dtype, seed=3)
+    longest = 0.3 * torch.linalg.vector_norm(vector, dim=-1, keepdim=True) if shorten else None
+    state = State(draw(rows, plain.layout.count, dtype=dtype, seed=2), None)
+    state = replace(state, buffer=rule.init(state.weights))
+    state, _ = rule.advance(state, plain.linearise(state.weights, batch, {}, True), hyper, None)
+    found = []
+    for model in (plain, kernel):
+        _, step = rule.advance(state, model.linearise(state.weights, batch, {}, True), hyper, None)
+        products = step.products_of_series(vector, [4] * rows, tuple(raw), longest)
+        if products is None:
+            products = step.update_products(step.series(vector, 4, longest), tuple(raw))
+        found.append(torch.cat([products[name] for name in raw], -1))
+    one, other = found
+    tolerance = 1e-11 if dtype == torch.float64 else 1e-3
+    torch.testing.assert_close(other, one, rtol=tolerance, atol=float(tolerance * one.abs().max()))
 
 
 def hyperparameters(rows, weights, dtype):

@@ -1,4 +1,5 @@
 /* exp of doubles by additions and multiplications alone, each rounded by itself: the same bits on every processor.
+   Square roots by the processor's instruction, which is exact (the library that torch takes them from is not).
 
    e^x = 2^k e^r with k the whole number next to x / ln 2 and |r| <= ln 2 / 2, where 13 terms of the series are enough. */
 
@@ -47,3 +48,23 @@ static inline double exponential(double x) {
 void exponentials(long count, const double *x, double *result) {
     for (long n = 0; n < count; n++) result[n] = exponential(x[n]);
 }
+
+#define SQUARE_ROOTS                                                                                                   \
+    void NAME(square_roots)(long count, const REAL *x, REAL *result) {                                                 \
+        for (long n = 0; n < count; n += LANES) STORE_SOME(result + n, SQRT(LOAD_SOME(x + n, count - n)), count - n);  \
+    }
+
+#define REAL float
+#define REAL_BITS 32
+#define NAME(x) x##_float32
+#include "lanes.h"
+SQUARE_ROOTS
+#undef REAL
+#undef REAL_BITS
+#undef NAME
+
+#define REAL double
+#define REAL_BITS 64
+#define NAME(x) x##_float64
+#include "lanes.h"
+SQUARE_ROOTS

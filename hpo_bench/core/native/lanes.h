@@ -18,6 +18,9 @@
    LOAD(p), STORE(p, v)            from and to memory, at any address
    SPREAD(x), ZERO()               the same number in every lane
    ADD(a, b), SUB(a, b), MUL(a, b) one operation with one rounding
+   DIV(a, b), SQRT(v)              likewise, as IEEE 754 asks of every processor
+   LOAD_SOME(p, n)                 the first n numbers, and 0 in the lanes after them
+   STORE_SOME(p, v, n)             the first n numbers alone; n may be more than LANES, or below 1
    FMA(a, b, c)                    a * b + c with one rounding; FMA1 for one number
    RELU(v)                         v where it is above 0 or NaN, else 0: a NaN must not vanish
    GREATER(a, b)                   the MASK of a > b, no where one is NaN
@@ -40,6 +43,8 @@
 #include <immintrin.h>
 #elif defined(__aarch64__)
 #include <arm_neon.h>
+#elif defined(__SSE2__)
+#include <emmintrin.h>
 #endif
 
 #define ALWAYS static inline __attribute__((always_inline, unused))
@@ -59,6 +64,10 @@
 #define ADD NAME(add)
 #define SUB NAME(sub)
 #define MUL NAME(mul)
+#define DIV NAME(div)
+#define SQRT NAME(sqrt)
+#define LOAD_SOME NAME(load_some)
+#define STORE_SOME NAME(store_some)
 #define FMA NAME(fma)
 #define FMA1 NAME(fma1)
 #define RELU NAME(relu)
@@ -111,6 +120,8 @@ ALWAYS VEC ZERO(void) { return OP(set1)(0); }
 ALWAYS VEC ADD(VEC a, VEC b) { return OP(add)(a, b); }
 ALWAYS VEC SUB(VEC a, VEC b) { return OP(sub)(a, b); }
 ALWAYS VEC MUL(VEC a, VEC b) { return OP(mul)(a, b); }
+ALWAYS VEC DIV(VEC a, VEC b) { return OP(div)(a, b); }
+ALWAYS VEC SQRT(VEC v) { return OP(sqrt)(v); }
 ALWAYS VEC FMA(VEC a, VEC b, VEC c) { return OP(fmadd)(a, b, c); }
 ALWAYS VEC RELU(VEC v) { return OP(max)(ZERO(), v); } /* the second operand where one is NaN */
 #endif
@@ -161,6 +172,21 @@ ALWAYS VEC SPREAD(REAL x) { return x - ZERO(); }
 ALWAYS VEC ADD(VEC a, VEC b) { return a + b; }
 ALWAYS VEC SUB(VEC a, VEC b) { return a - b; }
 ALWAYS VEC MUL(VEC a, VEC b) { return a * b; }
+ALWAYS VEC DIV(VEC a, VEC b) { return a / b; }
+#if defined(__aarch64__) && REAL_BITS == 32
+ALWAYS VEC SQRT(VEC v) { return (VEC)vsqrtq_f32((float32x4_t)v); }
+#elif defined(__aarch64__)
+ALWAYS VEC SQRT(VEC v) { return (VEC)vsqrtq_f64((float64x2_t)v); }
+#elif defined(__SSE2__) && REAL_BITS == 32
+ALWAYS VEC SQRT(VEC v) { return (VEC)_mm_sqrt_ps((__m128)v); }
+#elif defined(__SSE2__)
+ALWAYS VEC SQRT(VEC v) { return (VEC)_mm_sqrt_pd((__m128d)v); }
+#else /* exact, so not one of the functions whose last digit differs */
+ALWAYS VEC SQRT(VEC v) {
+    for (int lane = 0; lane < LANES; lane++) v[lane] = (REAL)__builtin_sqrt(v[lane]);
+    return v;
+}
+#endif
 #if defined(__aarch64__) && REAL_BITS == 32
 ALWAYS VEC FMA(VEC a, VEC b, VEC c) { return (VEC)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b); }
 #elif defined(__aarch64__)
@@ -189,6 +215,24 @@ ALWAYS void SAVE_BITS(uint8_t *p, MASK m) {
 #endif
 ALWAYS MASK LOAD_BITS(const uint8_t *p) { return (MASK)(((NAME(whole))*p & LANE_BITS) == LANE_BITS); }
 #endif
+
+ALWAYS VEC LOAD_SOME(const REAL *p, long n) {
+    if (n >= LANES) return LOAD(p);
+    if (n <= 0) return ZERO();
+    REAL some[LANES] = {0};
+    memcpy(some, p, sizeof(REAL) * n);
+    return LOAD(some);
+}
+ALWAYS void STORE_SOME(REAL *p, VEC v, long n) {
+    if (n >= LANES) {
+        STORE(p, v);
+        return;
+    }
+    if (n <= 0) return;
+    REAL some[LANES];
+    STORE(some, v);
+    memcpy(p, some, sizeof(REAL) * n);
+}
 
 /* One number: a * b + c, rounded as FMA does it. */
 #if (defined(LANES_AVX512) || defined(LANES_AVX2) || defined(__aarch64__)) && REAL_BITS == 32

@@ -7,6 +7,7 @@
    Included by relu_regression_both.c, once for float and once for double. */
 
 #include "lanes.h"
+#include "weight_update.h"
 #include <time.h>
 
 #ifndef FORWARD_UNITS
@@ -44,12 +45,6 @@ typedef struct {
     const REAL *inputs, *targets;
     long inputs_apart, targets_apart;
 } NAME(batch);
-
-/* A hyperparameter: repetition r's value for weight p is at r * row + p * weight. */
-typedef struct {
-    const REAL *values;
-    long row, weight;
-} NAME(hyper);
 
 /* Weights (units, d), biases (units) and second layer (units) of one row, with its last bias. */
 typedef struct {
@@ -473,41 +468,67 @@ int NAME(series)(
     return 0;
 }
 
-/* The hyperparameters of one update of one row. */
-typedef struct {
-    NAME(hyper) lr, decay, momentum;
-} NAME(hypers);
-
-ALWAYS VEC NAME(of_weights)(NAME(hyper) h, long p) { return h.weight ? LOAD(h.values + p) : SPREAD(*h.values); }
-ALWAYS REAL NAME(of_weight)(NAME(hyper) h, long p) { return h.values[p * h.weight]; }
-
-/* 0 if all numbers are finite, else NaN. */
-static REAL NAME(all_finite)(const REAL *numbers, long count) {
-    VEC sums = ZERO();
-    long p = 0;
-    for (; p + LANES <= count; p += LANES) sums = FMA(LOAD(numbers + p), ZERO(), sums);
-    REAL each[LANES], total = 0;
-    STORE(each, sums);
-    for (int lane = 0; lane < LANES; lane++) total += each[lane];
-    for (; p < count; p++) total = FMA1(numbers[p], 0, total);
-    return total;
+/* The row's Euclidean norm; its numbers are followed by zeros up to whole sums. */
+static REAL NAME(norm)(const REAL *padded, long count) {
+    VEC squares[PARTS];
+    REAL root[LANES];
+    for (int part = 0; part < PARTS; part++) squares[part] = ZERO();
+    for (long p = 0; p < count; p += SUM_LANES) {
+        UNROLL for (int part = 0; part < PARTS; part++) {
+            VEC each = LOAD(padded + p + part * LANES);
+            squares[part] = FMA(each, each, squares[part]);
+        }
+    }
+    STORE(root, SQRT(SPREAD(FOLD(squares))));
+    return root[0];
 }
 
-/* m <- mu m + (g + wd w), w <- w - lr m, as hpo_bench.core.update.advance makes them with torch.addcmul. */
-static void NAME(update)(long count, REAL *weights, REAL *buffer, const REAL *gradient, NAME(hypers) h) {
-    long p = 0;
-    for (; p + LANES <= count; p += LANES) {
-        VEC w = LOAD(weights + p), decayed = FMA(NAME(of_weights)(h.decay, p), w, LOAD(gradient + p));
-        VEC m = FMA(NAME(of_weights)(h.momentum, p), LOAD(buffer + p), decayed);
-        VEC lr = SUB(ZERO(), NAME(of_weights)(h.lr, p));
-        STORE(buffer + p, m);
-        STORE(weights + p, FMA(lr, m, w));
+/* sums (R, ADAMW_SUMS), see `adamw_sums`, of an update of AdamW with the first terms[r] terms of a Neumann series from
+   vectors (R, P):  term <- term - (H (d * term) + lr wd term).
+
+   `rule` has the memories before the update, gradients (R, P) are those of the loss. Unless `longest` (R) is NULL, each
+   term but the first is shortened to that norm where it is longer. */
+int NAME(adamw_products)(
+    long rows, int hidden, int inputs, const REAL *weights, const NAME(batch) *batch, const REAL *inner,
+    const uint8_t *masks, const NAME(rule) *rule, const REAL *gradients, const REAL *vectors, const int *terms,
+    const REAL *longest, REAL *sums) {
+    NAME(shape) s = NAME(shape_of)(hidden, inputs);
+    NAME(room) room = NAME(make_room)(s);
+    long padded = (s.weights + SUM_LANES - 1) / SUM_LANES * SUM_LANES;
+    REAL *term = aligned_alloc(64, (5 * padded * sizeof(REAL) + 63) / 64 * 64);
+    if (!room.all || !term) {
+        free(room.all);
+        free(term);
+        return 1;
     }
-    for (; p < count; p++) {
-        REAL decayed = FMA1(NAME(of_weight)(h.decay, p), weights[p], gradient[p]);
-        buffer[p] = FMA1(NAME(of_weight)(h.momentum, p), buffer[p], decayed);
-        weights[p] = FMA1(-NAME(of_weight)(h.lr, p), buffer[p], weights[p]);
+    REAL *sum = term + padded, *through = sum + padded, *scaled = through + padded, *product = scaled + padded;
+    long kept = (long)s.hidden * s.per_unit, mask_bytes = NAME(mask_bytes)(hidden, inputs, batch->columns);
+    memset(term, 0, 5 * padded * sizeof(REAL));
+    for (long r = 0; r < rows; r++) {
+        NAME(batch) b = NAME(own_batch)(batch, r);
+        NAME(rule) own = NAME(own_rule)(rule, r, s.weights);
+        const REAL *w = weights + r * s.weights, *g = gradients + r * s.weights;
+        NAME(adamw) u = NAME(adamw_of)(w, g, &own);
+        memcpy(term, vectors + r * s.weights, sizeof(REAL) * s.weights);
+        memcpy(sum, term, sizeof(REAL) * s.weights);
+        NAME(unpack)(w, s, &room.own);
+        if (terms[r] > 1) NAME(adamw_through)(&u, s.weights, through);
+        for (int j = 1; j < terms[r]; j++) {
+            for (long p = 0; p < padded; p += LANES) STORE(scaled + p, MUL(LOAD(through + p), LOAD(term + p)));
+            NAME(row_product)(s, &room, b, masks + r * mask_bytes, inner + r * kept, scaled, product);
+            for (long p = 0; p < padded; p += LANES) {
+                VEC change = ADD(LOAD(product + p), MUL(NAME(adamw_decay)(&u, p, s.weights - p), LOAD(term + p)));
+                STORE(term + p, SUB(LOAD(term + p), change));
+            }
+            REAL norm = longest ? NAME(norm)(term, padded) : 0;
+            if (longest && norm > longest[r]) NAME(scale)(term, padded, longest[r] / norm);
+            for (long p = 0; p < padded; p += LANES) STORE(sum + p, ADD(LOAD(sum + p), LOAD(term + p)));
+        }
+        NAME(adamw_sums)(&u, s.weights, sum, sums + r * ADAMW_SUMS);
     }
+    free(room.all);
+    free(term);
+    return 0;
 }
 
 static double NAME(now)(void) {
@@ -516,49 +537,105 @@ static double NAME(now)(void) {
     return time.tv_sec + 1e-9 * time.tv_nsec;
 }
 
-/* `number` weight updates of every row, one row after another: weights and buffer (R, P) are changed in place.
+/* Where what can be asked of the last update is kept, of all rows: weights, memories and gradient before it, inner
+   (R, H, K) and masks (R, mask_bytes) as linearise has them. */
+typedef struct {
+    REAL *weights, *memory[MEMORIES], *gradient, *inner;
+    uint8_t *masks;
+} NAME(last);
+
+/* Working space for one row's updates, beside that for its products. */
+typedef struct {
+    REAL *gradient, *weights, *buffer, *product, *inner;
+    uint8_t *mask;
+    void *all;
+} NAME(space);
+
+/* Sets `all` to NULL if there is no memory. */
+static NAME(space) NAME(make_space)(NAME(shape) s, long mask_bytes) {
+    NAME(space) space;
+    long kept = (long)s.units * s.per_unit, numbers = 4 * s.weights + kept;
+    char *from = space.all = aligned_alloc(64, (numbers * sizeof(REAL) + mask_bytes + 7 * 64) / 64 * 64);
+    if (!from) return space;
+    space.gradient = NAME(take)(&from, s.weights);
+    space.weights = NAME(take)(&from, s.weights);
+    space.buffer = NAME(take)(&from, s.weights);
+    space.product = NAME(take)(&from, s.weights);
+    space.inner = NAME(take)(&from, kept);
+    space.mask = (uint8_t *)from;
+    return space;
+}
+
+/* The tangents of row r before its update of SGD become those after it. The weights before it are in `room->own`, its
+   mask and inner products in `space`. */
+static void NAME(push_tangents)(
+    NAME(shape) s, NAME(room) *room, NAME(batch) b, const NAME(space) *space, const NAME(rule) *own,
+    const NAME(tangents) *t, long rows, long r) {
+    NAME(made) made = {space->weights, space->buffer, own->memory[0], own->hypers};
+    for (long i = 0; i < t->count; i++) {
+        REAL *weights = t->weights + (i * rows + r) * s.weights, *buffer = t->buffer + (i * rows + r) * s.weights;
+        if (t->discount != 1) {
+            NAME(scale)(weights, s.weights, (REAL)t->discount);
+            NAME(scale)(buffer, s.weights, (REAL)t->discount);
+        }
+        NAME(row_product)(s, room, b, space->mask, space->inner, weights, space->product);
+        REAL slope = *NAME(own_hyper)(t->slopes[i], r).values;
+        NAME(push_tangent)(s.weights, &made, t->names[i], slope, space->product, weights, buffer);
+    }
+}
+
+/* What is kept of the last update of row r. */
+static void NAME(keep_last)(
+    NAME(shape) s, const NAME(room) *room, const NAME(space) *space, const REAL *weights, const NAME(rule) *own,
+    const NAME(last) *last, long mask_bytes, long r) {
+    long kept = (long)s.hidden * s.per_unit;
+    memcpy(last->weights + r * s.weights, weights, sizeof(REAL) * s.weights);
+    for (int m = 0; m < MEMORIES; m++) {
+        long size = NAME(memory_size)(m, s.weights);
+        if (own->memory[m]) memcpy(last->memory[m] + r * size, own->memory[m], sizeof(REAL) * size);
+    }
+    memcpy(last->gradient + r * s.weights, space->gradient, sizeof(REAL) * s.weights);
+    memcpy(last->inner + r * kept, room->inner, sizeof(REAL) * kept);
+    memcpy(last->masks + r * mask_bytes, space->mask, mask_bytes);
+}
+
+/* `number` weight updates of every row, one row after another: weights (R, P) and the rule's memories are changed in
+   place, and so are the tangents, unless they are NULL; they are for SGD alone.
 
    Before update t, finite (number, R) gets 0 if weights and training loss are finite, else NaN; where recorded[t], the
    training loss and those of the `others` (up to two more batches) are the next row of losses (1 + others, recorded, R).
-   `seconds` grows by the time that the others took.
-
-   Unless last_inner is NULL, what can be asked of the last update is kept: weights and buffer before it (R, P), inner
-   (R, H, K) and masks (R, mask_bytes) as linearise has them. */
+   `seconds` grows by the time that the others took. Unless `last` is NULL, it takes what can be asked of the last
+   update. */
 int NAME(updates)(
-    long rows, int hidden, int inputs, REAL *weights, REAL *buffer, const NAME(batch) *batch, long number,
-    const NAME(hyper) *lr, const NAME(hyper) *decay, const NAME(hyper) *momentum, const uint8_t *recorded, long others,
-    const NAME(batch) *other, REAL *finite, REAL *losses, double *seconds, REAL *last_weights, REAL *last_buffer,
-    REAL *last_inner, uint8_t *last_masks) {
+    long rows, int hidden, int inputs, REAL *weights, const NAME(rule) *rule, const NAME(batch) *batch, long number,
+    const uint8_t *recorded, long others, const NAME(batch) *other, REAL *finite, REAL *losses, double *seconds,
+    const NAME(last) *last, const NAME(tangents) *tangents) {
     NAME(shape) s = NAME(shape_of)(hidden, inputs);
     NAME(room) room = NAME(make_room)(s);
     long mask_bytes = NAME(mask_bytes)(hidden, inputs, batch->columns), kept = 0;
-    char *more = aligned_alloc(64, (s.weights * sizeof(REAL) + mask_bytes + 2 * 64) / 64 * 64);
-    if (!room.all || !more) {
+    NAME(space) space = NAME(make_space)(s, mask_bytes);
+    if (!room.all || !space.all) {
         free(room.all);
-        free(more);
+        free(space.all);
         return 1;
     }
-    REAL *gradient = (REAL *)more;
-    uint8_t *mask = (uint8_t *)(gradient + s.weights);
     for (long t = 0; t < number; t++) kept += recorded[t] != 0;
     for (long r = 0; r < rows; r++) {
         NAME(batch) b = NAME(own_batch)(batch, r);
-        NAME(hypers) h = {*lr, *decay, *momentum};
-        h.lr.values += r * lr->row;
-        h.decay.values += r * decay->row;
-        h.momentum.values += r * momentum->row;
-        REAL *w = weights + r * s.weights, *m = buffer + r * s.weights;
+        NAME(rule) own = NAME(own_rule)(rule, r, s.weights);
+        REAL *w = weights + r * s.weights;
         for (long t = 0, row = 0; t < number; t++) {
-            int keeps = last_inner && t == number - 1;
-            uint8_t *own_mask = keeps ? last_masks + r * mask_bytes : mask;
             NAME(unpack)(w, s, &room.own);
-            REAL loss = NAME(row_gradient)(s, &room, b, own_mask, gradient);
-            if (keeps) {
-                memcpy(last_weights + r * s.weights, w, sizeof(REAL) * s.weights);
-                memcpy(last_buffer + r * s.weights, m, sizeof(REAL) * s.weights);
-                memcpy(last_inner + r * s.hidden * s.per_unit, room.inner, sizeof(REAL) * s.hidden * s.per_unit);
+            REAL loss = NAME(row_gradient)(s, &room, b, space.mask, space.gradient);
+            if (last && t == number - 1) NAME(keep_last)(s, &room, &space, w, &own, last, mask_bytes, r);
+            if (tangents) {
+                memcpy(space.weights, w, sizeof(REAL) * s.weights);
+                memcpy(space.buffer, own.memory[0], sizeof(REAL) * s.weights);
+                memcpy(space.inner, room.inner, sizeof(REAL) * s.hidden * s.per_unit);
             }
             finite[t * rows + r] = FMA1(loss, 0, NAME(all_finite)(w, s.weights));
+            NAME(update)(s.weights, w, space.gradient, &own);
+            if (tangents) NAME(push_tangents)(s, &room, b, &space, &own, tangents, rows, r);
             if (recorded[t]) {
                 losses[row * rows + r] = loss;
                 double begin = NAME(now)();
@@ -569,10 +646,9 @@ int NAME(updates)(
                 *seconds += NAME(now)() - begin;
                 row++;
             }
-            NAME(update)(s.weights, w, m, gradient, h);
         }
     }
     free(room.all);
-    free(more);
+    free(space.all);
     return 0;
 }
