@@ -11,6 +11,7 @@ import typer
 app = typer.Typer(invoke_without_command=True, help="Measure speed on this machine.")
 SHORT_TRAINING = "hyperparameter_updates=3"
 DATASETS = ["uci_energy", "uci_kin8nm", "fashion_mnist"]
+PLAIN_DATASETS = ["uci_energy", "uci_kin8nm"]
 METHODS = ("random", "ours_wd_lr_m", "diff_through_opt")
 # Repetitions whose memory is looked at, and weight updates that are timed.
 MEMORY_REPETITIONS = {"uci_energy": 400, "uci_kin8nm": 100, "fashion_mnist": 40}
@@ -26,7 +27,9 @@ def bench(
     ] = False,
     dataset: Annotated[
         list[str] | None,
-        typer.Option(help="Datasets (default: uci_energy, uci_kin8nm, fashion_mnist)."),
+        typer.Option(
+            help="Datasets (default: uci_energy, uci_kin8nm, and fashion_mnist but for plain)."
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Also write the page to this Markdown file.")
@@ -34,8 +37,8 @@ def bench(
     against: Annotated[
         str,
         typer.Option(
-            help="sequential (a tight PyTorch loop), "
-            "or jax (vmap, scan and jit; needs hpo-bench[jax])."
+            help="sequential (a tight PyTorch loop), plain (methods beside plain training by the "
+            "same weight update), or jax (vmap, scan and jit; needs hpo-bench[jax])."
         ),
     ] = "sequential",
 ) -> None:
@@ -47,9 +50,10 @@ def bench(
         return
     from hpo_bench.errors import UserError
 
-    if against not in ("sequential", "jax"):
-        raise UserError(f"--against {against}: must be sequential or jax")
-    text = _against_jax(dataset, quick) if against == "jax" else _against_sequential(dataset, quick)
+    ways = {"sequential": _against_sequential, "plain": _against_plain, "jax": _against_jax}
+    if against not in ways:
+        raise UserError(f"--against {against}: must be sequential, plain or jax")
+    text = ways[against](dataset, quick)
     if out is not None:
         from hpo_bench.store.files import atomic
 
@@ -80,6 +84,32 @@ def _against_jax(dataset: list[str] | None, quick: bool) -> str:
             results.append(jax.against_jax(name, method, variant, quick=quick))
             reporter.advance(1)
     return jax.page(results, environment(torch.device("cpu"), 1), jax.versions())
+
+
+def _against_plain(dataset: list[str] | None, quick: bool) -> str:
+    """Measure methods in units of plain training; returns that page of
+    `hpo_bench.bench.against_plain`.
+    """
+    import torch
+
+    from hpo_bench.bench import against_plain as plain
+    from hpo_bench.progress import Shown, default_reporter
+    from hpo_bench.running.provenance import environment
+    from hpo_bench.settings.compose import compose
+    from hpo_bench.settings.parse import parse
+
+    settings = {}
+    for name, method in itertools.product(dataset or PLAIN_DATASETS, plain.METHODS):
+        settings[name, method] = parse(compose([f"dataset={name}", f"method={method}"]))
+    names = list(dict.fromkeys(name for name, _ in settings))
+    results = []
+    with Shown(default_reporter(), "bench", len(names)) as reporter:
+        for name in names:
+            own = {method: settings[name, method] for method in plain.METHODS}
+            updates = UPDATES.get(name, 100) // (2 if quick else 1)
+            results.append(plain.method_times(own, updates=updates, rounds=3 if quick else 7))
+            reporter.advance(1)
+    return plain.page(results, environment(torch.device("cpu"), 1))
 
 
 def _against_sequential(dataset: list[str] | None, quick: bool) -> str:
