@@ -24,8 +24,8 @@ import pyarrow.parquet as pq
 
 from hpo_bench.analysis.incumbent import is_search
 from hpo_bench.analysis.paper import GROUP_SOURCE, LARGER_VALIDATION_SHARES
+from hpo_bench.analysis.rivals import RIVALS
 from hpo_bench.figures.common.points import before_resets, thinning
-from hpo_bench.figures.rivals import RIVALS
 from hpo_bench.store import index
 from hpo_bench.store.files import write_json, write_table
 from hpo_bench.store.runs import Run, read_run, runs_folder, scan

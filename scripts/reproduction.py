@@ -18,13 +18,13 @@ import numpy as np
 import pandas as pd
 
 from hpo_bench.analysis import claims, frames, render, selection, tables
+from hpo_bench.analysis import rivals as today
 from hpo_bench.analysis.paper import LARGER_VALIDATION_SHARES, ONE_PASS, PLAIN, UCI
 from hpo_bench.analysis.rounding import rounded
 from hpo_bench.analysis.selection import Runs, by_dataset, by_method, repetitions
 from hpo_bench.analysis.statistics import bootstrap, interval, pairs
 from hpo_bench.bench.runtime import FOLDER, NEVER
 from hpo_bench.figures import fig18
-from hpo_bench.figures import rivals as today
 from hpo_bench.figures.common.points import label, method_label
 from hpo_bench.store.runs import Run
 

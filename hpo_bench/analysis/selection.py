@@ -6,6 +6,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -13,6 +14,7 @@ from hpo_bench.analysis.paper import LARGER_VALIDATION_SHARES
 from hpo_bench.errors import UserError, nearest
 from hpo_bench.settings import identity
 from hpo_bench.settings.identity import canonical, flat
+from hpo_bench.settings.yamls import configs_folder, read_yaml
 from hpo_bench.store.runs import Run, complete_runs, runs_folder
 from hpo_bench.system.quoting import override
 
@@ -239,7 +241,8 @@ def comparable(runs: Runs) -> Selection:
     A dataset's reference is the combination of common settings (T, K, batch size, initial ranges,
     …) that most methods share, then one with the usual validation part rather than a larger one,
     then most repetitions, then most weight updates. Of each method the configuration with the
-    fewest differences from it is kept, then the usual hyperparameter optimiser, the newest numbers
+    fewest differences from it is kept, then the usual hyperparameter optimiser, what is nearest to
+    the method's own yaml (of a grid over one of its settings the usual value), the newest numbers
     (CHANGELOG), the most repetitions. A method that was trained on other rows than these (another
     validation part) is left out.
     """
@@ -259,7 +262,8 @@ def comparable(runs: Runs) -> Selection:
         for of_method in by_method(of_dataset).values():
             # Shards of one sweep have one configuration: they are kept or left out together.
             candidates = list(grouped(of_method, configuration).values())
-            candidates.sort(key=lambda shards: _preference(shards, reference, hyper))
+            if len(candidates) > 1:
+                candidates.sort(key=lambda shards: _preference(shards, reference, hyper))
 
             # Other settings are told of in a note and shown nevertheless. Other rows are not: a
             # test loss after training on fewer rows answers another question.
@@ -296,16 +300,69 @@ def _shared_by_most(runs: Runs, settings: Callable[[Run], dict[str, Any]]) -> di
     return settings(groups[max(groups, key=rank)][0])
 
 
-def _preference(shards: Runs, reference: Values, hyper: Values) -> tuple[int, int, int, int, str]:
+def _preference(
+    shards: Runs, reference: Values, hyper: Values
+) -> tuple[int, int, int, int, int, str]:
     """What orders the configurations of a method: the first is the one to keep."""
     first = shards[0]
     return (
         len(_differences(_common(first), reference)),
         len(_differences(_hyper(first), hyper)),
+        _unlike_its_yaml(first),
         -int(first.code.get("numbers") or 0),
         -repetitions(shards),
         configuration(first),  # so that the choice never depends on the order of the store
     )
+
+
+def _unlike_its_yaml(run: Run) -> int:
+    """How many settings of its method a run has otherwise than the yaml of this package."""
+    usual, own = _method_yaml(run.method), settings(run)
+    return sum(own.get(key) != value for key, value in usual.items())
+
+
+@cache
+def _method_yaml(name: str) -> dict[str, Any]:
+    """What the yaml of a method says of the method, by dotted key, but for interpolations."""
+    file = configs_folder() / "method" / f"{name}.yaml"
+    if not file.is_file():
+        return {}
+    said = dict(flat(canonical({"method": read_yaml(file).get("method", {})})))
+    decisive = {
+        key: value for key, value in said.items() if identity.role(key) is identity.Role.OWN
+    }
+    return {key: value for key, value in decisive.items() if "${" not in str(value)}
+
+
+def over_setting(runs: Runs, key: str) -> tuple[dict[Any, list[Run]], tuple[str, ...]]:
+    """The cells of a grid over one setting, which are variants of one method to stand side by side.
+
+    On each dataset all are of the length that most values of the setting have; of each value runs
+    are chosen as by `comparable`.
+
+    Args:
+        runs: of one method, or of several that have the setting.
+        key: dotted.
+
+    Returns:
+        runs by the setting's value, in the order of the values, and what was left out.
+    """
+    cells: dict[Any, list[Run]] = {}
+    notes: list[str] = []
+    for dataset, of_dataset in by_dataset(runs).items():
+        values: dict[int, set[Any]] = defaultdict(set)
+        for run in of_dataset:
+            values[weight_updates(run)].add(settings(run).get(key))
+        usual = max(values, key=lambda length: (len(values[length]), length))
+        alike = [run for run in of_dataset if weight_updates(run) == usual]
+        if len(alike) < len(of_dataset):
+            count = len(of_dataset) - len(alike)
+            notes.append(f"{dataset}: left out {count} runs of other lengths (kept: {usual})")
+        for value, group in grouped(alike, lambda run: settings(run).get(key)).items():
+            chosen = comparable(group)
+            cells.setdefault(value, []).extend(chosen.runs)
+            notes += chosen.notes
+    return {value: cells[value] for value in sorted(cells)}, tuple(notes)
 
 
 def _differences(a: Values, b: Values) -> list[str]:

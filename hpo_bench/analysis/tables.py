@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 from pathlib import Path
@@ -11,27 +11,35 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hpo_bench.analysis import incumbent, paper
+from hpo_bench.analysis import incumbent, paper, rivals
 from hpo_bench.analysis.compare import bounds
 from hpo_bench.analysis.costs import Cost, costs
 from hpo_bench.analysis.frames import failure_aware, finals
 from hpo_bench.analysis.paper import GROUP_SOURCE, MULTI_PASS, ONE_PASS, PLAIN
 from hpo_bench.analysis.render import RenderedTable
+from hpo_bench.analysis.rivals import METHODS as COMPARED
+from hpo_bench.analysis.rivals import as_meant, best_on_a_seed, data_for_weights
 from hpo_bench.analysis.rounding import NOTHING, Rounded, rounded, within_error_of_best
 from hpo_bench.analysis.selection import (
     Runs,
+    Selection,
     by_dataset,
     by_method,
     comparable,
     find,
+    grouped,
+    over_setting,
+    settings,
     weight_updates,
 )
+from hpo_bench.analysis.statistics.bootstrap import bootstrap
 from hpo_bench.analysis.statistics.distributions import wilson
 from hpo_bench.analysis.statistics.interval import RESAMPLES, Interval, Statistics
 from hpo_bench.analysis.statistics.interval import label as statistics_label
 from hpo_bench.analysis.statistics.pairs import Comparison, holm, paired_comparison
 from hpo_bench.analysis.summary import Measure, Summary, measures, paper_keeps, summarise
 from hpo_bench.errors import UserError, nearest
+from hpo_bench.store.runs import Run
 from hpo_bench.system.quoting import override
 
 Marked = tuple[str, bool]  # the text of a cell, and whether it is bold
@@ -49,6 +57,7 @@ class TableKind:
         make: from comparable runs, the statistics and the seed.
         datasets, methods: what it is about unless asked otherwise; empty = all that is stored.
         repetitions: how many the paper has.
+        select: which runs stand side by side.
     """
 
     title: str
@@ -56,6 +65,7 @@ class TableKind:
     datasets: tuple[str, ...] = ()
     methods: tuple[str, ...] = ()
     repetitions: int = 200
+    select: Callable[[Runs], Selection] = comparable
 
 
 def build(
@@ -89,7 +99,7 @@ def build(
     runs = find(
         results_dir, datasets=wanted or None, methods=chosen or None, where=where, command=command
     )
-    selection = comparable(runs)
+    selection = kind.select(runs)
     body, bold, data, label = kind.make(selection.runs, mode, seed)
     lacking = missing(selection.runs, wanted, chosen or kind.methods, kind.repetitions, results_dir)
     return RenderedTable(name, kind.title, body, bold, data, label, selection.notes, lacking)
@@ -460,7 +470,7 @@ def _multi_pass(runs: Runs, mode: Statistics, seed: int) -> Parts:
     return body, bold, data.assign(statistics=mode, seed=seed), label
 
 
-def _estimate(record: Mapping[Hashable, Any]) -> str:
+def _estimate(record: Mapping[Any, Any]) -> str:
     """The estimate of a row of data with its bounds."""
     if np.isnan(record["estimate"]):
         return NOTHING
@@ -513,6 +523,236 @@ def _at_budgets(
     return records
 
 
+# --- what one would take today ---
+
+VERSIONS: Mapping[str, str] = {  # of the comparison, by which rows train the weights
+    "as meant": "each method's own rows",
+    rivals.TRAIN: "training rows alone",
+}
+ROWS_OF_WEIGHTS: Mapping[str, str] = {
+    rivals.TRAIN: "no",
+    "train_and_validation": "yes",
+}
+
+
+def versions(runs: Runs) -> dict[str, list[Run]]:
+    """Runs by the version of the comparison that they are in; tuned methods are in both."""
+    return {
+        "as meant": [run for run in runs if as_meant(run)],
+        rivals.TRAIN: [run for run in runs if data_for_weights(run) == rivals.TRAIN],
+    }
+
+
+def _comparable_in_versions(runs: Runs) -> Selection:
+    """Comparable runs of each version."""
+    chosen: dict[str, Run] = {}
+    notes: dict[str, None] = {}
+    for of_version in versions(runs).values():
+        selection = comparable(of_version)
+        chosen |= {run.run_id: run for run in selection.runs}
+        # That some say `train` and others need not is what makes the version.
+        told = [note for note in selection.notes if "data_for_weights=" not in note]
+        notes |= dict.fromkeys(told)
+    return Selection(list(chosen.values()), tuple(notes))
+
+
+def _rivals(runs: Runs, mode: Statistics, seed: int) -> Parts:
+    order: dict[str, float] = {}
+    records: list[dict[str, Any]] = []
+    for of_dataset in by_dataset(runs).values():
+        for version, of_version in versions(of_dataset).items():
+            records += _of_version(of_version, version, mode, seed)
+            for run in of_version:
+                order[run.method_label] = run.config["method"].get("order", 0)
+    data = pd.DataFrame(records)
+    if data.empty:
+        raise UserError("table rivals: no run that can be compared")
+
+    cells: Cells = {}
+    rows = []
+    within = ["dataset", "version"]
+    least = data.groupby(within)["estimate"].transform("min")
+    likeliest = data.groupby(within)["probability_estimate"].transform("max")
+    for position, record in enumerate(records):
+        row = (record["dataset_label"], VERSIONS[record["version"]], record["label"])
+        rows.append(row)
+        lowest = record["estimate"] == least[position] and np.isfinite(least[position])
+        most_likely = record["probability_estimate"] == likeliest[position]
+        texts: dict[str, Marked] = {
+            "Validation rows train": (ROWS_OF_WEIGHTS[record["data_for_weights"]], False),
+            "Median": (_estimate(record), bool(lowest)),
+            "P(best)": (_probability(record), bool(most_likely)),
+            "n_ok/n": (f"{record['n_ok']}/{record['n']}", False),
+            "Weight updates": (f"{record['weight_updates']:.0f}", False),
+            "Gradient-equivalents": (_count(record["gradient_equivalents"]), False),
+            "Seconds": (rounded(record["seconds"]).text, False),
+        }
+        for column, marked in texts.items():
+            cells.setdefault(column, {})[row] = marked
+
+    def place(row: tuple[str, str, str]) -> tuple[str, int, float, str]:
+        dataset, version, label = row
+        return dataset, list(VERSIONS.values()).index(version), order[label], label
+
+    body, bold = _frames(cells, sorted(rows, key=place), ["Dataset", "Weights see", "Method"])
+    label = (
+        f"statistics: {mode}; median final test metric with 95 % bootstrap intervals, {RESAMPLES} "
+        f"resamples, seed {seed}, diverged = +inf; P(best): share of the seeds that all methods of "
+        "a version have on which a method ends lowest, ties shared, with 95 % Wilson intervals; "
+        f"gradient-equivalents: gradients + {incumbent.PRODUCT} × Hessian-vector products; bold: "
+        "best of a dataset and version"
+    )
+    return body, bold, data.assign(statistics=mode, seed=seed), label
+
+
+def _of_version(runs: Runs, version: str, mode: Statistics, seed: int) -> list[dict[str, Any]]:
+    """A row for each method of one dataset and version."""
+    if not runs:
+        return []
+    best = best_on_a_seed(runs)
+    measure = measures(runs)[-1]
+    records = []
+    for method, group in by_method(runs).items():
+        frame = finals(group)
+        values = failure_aware(frame, measure.column) * measure.scale
+        counting = values[paper_keeps(frame, measure.column)] if mode == "paper" else values
+        first = frame.iloc[0]
+        records.append(
+            {
+                "dataset": first["dataset"],
+                "dataset_label": first["dataset_label"],
+                "measure": measure.label,
+                "version": version,
+                "data_for_weights": data_for_weights(group[0]),
+                "method": method,
+                "label": first["label"],
+                **_interval_data(bootstrap(counting, "median", seed=seed)),
+                **_interval_data(best[method], "probability_"),
+                "seeds_of_all": best[method].n,
+                **incumbent.of_one_training(group, frame),
+                "n_ok": int(np.isfinite(values).sum()),
+                "n": len(values),
+            }
+        )
+    return records
+
+
+def _probability(record: Mapping[Any, Any]) -> str:
+    estimate, low, high = (record[f"probability_{key}"] for key in ("estimate", "low", "high"))
+    return NOTHING if np.isnan(estimate) else f"{estimate:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def _count(value: float) -> str:
+    return NOTHING if np.isnan(value) else f"{value:.0f}"
+
+
+# --- horizons ---
+
+DISCOUNT = "method.estimator.discount"
+COLUMN_OF_DISCOUNTS = "Method"
+
+
+def _all_discounts(runs: Runs) -> Selection:
+    """Every value of the discount beside each other, and other methods of the same length."""
+    with_discount = [run for run in runs if DISCOUNT in settings(run)]
+    cells, notes = over_setting(with_discount, DISCOUNT)
+    chosen = [run for cell in cells.values() for run in cell]
+    lengths = {(run.dataset, weight_updates(run)) for run in chosen}
+    others = [
+        run
+        for run in runs
+        if DISCOUNT not in settings(run) and (run.dataset, weight_updates(run)) in lengths
+    ]
+    beside = comparable(others)
+    return Selection([*chosen, *beside.runs], (*notes, *beside.notes))
+
+
+def _discount_of(run: Run) -> float | None:
+    value = settings(run).get(DISCOUNT)
+    return None if value is None else float(value)
+
+
+def _horizons(runs: Runs, mode: Statistics, seed: int) -> Parts:
+    records = []
+    for of_dataset in by_dataset(runs).values():
+        measure = measures(of_dataset)[-1]
+        groups = grouped(of_dataset, lambda run: (run.method, _discount_of(run)))
+        for (method, discount), group in groups.items():
+            frame = finals(group)
+            values = failure_aware(frame, measure.column) * measure.scale
+            counting = values[paper_keeps(frame, measure.column)] if mode == "paper" else values
+            name = group[0].method_label
+            records.append(
+                {
+                    "dataset": group[0].dataset,
+                    "dataset_label": group[0].dataset_label,
+                    "measure": measure.label,
+                    "method": method,
+                    "label": name if discount is None else f"{name}, γ = {discount:g}",
+                    "discount": np.nan if discount is None else discount,
+                    "order": group[0].config["method"].get("order", 0),
+                    **_interval_data(bootstrap(counting, "median", seed=seed)),
+                    "n_ok": int(np.isfinite(values).sum()),
+                    "n": len(values),
+                }
+            )
+    data = pd.DataFrame(records)
+    least = data.groupby("dataset")["estimate"].transform("min")
+    cells: Cells = {}
+    for record, lowest in zip(records, data["estimate"] == least, strict=True):
+        title = f"{record['dataset_label']}: {record['measure']}"
+        cells.setdefault((title, "Median"), {})[record["label"]] = (_estimate(record), bool(lowest))
+        ok = f"{record['n_ok']}/{record['n']}"
+        cells.setdefault((title, "n_ok/n"), {})[record["label"]] = (ok, False)
+    ordered = data.sort_values(["order", "discount", "label"], na_position="first")
+    body, bold = _frames(cells, list(dict.fromkeys(ordered["label"])), [COLUMN_OF_DISCOUNTS])
+    label = (
+        f"statistics: {mode}; median final test metric with 95 % bootstrap intervals, {RESAMPLES} "
+        f"resamples, seed {seed}, diverged = +inf; γ: discount of the tangents at each weight "
+        "update; bold: least of a column"
+    )
+    return body, bold, data.drop(columns="order").assign(statistics=mode, seed=seed), label
+
+
+# --- where hyperparameters begin and end ---
+
+HYPERPARAMETERS = ("lr", "weight_decay", "momentum", "beta1", "beta2")
+
+
+def _hyperparameters(runs: Runs, mode: Statistics, seed: int) -> Parts:
+    """Medians of where each hyperparameter begins and ends, of those that a rule has."""
+    cells: Cells = {}
+    rows = []
+    records = []
+    for of_dataset in by_dataset(runs).values():
+        for method, group in by_method(of_dataset).items():
+            frame = finals(group)
+            ok = frame[frame["status"] == "ok"]
+            row = (group[0].dataset_label, group[0].method_label)
+            rows.append(row)
+            cells.setdefault("n_ok/n", {})[row] = (f"{len(ok)}/{len(frame)}", False)
+            for name in HYPERPARAMETERS:
+                start, end = (_median_of(ok, f"{prefix}{name}") for prefix in ("initial_", ""))
+                if np.isnan(start) and np.isnan(end):
+                    continue
+                text = f"{rounded(start).text} → {rounded(end).text}"
+                cells.setdefault(name, {})[row] = (text, False)
+                identity = {"dataset": group[0].dataset, "method": method, "hyperparameter": name}
+                records.append({**identity, "initial": start, "final": end, "n_ok": len(ok)})
+    named = [name for name in HYPERPARAMETERS if name in cells]
+    columns = {name: cells[name] for name in (*named, "n_ok/n")}
+    body, bold = _frames(columns, rows, ["Dataset", "Method"])
+    label = "medians over the repetitions that did not diverge, at the start → at the end"
+    return body, bold, pd.DataFrame(records), label
+
+
+def _median_of(frame: pd.DataFrame, column: str) -> float:
+    """The median of a column, NaN where a rule has no such hyperparameter."""
+    if column not in frame.columns:
+        return np.nan
+    return float(pd.to_numeric(frame[column]).median())
+
+
 _UCI = paper.UCI_OF_THE_TABLES
 _TITLE = "Final test performance"
 TABLES: dict[str, TableKind] = {
@@ -544,4 +784,23 @@ TABLES: dict[str, TableKind] = {
         (*_UCI, "fashion_mnist"),
         MULTI_PASS,
     ),
+    "any_update": TableKind(
+        "Tuning through AdamW", _main, rivals.DATASETS, (*rivals.ADAMW, "ours_wd_lr_m")
+    ),
+    "horizons": TableKind(
+        "Horizons that do not end, over their discount",
+        _horizons,
+        paper.UCI,
+        ("random", "ours_wd_lr_m", "ours_discounted"),
+        100,
+        _all_discounts,
+    ),
+    "rivals": TableKind(
+        "Hypergradients and today's optimisers at their costs",
+        _rivals,
+        rivals.DATASETS,
+        COMPARED,
+        select=_comparable_in_versions,
+    ),
+    "hyperparameters": TableKind("Hyperparameters at the start and at the end", _hyperparameters),
 }

@@ -1,6 +1,7 @@
 """Figure 10: the learning rate during one repetition of every method.
 
-All of them start from the same initialisation."""
+All of them start from the same initialisation. Methods that tune AdamW, which are not the paper's,
+stand beside them where they are stored."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from hpo_bench.analysis import paper
+from hpo_bench.analysis import paper, rivals
 from hpo_bench.analysis.frames import curves
 from hpo_bench.analysis.selection import Runs, by_method, weight_updates
 from hpo_bench.figures.common import panels, places, style, templates
@@ -26,7 +27,11 @@ from hpo_bench.store.runs import Run
 
 TITLE = "Evolution of the learning rate in one repetition, UCI datasets"
 METHODS = tuple(method for method in paper.TRAINED if method != "ours_wd_hdlr_m")
-NEEDS = (Need(paper.UCI, METHODS, paper.REPETITIONS["uci"]),)
+ADAMW = tuple(method for method in rivals.ADAMW if method.startswith(("ours", "diff")))
+NEEDS = (
+    Need(paper.UCI, METHODS, paper.REPETITIONS["uci"]),
+    Need((*rivals.DATASETS, *rivals.OFFLINE), ADAMW, paper.REPETITIONS["uci"], optional=True),
+)
 SHOWN = (PointNumber("x", "step"), PointNumber("y", "y"))
 LEAST = 1e-6  # learning rate that is shown
 

@@ -36,6 +36,7 @@ class Need:
             too.
         folder: of the results folder, a store of its own that holds these runs; they may be in the
             main one, too. `AUDITS`: the audits over time of the results folder.
+        optional: whether they are drawn where they are stored, and not missed where they are not.
     """
 
     datasets: tuple[str, ...]
@@ -46,6 +47,7 @@ class Need:
     valid: Callable[[Values], bool] = lambda values: True
     also: tuple[str, ...] = ()
     folder: str = ""
+    optional: bool = False
 
     def accepts(self, settings: Values) -> bool:
         """Whether a run with these (dotted) settings is one of these runs."""
@@ -203,7 +205,8 @@ def select(needs: Iterable[Need], store: Callable[[str], Store], results: str) -
         ]
         accepted = need.preferred(accepted, stored.settings)
         by_role.setdefault(need.role, []).extend(accepted)
-        missing += _missing(need, accepted, stored.settings, results)
+        if not need.optional:
+            missing += _missing(need, accepted, stored.settings, results)
         datasets.update(dict.fromkeys(need.datasets))
     with_runs = {run.dataset for group in by_role.values() for run in group}
     drawn = tuple(name for name in datasets if name in with_runs)

@@ -30,7 +30,7 @@ FOOTER_SIZE = 5.5  # points
 HANDLE, LETTER = 0.56, 0.053  # inches of a legend entry beside its text, and for each letter
 
 RC: Mapping[str, Any] = {
-    "font.family": "STIXGeneral",
+    "font.family": ["STIXGeneral", "DejaVu Serif"],  # the second for what the first lacks: β₁
     "mathtext.fontset": "stix",
     "font.size": 8.5,
     "axes.titlesize": 8.5,

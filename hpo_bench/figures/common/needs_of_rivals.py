@@ -1,0 +1,49 @@
+"""The runs that the figures of the comparison with today's optimisers are made from."""
+
+from __future__ import annotations
+
+from hpo_bench.analysis import paper, rivals
+from hpo_bench.analysis.selection import by_method
+from hpo_bench.figures.common import points as common
+from hpo_bench.figures.common import standard, templates
+from hpo_bench.figures.common.conditions import Preferably
+from hpo_bench.figures.common.needs import Need, NeededRuns
+from hpo_bench.figures.common.templates import Panel
+from hpo_bench.store.runs import Run
+
+# Each method as it is meant to be used; --where data_for_weights=train shows the other version.
+AS_MEANT = {**standard.STANDARD, "data_for_weights": Preferably("method")}
+NEEDS = (
+    Need(rivals.DATASETS, rivals.METHODS, paper.REPETITIONS["uci"], AS_MEANT),
+    Need(rivals.OFFLINE, rivals.METHODS, paper.REPETITIONS["uci"], AS_MEANT, optional=True),
+)
+NONE = "no runs of a rival"
+
+
+def with_rivals(selection: NeededRuns) -> list[Panel]:
+    """A panel for each dataset on which a rival was run."""
+    shown = []
+    for name, title, runs in templates.by_dataset(selection):
+        if any(run.method in rivals.RIVALS for run in runs):
+            shown.append((name, title, runs))
+    return shown
+
+
+def on_all(selection: NeededRuns) -> tuple[list[Run], tuple[str, ...]]:
+    """Comparable runs of the methods that were run on every dataset with a rival, and notes."""
+    chosen: list[Run] = []
+    notes: list[str] = []
+    for _, _, runs in with_rivals(selection):
+        alike, passed_over = common.alike(runs)
+        chosen += alike
+        notes += passed_over
+    datasets = {run.dataset for run in chosen}
+    complete: list[Run] = []
+    for method, group in by_method(chosen).items():
+        lacking = sorted(datasets - {run.dataset for run in group})
+        if lacking:
+            notes.append(f"{method}: left out, it has no runs on {', '.join(lacking)}")
+        else:
+            complete += group
+    ordered = sorted(complete, key=lambda run: list(selection.datasets).index(run.dataset))
+    return ordered, tuple(notes)
