@@ -13,8 +13,8 @@ for a data set by leaving that set out:
    the least squared error, the ranks of a set that was not smoothed over: each of the other sets
    is foretold from the rest of them.
 4. Of a regular grid's points the hundredth with the least expected ranks is taken; its centre is
-   chosen. A hyperparameter that hardly matters so ends near the middle of its range, and not at
-   whichever end chance favours.
+   chosen. A hyperparameter whose best width is the widest has hardly any influence: it is put at
+   the middle of its range, and not at whichever end chance favours.
 
 Neither test rows nor any row of the set that is left out have a part in it.
 """
@@ -37,6 +37,7 @@ Array = NDArray[np.float64]
 
 WIDTHS = (0.05, 0.1, 0.2, 0.4, 1.0)  # of the kernel, in shares of a range; 1: hardly any influence
 GRID_POINTS = 21  # of the grid in each direction
+MIDDLE = 0.5
 BEST_SHARE = 0.01  # of the grid's points, whose centre is chosen
 LOGARITHMIC = ("lr", "weight_decay")
 DIGITS = 3  # significant ones of the natural values that are chosen
@@ -148,6 +149,7 @@ def _choose(draws: Mapping[str, Draws], names: Sequence[str], ranges: Array) -> 
     smoothed = expected_ranks(points, list(draws.values()), widths)
     best = np.argsort(smoothed, kind="stable")[: max(1, round(BEST_SHARE * len(points)))]
     centre = points[best].mean(axis=0)
+    centre[np.array(widths) == max(WIDTHS)] = MIDDLE
     expected_rank = expected_ranks(centre[None], list(draws.values()), widths)[0]
 
     values: dict[str, float] = {}
