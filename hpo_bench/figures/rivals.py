@@ -44,7 +44,10 @@ def points(selection: NeededRuns, options: Options) -> Points:
         return Points(pd.DataFrame(), {}, notes=(*notes, needs_of_rivals.NONE))
     context = {"panels": shown, "methods": common.styles(kept), "counts": counts}
     statistics = (
-        *common.evolution_statistics(kept, options),
+        common.training(kept),
+        f"medians (with their bootstrap SDs in the CSV, {options.resamples} resamples of runs, "
+        f"seed {options.seed})",
+        common.LEGEND,
         f"gradient-equivalents: gradients + {PRODUCT} × Hessian-vector products",
         "seconds: a block's wall time ÷ its rows",
     )

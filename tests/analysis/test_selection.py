@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 from hpo_bench.analysis.paper import LARGER_VALIDATION_SHARES
-from hpo_bench.analysis.selection import LINES_OF_LEFT_OUT, comparable, find
+from hpo_bench.analysis.selection import LINES_OF_LEFT_OUT, comparable, find, over_setting
 from hpo_bench.errors import UserError
 from hpo_bench.store.runs import runs_folder
 from tests.make_store import make_run
@@ -169,3 +170,32 @@ def test_a_grid_that_is_left_out_takes_few_lines(tmp_path):
     notes = comparable(find(tmp_path)).notes
     assert len(notes) == LINES_OF_LEFT_OUT + 1
     assert notes[-1] == "uci_energy, ours_wd_lr_m: left out 8 repetitions of 4 other configurations"
+
+
+# --- variants of one method ---
+
+
+def test_of_a_grid_over_a_methods_own_setting_the_usual_value_stands_for_the_method(tmp_path):
+    for discount in (0, 0.9, 0.95, 0.98, 1):
+        make_run(
+            tmp_path,
+            "ours_discounted",
+            "uci_energy",
+            [1.0] * (9 if discount == 1 else 3),
+            config={"method.estimator.discount": discount},
+        )
+    chosen = comparable(find(tmp_path))
+    (run,) = chosen.runs
+    assert run.config["method"]["estimator"]["discount"] == 0.95
+    assert len(chosen.notes) == LINES_OF_LEFT_OUT + 1
+
+
+def test_cells_over_a_setting_stand_side_by_side_all_of_one_length(tmp_path):
+    key = "method.estimator.discount"
+    for discount in (1, 0, 0.95):
+        make_run(tmp_path, "ours_discounted", "uci_energy", [1.0, 2.0], config={key: discount})
+    make_run(tmp_path, "ours_discounted", "uci_energy", np.ones((1, 9)), config={key: 0})
+    cells, notes = over_setting(find(tmp_path), key)
+    assert list(cells) == [0, 0.95, 1]
+    assert all([len(run.seeds) for run in cell] == [2] for cell in cells.values())
+    assert notes == ("uci_energy: left out 1 runs of other lengths (kept: 40)",)

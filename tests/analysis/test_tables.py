@@ -10,6 +10,8 @@ import subprocess
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from numpy.testing import assert_allclose
 
@@ -396,3 +398,68 @@ def test_labels_of_earlier_versions_do_not_tear_a_table(tmp_path):
     table = tables.build("summary", tmp_path)
     assert "two\\x0a\\x0alines" in render.markdown(table)
     assert "\x1b" not in render.latex(table) + render.markdown(table) + render.csv(table)
+
+
+# --- what one would take today, horizons, where hyperparameters end ---
+
+
+def rivals_store(results):
+    """Prodigy on both versions of the rows, and a tuned method, which has one."""
+    for rows, values in (("train_and_validation", [1.0, 5.0, 3.0]), ("train", [4.0, 5.0, np.nan])):
+        own = {"method.data_for_weights": "train_and_validation", "data_for_weights": rows}
+        make_run(results, "prodigy", "uci_energy", values, config=own, suffix=rows)
+    make_run(results, "ours_adamw", "uci_energy", [2.0, 4.0, 3.0, 9.0])
+
+
+def test_rivals_are_compared_on_the_rows_of_each_method_and_on_training_rows_alone(tmp_path):
+    rivals_store(tmp_path)
+    table = tables.build("rivals", tmp_path)
+    data = table.data.set_index(["version", "method"])
+    assert dict(data["estimate"].round(6).notna()) == dict.fromkeys(data.index, True)
+    assert data.loc[("as meant", "prodigy"), "data_for_weights"] == "train_and_validation"
+    assert data.loc[("train", "prodigy"), "data_for_weights"] == "train"
+    assert data.loc[("train", "prodigy"), "n_ok"] == 2
+    probability = data["probability_estimate"]
+    assert probability["as meant", "prodigy"] == pytest.approx((1 + 0 + 0.5) / 3)
+    assert probability["as meant", "ours_adamw"] == pytest.approx((0 + 1 + 0.5) / 3)
+    assert probability["train", "prodigy"] == 0
+    assert probability["train", "ours_adamw"] == 1
+    assert set(table.body["Validation rows train"]) == {"yes", "no"}
+    assert not any("data_for_weights" in note for note in table.notes)
+    assert all(data["seeds_of_all"] == 3)
+
+
+def test_horizons_has_a_row_for_every_discount_whatever_stands_for_the_method(tmp_path):
+    for discount, value in ((0.9, 2.0), (0.95, 3.0), (0, 4.0)):
+        key = "method.estimator.discount"
+        make_run(tmp_path, "ours_discounted", "uci_energy", [value] * 3, config={key: discount})
+    make_run(tmp_path, "random", "uci_energy", [9.0] * 3)
+    make_run(tmp_path, "random", "uci_energy", np.ones((3, 9)))
+    table = tables.build("horizons", tmp_path)
+    assert list(table.data.sort_values("discount")["estimate"]) == [4.0, 2.0, 3.0, 9.0]
+    rows = [row for row in table.body.index if "γ" in row]
+    assert [row.rpartition(" ")[2] for row in rows] == ["0", "0.9", "0.95"]
+    summary = tables.build("summary", tmp_path, methods=["ours_discounted"])
+    assert number(summary, statistic="median")["estimate"] == 3.0
+
+
+def test_hyperparameters_shows_those_that_a_rule_has(tmp_path):
+    lr = np.array([[1e-3, 1e-2], [1e-5, 1e-4], [1e-3, np.nan]])
+    nothing = np.full((3, 2), np.nan)
+    metric = np.array([[1.0, 1.0], [1.0, 1.0], [1.0, np.nan]])
+    run = make_run(tmp_path, "ours_adamw", "uci_energy", metric, lr=lr, momentum=nothing)
+    frame = pd.read_parquet(run.path / "final.parquet")
+    columns = {"initial_beta1": [0.5, 0.7, 0.1], "beta1": [0.9, 0.8, np.nan]}
+    with_beta = pa.Table.from_pandas(
+        frame.assign(initial_momentum=np.nan, **columns), preserve_index=False
+    )
+    schema = pq.read_schema(run.path / "final.parquet")
+    pq.write_table(with_beta.replace_schema_metadata(schema.metadata), run.path / "final.parquet")
+    make_run(tmp_path, "random", "uci_energy", [1.0])  # a run of before there was a β₁
+    table = tables.build("hyperparameters", tmp_path)
+    data = table.data.set_index(["method", "hyperparameter"])
+    assert tuple(data.loc[("ours_adamw", "beta1"), ["initial", "final"]]) == pytest.approx((0.6, 0.85))
+    assert data.loc[("ours_adamw", "lr"), "final"] == pytest.approx((1e-2 + 1e-4) / 2)
+    assert ("ours_adamw", "momentum") not in data.index
+    assert ("random", "beta1") not in data.index
+    assert list(table.body.columns) == ["lr", "weight_decay", "momentum", "beta1", "n_ok/n"]

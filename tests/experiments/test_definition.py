@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from hpo_bench.analysis.paper import UCI
+from hpo_bench.analysis.rivals import METHODS
 from hpo_bench.errors import UserError
 from hpo_bench.experiments import definition as plan
 from hpo_bench.experiments.definition import Part, groups, narrow, read, unknown
@@ -28,6 +30,7 @@ CONTRACT = {
     "batchnorm",
     "validation_share",
 }
+BEYOND_THE_PAPER = {"rivals", "any_update", "horizons"}
 
 
 def repetitions(experiment: plan.Experiment) -> int:
@@ -38,10 +41,10 @@ def repetitions(experiment: plan.Experiment) -> int:
 
 
 def test_all_experiments_of_the_contract_are_there() -> None:
-    assert set(plan.names()) == CONTRACT | {"rivals"}
+    assert set(plan.names()) == CONTRACT | BEYOND_THE_PAPER
 
 
-@pytest.mark.parametrize("name", sorted({*CONTRACT, "rivals"}))
+@pytest.mark.parametrize("name", sorted({*CONTRACT, *BEYOND_THE_PAPER}))
 def test_scales_grow(name: str) -> None:
     smoke, small, paper = (read(name, scale) for scale in plan.SCALES)
     assert 0 < repetitions(smoke) <= repetitions(small) <= repetitions(paper)
@@ -61,6 +64,22 @@ def test_the_papers_budgets() -> None:
     assert repetitions(read("proof_of_concept")) == 550
     assert repetitions(read("validation_share")) == 3 * 9 * 200
     assert repetitions(read("full_horizon")) == 4 * 36
+
+
+def test_what_is_beyond_the_paper_runs_on_all_sets_in_the_end_and_offline_at_first() -> None:
+    for name in BEYOND_THE_PAPER:
+        smoke = {dataset for part in read(name, "smoke").parts for dataset in part.datasets}
+        assert smoke == {"diabetes", "digits"}
+        for scale in ("small", "paper"):
+            datasets = {dataset for part in read(name, scale).parts for dataset in part.datasets}
+            assert datasets >= set(UCI)
+    for name in ("rivals", "any_update"):
+        parts = read(name, "small").parts
+        assert {dataset for part in parts for dataset in part.datasets} == {*UCI, "fashion_mnist"}
+    discounts = next(part for part in read("horizons").parts if part.grid)
+    assert discounts.grid["method.estimator.discount"] == (0, 0.9, 0.95, 0.98, 0.99, 0.999, 1)
+    rivals = {method for part in read("rivals").parts for method in part.methods}
+    assert rivals == set(METHODS)
 
 
 def test_cells_keep_within_their_bound() -> None:

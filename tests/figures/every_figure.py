@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 
 from hpo_bench.analysis import paper
+from hpo_bench.store.runs import Run
 from tests.make_store import make_run
 
 MOMENTUM = [0.6224593312018546, 0.6224593312018546]
@@ -24,7 +26,8 @@ def build(results: Path) -> Path:
     for dataset in ("uci_energy", "uci_kin8nm"):
         for method in paper.ONE_PASS:
             make_run(results, method, dataset, _curves(rng, 8))
-    make_run(results, "prodigy", "uci_energy", _curves(rng, 8))
+    _rivals(results, rng)
+    _discounts(results, rng)
     _proof_of_concept(results, rng)
     for cell in CELLS:
         _sensitivity(results, rng, *cell)
@@ -59,6 +62,32 @@ def build(results: Path) -> Path:
         hessian_products=0 * spent,
     )
     return results
+
+
+def _rivals(results: Path, rng: np.random.Generator) -> None:
+    for method in ("prodigy", "adamw_default", "ours_adamw"):
+        for dataset in ("uci_energy", "uci_kin8nm"):
+            run = make_run(results, method, dataset, _curves(rng, 8))
+            add_costs(run, 40, 12)
+
+
+def add_costs(run: Run, gradients: int, products: int) -> None:
+    """Say in ``run.json`` what a repetition of a run cost."""
+    file = run.path / "run.json"
+    costs = {"gradients": gradients, "hessian_products": products}
+    file.write_text(json.dumps({**json.loads(file.read_text()), "costs": costs}))
+
+
+def _discounts(results: Path, rng: np.random.Generator) -> None:
+    for discount in (0, 0.95, 1):
+        make_run(
+            results,
+            "ours_discounted",
+            "uci_energy",
+            _curves(rng, 8),
+            config={"method.estimator.discount": discount},
+            suffix=f"-{discount}",
+        )
 
 
 def _curves(rng: np.random.Generator, repetitions: int, rows: int = 5) -> np.ndarray:

@@ -21,7 +21,7 @@ from hpo_bench.figures.common.base import Options, Points
 from hpo_bench.figures.common.make import Request, figure_of, make
 from hpo_bench.figures.common.needs import NeededRuns, Store, select
 from hpo_bench.store.audits import complete_audits
-from tests.figures.every_figure import MOMENTUM, hypergradients, make_audit, over_time
+from tests.figures.every_figure import MOMENTUM, add_costs, hypergradients, make_audit, over_time
 from tests.make_store import make_run
 
 QUICK = Options(resamples=50)
@@ -178,8 +178,16 @@ class TestDistributions:
         for dataset in ("uci_energy", "uci_kin8nm"):
             make_run(tmp_path, "random", dataset, [1.0, 2.0])
         assert plotted("rivals").frame.empty
+        assert plotted("rivals_cdf").frame.empty
         make_run(tmp_path, "prodigy", "uci_energy", [1.0, 2.0])
         assert set(plotted("rivals").frame["dataset"]) == {"uci_energy"}
+        assert set(plotted("rivals_cdf").frame["dataset"]) == {"uci_energy"}
+
+    def test_sets_without_adamw_stay_out_of_its_figure(self, tmp_path, plotted):
+        for dataset in ("uci_energy", "uci_kin8nm"):
+            make_run(tmp_path, "ours_wd_lr_m", dataset, [1.0, 2.0])
+        make_run(tmp_path, "ours_adamw", "uci_kin8nm", [3.0, 4.0])
+        assert set(plotted("any_update").frame["dataset"]) == {"uci_kin8nm"}
 
 
 class TestEvolutions:
@@ -304,6 +312,100 @@ class TestLearningRates:
         points = plotted("fig10")
         assert set(curve(points, "random")["status"]) == {"diverged"}
         assert set(curve(points, "baydin")["status"]) == {"complete"}
+
+    def test_learning_rates_of_adamw_stand_beside_those_of_sgd(self, tmp_path, plotted, selected):
+        rates = np.array([[1e-3, 1e-2]])
+        make_run(tmp_path, "random", "uci_energy", np.ones((1, 2)), lr=rates)
+        beside = selected(figures.find("fig10")).missing
+        make_run(tmp_path, "ours_adamw", "uci_energy", np.ones((1, 2)), lr=3 * rates)
+        points = plotted("fig10")
+        assert list(curve(points, "ours_adamw")["y"]) == [3e-3, 3e-2]
+        assert list(curve(points, "random")["y"]) == [1e-3, 1e-2]
+        assert not any("adamw" in name for missing in beside for name in missing.methods)
+
+
+class TestRivals:
+    """Medians against cost, ranks, profiles."""
+
+    @pytest.fixture
+    def store(self, tmp_path):
+        for dataset, factor in (("uci_energy", 1.0), ("uci_power", 10.0)):
+            for method, final, products in (
+                ("adamw_default", 2.0, 0),
+                ("prodigy", 1.0, 0),
+                ("ours_adamw", 3.0, 8),
+            ):
+                rows = factor * np.array([[8.0, 4.0, final]] * 2 + [[8.0, np.nan, np.nan]])
+                run = make_run(tmp_path, method, dataset, rows, seconds=3.0)
+                add_costs(run, 40, products)
+        make_run(tmp_path, "dog", "uci_energy", np.ones((3, 3)))
+        return tmp_path
+
+    def test_each_cost_has_the_same_medians(self, store, plotted):
+        points = plotted("rivals")
+        for method, work in (("prodigy", 40), ("ours_adamw", 40 + 2 * 8)):
+            of_axis = {
+                axis: curve(points, method, dataset="uci_power", part=axis)
+                for axis in incumbent.AXES
+            }
+            final = 10.0 if method == "prodigy" else 30.0
+            for frame in of_axis.values():
+                assert list(frame["y"]) == [80.0, 40.0, final]
+            assert list(of_axis["weight_updates"]["x"]) == [0, 10, 20]
+            np.testing.assert_allclose(
+                of_axis["gradient_equivalents"]["x"], np.array([0, 10, 20]) * work / 20
+            )
+            assert of_axis["seconds"]["x"].iloc[-1] == pytest.approx(3.0 / 3)
+
+    def test_ranks_are_of_the_methods_that_all_sets_have(self, store, plotted):
+        points = plotted("ranks")
+        means = points.frame[points.frame["part"] == "mean"].set_index("method")["rank"]
+        assert dict(means) == {"adamw_default": 2.0, "prodigy": 1.0, "ours_adamw": 3.0}
+        assert any("dog: left out" in note and "uci_power" in note for note in points.notes)
+        assert points.context["cliques"] == [[0, 2]]
+        assert any(text.startswith("Friedman p = 0.1") for text in points.statistics)
+
+    def test_profiles_by_the_final_value_and_by_the_cost_of_the_target(self, store, plotted):
+        points = plotted("profiles")
+        final = {
+            method: list(curve(points, method, panel="final")["x"])
+            for method in ("prodigy", "adamw_default", "ours_adamw")
+        }
+        assert final == {"prodigy": [1], "adamw_default": [2], "ours_adamw": [3]}
+        # The target, 2, is reached at the last step by two methods, by the third never.
+        assert list(curve(points, "prodigy", panel="cost")["x"]) == [1]
+        assert list(curve(points, "adamw_default", panel="cost")["y"]) == [1]
+        assert curve(points, "ours_adamw", panel="cost").empty
+
+    def test_the_version_on_training_rows_is_drawn_where_it_is_asked_for(self, tmp_path):
+        for rows, value in (("train_and_validation", 1.0), ("train", 5.0)):
+            own = {"method.data_for_weights": "train_and_validation", "data_for_weights": rows}
+            make_run(tmp_path, "prodigy", "uci_energy", [value] * 3, config=own, suffix=rows)
+        runs = Store.of(find(tmp_path))
+        for where, value in (({}, 1.0), ({"data_for_weights": "train"}, 5.0)):
+            module = figures.find("rivals_cdf")
+            needs = [need.narrowed((), (), where) for need in module.NEEDS]
+            selection = select(needs, lambda folder: runs, str(tmp_path))
+            assert set(module.points(selection, QUICK).frame["x"]) == {value}
+
+
+class TestHorizons:
+    """The final metric over the discount."""
+
+    def test_medians_by_discount_of_the_seeds_that_all_have(self, tmp_path, plotted):
+        for discount, values in ((0, [3.0, 1.0, 2.0]), (0.95, [np.nan, 5.0, 4.0, 1e-9])):
+            make_run(
+                tmp_path, "ours_discounted", "uci_energy", values,
+                config={"method.estimator.discount": discount}, suffix=str(discount),
+            )  # fmt: skip
+        make_run(tmp_path, "random", "uci_energy", [7.0, 7.0, 7.0])
+        make_run(tmp_path, "random", "uci_energy", np.ones((9, 9)))  # of another length
+        points = plotted("horizons")
+        cells = curve(points, "ours_discounted").set_index("discount")
+        assert dict(cells["y"]) == {0.0: 2.0, 0.95: 5.0}
+        assert list(cells["n"]) == [3, 3]
+        assert list(cells["n_ok"]) == [3, 2]
+        assert list(curve(points, "random")["y"]) == [7.0]
 
 
 class TestLandscape:
