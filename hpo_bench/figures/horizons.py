@@ -18,10 +18,11 @@ from hpo_bench.analysis.selection import Runs, by_method, over_setting
 from hpo_bench.analysis.statistics.bootstrap import quantile_band
 from hpo_bench.analysis.statistics.interval import survival_median
 from hpo_bench.analysis.tables import DISCOUNT
-from hpo_bench.figures.common import panels, standard, style, templates
+from hpo_bench.figures.common import panels, places, standard, style, templates
 from hpo_bench.figures.common import points as common
 from hpo_bench.figures.common.base import Options, Plotted, Points
 from hpo_bench.figures.common.needs import Need, NeededRuns
+from hpo_bench.figures.common.places import PointNumber
 from hpo_bench.store.runs import Run
 
 TITLE = "Final test metric over the discount of the horizon"
@@ -35,6 +36,7 @@ NEEDS = (
     Need(rivals.OFFLINE, (METHOD,), REPETITIONS, CELLS, role="discounted", optional=True),
     Need(rivals.OFFLINE, WINDOWS, REPETITIONS, role="windows", optional=True),
 )
+SHOWN = (PointNumber("discount γ", "discount"), PointNumber("y", "y", "low", "high"))
 QUARTILES = (0.25, 0.75)
 
 
@@ -120,6 +122,8 @@ def by_discount(ax: Axes, frame: pd.DataFrame, plotted: Plotted, discounts: list
         cells = of_method[of_method["part"] == "discounted"]
         if len(cells):
             _cells(ax, cells, method["colour"], discounts)
+            x = [discounts.index(value) for value in cells["discount"]]
+            places.tell(ax, cells, method, SHOWN, x, cells["y"], line="line")
     ax.set_yscale("log")
     ticks = [f"{value:g}" for value in discounts]
     ax.set_xticks(range(len(discounts)), ticks, rotation=60, size=6.5)

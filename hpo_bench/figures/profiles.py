@@ -13,13 +13,15 @@ from matplotlib.figure import Figure
 from hpo_bench.analysis import rivals
 from hpo_bench.analysis.selection import Runs
 from hpo_bench.analysis.statistics.ranks import profile, ratios_to_best
-from hpo_bench.figures.common import needs_of_rivals, panels, style
+from hpo_bench.figures.common import needs_of_rivals, panels, places, style
 from hpo_bench.figures.common import points as common
 from hpo_bench.figures.common.base import Options, Plotted, Points
 from hpo_bench.figures.common.needs import NeededRuns
+from hpo_bench.figures.common.places import PointNumber
 
 TITLE = "Performance profiles over datasets"
 NEEDS = needs_of_rivals.NEEDS
+SHOWN = (PointNumber("x", "x"), PointNumber("share of the datasets", "y"))
 FARTHEST = 100.0  # multiple of the best that is shown
 FINAL = "Final median ÷ least"
 COST = "Gradient-equivalents to the target ÷ least"
@@ -99,6 +101,7 @@ def profiles(ax: Axes, frame: pd.DataFrame, plotted: Plotted) -> Axes:
         x = np.concatenate([starts, curve["x"], [max(right, curve["x"].iloc[-1])]])
         y = np.concatenate([before, curve["y"], curve["y"].iloc[-1:]])
         ax.plot(x, y, drawstyle="steps-post", **style.line(method))
+        places.tell(ax, curve, method, SHOWN, curve["x"], curve["y"], line="steps")
     ax.set(xscale="log", xlim=(1, right), ylim=(0, 1.03))
     ax.grid(visible=True)
     panels.log_ticks(ax, "x")

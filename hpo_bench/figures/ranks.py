@@ -11,13 +11,15 @@ from matplotlib.figure import Figure
 
 from hpo_bench.analysis import rivals
 from hpo_bench.analysis.statistics.ranks import ranking
-from hpo_bench.figures.common import needs_of_rivals, style
+from hpo_bench.figures.common import needs_of_rivals, places, style
 from hpo_bench.figures.common import points as common
 from hpo_bench.figures.common.base import Options, Plotted, Points
 from hpo_bench.figures.common.needs import NeededRuns
+from hpo_bench.figures.common.places import PointNumber
 
 TITLE = "Ranks over datasets, with the critical difference"
 NEEDS = needs_of_rivals.NEEDS
+SHOWN = (PointNumber("mean rank", "rank"),)
 LINE = 0.15  # inches between the names of two methods
 MEAN = "mean"  # the part of the mean ranks
 
@@ -64,7 +66,10 @@ def draw(plotted: Plotted) -> Figure:
     rows = -(-len(methods) // 2)
     height = 0.55 + LINE * (rows + 0.6 * len(cliques) + 1)
     figure = style.sheet(style.PAGE_WIDTH, height, footer=plotted.footer)
-    diagram(figure.subplots(), methods, plotted.context, height)
+    ax = diagram(figure.subplots(), methods, plotted.context, height)
+    for method in methods:
+        mean = plotted.of(part=MEAN, method=method["name"])
+        places.tell(ax, mean, method, SHOWN, mean["rank"], 0.0)
     return figure
 
 

@@ -458,7 +458,9 @@ def test_hyperparameters_shows_those_that_a_rule_has(tmp_path):
     make_run(tmp_path, "random", "uci_energy", [1.0])  # a run of before there was a β₁
     table = tables.build("hyperparameters", tmp_path)
     data = table.data.set_index(["method", "hyperparameter"])
-    assert tuple(data.loc[("ours_adamw", "beta1"), ["initial", "final"]]) == pytest.approx((0.6, 0.85))
+    assert tuple(data.loc[("ours_adamw", "beta1"), ["initial", "final"]]) == pytest.approx(
+        (0.6, 0.85)
+    )
     assert data.loc[("ours_adamw", "lr"), "final"] == pytest.approx((1e-2 + 1e-4) / 2)
     assert ("ours_adamw", "momentum") not in data.index
     assert ("random", "beta1") not in data.index
