@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hpo_bench.analysis import paper
-from hpo_bench.analysis.calibration import Choice, calibrate
+from hpo_bench.analysis.calibration import Calibrated, calibrate
 from hpo_bench.analysis.selection import Runs, comparable, find, settings
 from hpo_bench.store.runs import Run
 
@@ -57,7 +57,7 @@ def _usable(run: Run) -> bool:
     return bool(rows == TRAINED_ALONE)
 
 
-def _yaml(choice: Choice, source: str, runs: Runs, dataset: str | None) -> str:
+def _yaml(choice: Calibrated, source: str, runs: Runs, dataset: str | None) -> str:
     counts = [len(run.seeds) for run in runs if run.dataset in choice.datasets]
     values = ", ".join(f"{name}: {value!r}" for name, value in choice.values.items())
     others = "other UCI sets" if dataset else "UCI sets"

@@ -57,7 +57,7 @@ class Draws:
 
 
 @dataclass(frozen=True)
-class Choice:
+class Calibrated:
     """What a method is calibrated to.
 
     Args:
@@ -83,7 +83,7 @@ def ranks(losses: Array) -> Array:
     return shares
 
 
-def calibrate(runs: Runs, names: Sequence[str]) -> dict[str | None, Choice]:
+def calibrate(runs: Runs, names: Sequence[str]) -> dict[str | None, Calibrated]:
     """Calibrate a method for each data set of some runs, and for any other one.
 
     Args:
@@ -103,7 +103,7 @@ def calibrate(runs: Runs, names: Sequence[str]) -> dict[str | None, Choice]:
     if len(draws) < 3:
         raise UserError(f"calibration needs runs on three data sets, there are {len(draws)}")
 
-    choices: dict[str | None, Choice] = {}
+    choices: dict[str | None, Calibrated] = {}
     for left_out in (*draws, None):
         others = {name: drawn for name, drawn in draws.items() if name != left_out}
         choices[left_out] = _choose(others, names, ranges)
@@ -140,7 +140,7 @@ def _draws(runs: Runs, dataset: str, names: Sequence[str], ranges: Array) -> Dra
     return Draws(np.stack(columns, axis=1), ranks(losses))
 
 
-def _choose(draws: Mapping[str, Draws], names: Sequence[str], ranges: Array) -> Choice:
+def _choose(draws: Mapping[str, Draws], names: Sequence[str], ranges: Array) -> Calibrated:
     """The centre of the points with the least expected ranks over some sets."""
     widths = _best_widths(list(draws.values()))
     axis = np.linspace(0, 1, GRID_POINTS)
@@ -158,7 +158,7 @@ def _choose(draws: Mapping[str, Draws], names: Sequence[str], ranges: Array) -> 
         natural = 10**coordinate if name in LOGARITHMIC else coordinate
         values[name] = float(f"{natural:.{DIGITS}g}")
     of_kernel = dict(zip(names, widths, strict=True))
-    return Choice(values, float(expected_rank), of_kernel, tuple(draws))
+    return Calibrated(values, float(expected_rank), of_kernel, tuple(draws))
 
 
 def expected_ranks(points: Array, draws: Sequence[Draws], widths: Sequence[float]) -> Array:
