@@ -93,7 +93,7 @@ sphinx_gallery_conf = {
     "ignore_pattern": r"/(?!plot_)\w+\.py",  # what examples write
     "within_subsection_order": "FileNameSortKey",
     "image_scrapers": (figures,),
-    "ignore_repr_types": r"matplotlib|<class 'list'>",
+    "ignore_repr_types": r"matplotlib|<class '(list|int)'>",
     "abort_on_example_error": False,
     "only_warn_on_example_error": False,
     "download_all_examples": False,
