@@ -90,7 +90,7 @@ sphinx_gallery_conf = {
     "examples_dirs": "gallery",
     "gallery_dirs": "examples",
     "filename_pattern": r"/plot_\w+\.py",
-    "ignore_pattern": r"/(?!plot_)\w+\.py",  # what examples write
+    "ignore_pattern": r"(^|/)(?!plot_)\w+\.py",  # what examples write
     "within_subsection_order": "FileNameSortKey",
     "image_scrapers": (figures,),
     "ignore_repr_types": r"matplotlib|<class '(list|int)'>",
