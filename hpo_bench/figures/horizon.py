@@ -16,10 +16,11 @@ from matplotlib.figure import Figure
 
 from hpo_bench.analysis.selection import grouped
 from hpo_bench.errors import StoreError
+from hpo_bench.figures.common import places, style
 from hpo_bench.figures.common import points as common
-from hpo_bench.figures.common import style
 from hpo_bench.figures.common.base import Options, Plotted, Points
 from hpo_bench.figures.common.needs import AUDITS, Need, NeededRuns
+from hpo_bench.figures.common.places import PointNumber
 from hpo_bench.settings.run import HYPERPARAMETERS
 from hpo_bench.store.audits import OVER_TIME
 from hpo_bench.store.runs import Run, read_table
@@ -32,6 +33,7 @@ NEEDS = (Need(DATASETS, METHODS, 20, folder=AUDITS),)
 COLUMNS = ("seed", "step", "horizon", "hyperparameter", "approximate", "exact")
 KINDS = {"sign": "Same sign", "size": "Times as large"}
 LABELS = {"lr": "learning rate", "weight_decay": "weight decay", "momentum": "momentum"}
+SHOWN = (PointNumber("next updates", "x"), PointNumber("y", "y"), PointNumber("n", "n"))
 POOLED = -1  # in place of the moment, of points of all moments
 
 
@@ -121,6 +123,8 @@ def _lines(ax: Axes, frame: pd.DataFrame, method: dict[str, Any]) -> None:
         look = {"lw": 1.4} if is_pooled else {"lw": 0.5, "alpha": 0.45}
         cell = cell.sort_values("x")
         ax.plot(cell["x"], cell["y"], **style.line(method, **look), zorder=3 if is_pooled else 2)
+        of = "all moments" if is_pooled else f"at update {moment:g}"
+        places.tell(ax, cell, method, SHOWN, cell["x"], cell["y"], line="line", of=of)
 
 
 def _scale(ax: Axes, kind: str) -> None:

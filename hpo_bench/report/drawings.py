@@ -8,7 +8,7 @@ import json
 import re
 import shlex
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -149,23 +149,31 @@ def _drawing(made: Made) -> Drawing:
     image = compact(files[".svg"].read_bytes())
     manifest = json.loads(files[".json"].read_text(encoding="utf-8"))
     content = files[".csv"].read_bytes()
+    found = _places(made.figure, manifest, content)
     return replace(
         plain,
+        about=_told(found) if module.NEEDS else Facets(),
         uri=data_uri(image),
         width=_width(image),
         drawn=made.drawn,
         small_print=manifest["footer"],
         run_ids=tuple(run["run_id"] for run in manifest["runs"]),
         points=f"data:application/gzip;base64,{packed(content)}",
-        places=packed(_places(made.figure, manifest, content)),
+        places=packed(json.dumps(found, separators=(",", ":")).encode()),
     )
 
 
-def _places(figure: str, manifest: dict[str, Any], content: bytes) -> bytes:
-    """Where the points of a figure stand on its image, as JSON."""
+def _places(figure: str, manifest: dict[str, Any], content: bytes) -> dict[str, Any]:
+    """Where the points of a figure stand on its image."""
     plotted = Plotted(artefact.read_csv(content), manifest["context"], manifest["footer"])
-    found = places.of(artefact.draw(figure, plotted), plotted)
-    return json.dumps(found, separators=(",", ":")).encode()
+    return places.of(artefact.draw(figure, plotted), plotted)
+
+
+def _told(found: Mapping[str, Any]) -> Facets:
+    """The datasets and methods that stand on the panels of a figure."""
+    datasets = dict.fromkeys(panel["dataset"] for panel in found["panels"] if panel["dataset"])
+    methods = dict.fromkeys(series["name"] for series in found["series"])
+    return Facets(tuple(datasets), tuple(methods))
 
 
 def packed(content: bytes) -> str:

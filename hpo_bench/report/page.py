@@ -119,9 +119,14 @@ def build(
 
 
 def _about(drawing: Drawing, runs: Runs, membership: Membership) -> Drawing:
-    """A figure with what it is about: its runs, and the experiments whose figure it is."""
+    """A figure with what it is about: its runs, and the experiments whose figure it is.
+
+    Of a figure of other stores it is what stands on its panels.
+    """
     shown = set(drawing.run_ids)
     about = membership.facets(run for run in runs if run.run_id in shown)
+    if not about.datasets:  # its runs are in a store of their own, such as audits
+        about = drawing.about
     whose = tuple(plan.name for plan in membership.plans if drawing.name in plan.figures)
     having_it = tuple(name for name in about.experiments if name in whose)
     return replace(drawing, about=replace(about, experiments=having_it))

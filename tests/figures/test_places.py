@@ -9,6 +9,8 @@ import pandas as pd
 from hpo_bench.figures.common import places, style
 from hpo_bench.figures.common.base import Plotted
 from hpo_bench.figures.common.places import UNITS, PointNumber
+from hpo_bench.report import drawings
+from hpo_bench.report.facets import Facets
 
 METHOD = {"name": "random_validation", "label": r"Mine for \$5", "colour": "#123456"}
 FRAME = pd.DataFrame(
@@ -44,6 +46,16 @@ def test_a_figure_that_is_none_of_ours_is_told_nothing() -> None:
     places.tell(ax, FRAME, METHOD, (), FRAME["x"], FRAME["y"])
     assert places.of(figure, Plotted(FRAME, {})) == {"panels": [], "series": []}
     plt.close(figure)
+
+
+def test_panels_without_a_column_of_datasets_are_named_by_them() -> None:
+    figure = style.sheet(4, 2)
+    ax = figure.subplots()
+    places.tell(ax, FRAME.drop(columns="dataset"), METHOD, (), FRAME["x"], FRAME["y"])
+    style.lay_out(figure)
+    found = places.of(figure, Plotted(FRAME, {}))
+    assert [panel["dataset"] for panel in found["panels"]] == ["p"]
+    assert drawings._told(found) == Facets(("p",), ("random_3_batched",))
 
 
 def test_labels_of_a_row_are_those_of_its_first_panel() -> None:

@@ -101,7 +101,7 @@ def tell(
         shown=tuple(shown),
         line=line,
         panel=str(first.get("panel", "")),
-        dataset=str(first.get("dataset", "")),
+        dataset=str(first.get("dataset", first.get("panel", ""))),
         of=of,
     )
     sheet.told.append(told)
