@@ -6,8 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from hpo_bench.bench.against_plain import METHODS, PAIRS, MethodTimes, method_times, page
+from hpo_bench.cli.bench import app
+from hpo_bench.errors import UserError
 from tests.problems import make_settings
 
 
@@ -29,6 +32,12 @@ def test_the_page_tells_medians_and_ratios_of_rounds() -> None:
     assert row in text
     assert "a processor" in text
     assert text.count("| some_set |") == len(PAIRS)
+
+
+def test_another_way_to_measure_is_refused() -> None:
+    answer = CliRunner().invoke(app, ["--against", "numpy"])
+    assert isinstance(answer.exception, UserError)
+    assert str(answer.exception) == "--against numpy: must be sequential, plain or jax"
 
 
 @pytest.mark.parametrize(("method", "plain"), PAIRS)
