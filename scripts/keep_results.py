@@ -24,7 +24,6 @@ import pyarrow.parquet as pq
 
 from hpo_bench.analysis.incumbent import is_search
 from hpo_bench.analysis.paper import GROUP_SOURCE, LARGER_VALIDATION_SHARES
-from hpo_bench.analysis.rivals import RIVALS
 from hpo_bench.figures.common.points import before_resets, thinning
 from hpo_bench.store import index
 from hpo_bench.store.files import write_json, write_table
@@ -53,7 +52,7 @@ def kept_steps(steps: np.ndarray, run: Run) -> np.ndarray:
     if run.config["method"].get("reset_weights"):
         return steps[before_resets(steps, int(run.config["update_interval"]))]
     alone = run.config["chunk"] == 1  # Figure 14: how long it took
-    last = run.method in (GROUP_SOURCE, *RIVALS) or len(run.seeds) == LANDSCAPE
+    last = run.method == GROUP_SOURCE or len(run.seeds) == LANDSCAPE
     if alone or last or run.config["validation_share"] in LARGER_VALIDATION_SHARES:
         return steps[[0, -1]]
     apart = thinning([run])

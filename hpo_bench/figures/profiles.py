@@ -35,7 +35,7 @@ def points(selection: NeededRuns, options: Options) -> Points:
     """
     chosen, notes = needs_of_rivals.on_all(selection)
     if not chosen:
-        return Points(pd.DataFrame(), {}, notes=(*notes, needs_of_rivals.NONE))
+        return Points(pd.DataFrame(), {}, notes=notes)
     medians, _ = rivals.final_medians(chosen, options.finals)
     frames = [_profiles(medians, "final")]
     shown = [{"key": "final", "xlabel": FINAL}]

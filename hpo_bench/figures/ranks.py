@@ -31,7 +31,7 @@ def points(selection: NeededRuns, options: Options) -> Points:
     """
     chosen, notes = needs_of_rivals.on_all(selection)
     if not chosen:
-        return Points(pd.DataFrame(), {}, notes=(*notes, needs_of_rivals.NONE))
+        return Points(pd.DataFrame(), {}, notes=notes)
     medians, counts = rivals.final_medians(chosen, options.finals)
     result = ranking(medians.to_numpy())
     of_sets = []

@@ -59,6 +59,7 @@ def _by_cost(frame: pd.DataFrame, runs: Runs, options: Options) -> list[pd.DataF
     work: dict[str, float] = {}
     for method, group in by_method(runs).items():
         work[method] = work_per_update(group, options.finals(group))
+    frame = frame[frame["step"] > 0]  # a start has no place on a logarithmic axis of costs
     per_update = frame["method"].map(work).to_numpy(dtype=float)
     costs = {
         "weight_updates": frame["step"],
@@ -80,12 +81,12 @@ def draw(plotted: Plotted) -> Figure:
     for row, panel in zip(grid, shown, strict=True):
         for ax, axis in zip(row, AXES, strict=True):
             frame = plotted.of(panel=panel["key"], part=axis)
-            positive = frame[frame["x"] > 0]
-            if not np.isfinite(positive["y"]).any():
+            finite = frame[np.isfinite(frame["x"])]
+            if not np.isfinite(finite["y"]).any():
                 look = {"ha": "center", "color": style.GREY, "transform": ax.transAxes}
                 ax.text(0.5, 0.5, "not stored", **look)
                 continue
-            panels.evolution(ax, positive.assign(low=np.nan), plotted.methods, "x")
+            panels.evolution(ax, finite.assign(low=np.nan), plotted.methods, "x")
             ax.set_xscale("log")
             panels.log_ticks(ax, "x")
         panels.limit_above(row[0], plotted.of(panel=panel["key"])["y"])

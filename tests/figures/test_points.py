@@ -350,10 +350,10 @@ class TestRivals:
             }
             final = 10.0 if method == "prodigy" else 30.0
             for frame in of_axis.values():
-                assert list(frame["y"]) == [80.0, 40.0, final]
-            assert list(of_axis["weight_updates"]["x"]) == [0, 10, 20]
+                assert list(frame["y"]) == [40.0, final]
+            assert list(of_axis["weight_updates"]["x"]) == [10, 20]
             np.testing.assert_allclose(
-                of_axis["gradient_equivalents"]["x"], np.array([0, 10, 20]) * work / 20
+                of_axis["gradient_equivalents"]["x"], np.array([10, 20]) * work / 20
             )
             assert of_axis["seconds"]["x"].iloc[-1] == pytest.approx(3.0 / 3)
 
@@ -364,6 +364,13 @@ class TestRivals:
         assert any("dog: left out" in note and "uci_power" in note for note in points.notes)
         assert points.context["cliques"] == [[0, 2]]
         assert any(text.startswith("Friedman p = 0.1") for text in points.statistics)
+
+    def test_what_is_said_over_datasets_needs_two(self, tmp_path, plotted):
+        make_run(tmp_path, "prodigy", "uci_energy", [1.0, 2.0])
+        for name in ("ranks", "profiles"):
+            points = plotted(name)
+            assert points.frame.empty
+            assert "at least 2 datasets" in points.notes[-1]
 
     def test_profiles_by_the_final_value_and_by_the_cost_of_the_target(self, store, plotted):
         points = plotted("profiles")

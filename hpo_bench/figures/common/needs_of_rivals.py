@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hpo_bench.analysis import paper, rivals
 from hpo_bench.analysis.selection import by_method
+from hpo_bench.analysis.statistics.ranks import FEWEST_SETS
 from hpo_bench.figures.common import points as common
 from hpo_bench.figures.common import standard, templates
 from hpo_bench.figures.common.conditions import Preferably
@@ -30,7 +31,10 @@ def with_rivals(selection: NeededRuns) -> list[Panel]:
 
 
 def on_all(selection: NeededRuns) -> tuple[list[Run], tuple[str, ...]]:
-    """Comparable runs of the methods that were run on every dataset with a rival, and notes."""
+    """Comparable runs of the methods that were run on every dataset with a rival, and notes.
+
+    There are none on fewer than two datasets: what is said over datasets needs several.
+    """
     chosen: list[Run] = []
     notes: list[str] = []
     for _, _, runs in with_rivals(selection):
@@ -38,6 +42,8 @@ def on_all(selection: NeededRuns) -> tuple[list[Run], tuple[str, ...]]:
         chosen += alike
         notes += passed_over
     datasets = {run.dataset for run in chosen}
+    if len(datasets) < FEWEST_SETS:
+        return [], (*notes, f"needs rivals on at least {FEWEST_SETS} datasets")
     complete: list[Run] = []
     for method, group in by_method(chosen).items():
         lacking = sorted(datasets - {run.dataset for run in group})
