@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -313,6 +313,25 @@ def _preference(
         -repetitions(shards),
         configuration(first),  # so that the choice never depends on the order of the store
     )
+
+
+def of_usual_length(runs: Runs) -> tuple[list[Run], tuple[str, ...]]:
+    """Those of comparable runs that were trained as long as most on their dataset, and notes."""
+    kept_runs: list[Run] = []
+    notes: list[str] = []
+    for of_dataset in by_dataset(runs).values():
+        lengths = Counter(weight_updates(run) for run in of_dataset)
+        usual = max(lengths, key=lambda length: (lengths[length], length))
+        for run in of_dataset:
+            length = weight_updates(run)
+            if length == usual:
+                kept_runs.append(run)
+            else:
+                notes.append(
+                    f"{run.dataset}, {run.method}: left out {len(run.seeds)} repetitions of "
+                    f"{length} updates (kept: {usual})"
+                )
+    return kept_runs, tuple(notes)
 
 
 def _unlike_its_yaml(run: Run) -> int:

@@ -28,6 +28,7 @@ from hpo_bench.analysis.selection import (
     comparable,
     find,
     grouped,
+    of_usual_length,
     over_setting,
     settings,
     weight_updates,
@@ -549,7 +550,9 @@ def _comparable_in_versions(runs: Runs) -> Selection:
     notes: dict[str, None] = {}
     for of_version in versions(runs).values():
         selection = comparable(of_version)
-        chosen |= {run.run_id: run for run in selection.runs}
+        alike, other_lengths = of_usual_length(selection.runs)  # at equal cost
+        chosen |= {run.run_id: run for run in alike}
+        notes |= dict.fromkeys(other_lengths)
         # That some say `train` and others need not is what makes the version.
         told = [note for note in selection.notes if "data_for_weights=" not in note]
         notes |= dict.fromkeys(told)

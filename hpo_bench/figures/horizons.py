@@ -138,7 +138,7 @@ def _cells(ax: Axes, cells: pd.DataFrame, colour: str, discounts: list[float]) -
     x = np.array([discounts.index(value) for value in cells["discount"]])
     y = cells["y"].to_numpy(dtype=float)
     finite = np.isfinite(y)
-    ax.plot(x[finite], y[finite], "o-", color=colour, ms=3)
+    ax.plot(x, np.where(finite, y, np.nan), "o-", color=colour, ms=3)  # no line across ×
     for place, low, high in zip(x, cells["low"], cells["high"], strict=True):
         if np.isfinite(low):
             top = high if np.isfinite(high) else 1e3 * low

@@ -96,11 +96,12 @@ SCHEDULES: Mapping[str, str | None] = {
 CONSTANT = {"_target_": "hpo_bench.core.schedules.Constant"}
 TUNED = ("weight_decay", "lr", "momentum")  # the order in which the methods' yamls name them
 
-# Arguments that the yamls of this package say although they are the defaults: they are part of all
-# run ids there are.
+# Arguments that are said although they are the defaults: they are part of all run ids there are,
+# and every cell of a grid over one of them has it.
 ALWAYS_SAID: Mapping[str, tuple[str, ...]] = {
     "hpo_bench.core.optimisers.Adam": ("betas",),
     "hpo_bench.hypergradients.exact.Exact": ("mode",),
+    "hpo_bench.hypergradients.forward.Forward": ("discount",),
     "hpo_bench.models.lstm.LSTM": ("embedding", "hidden", "layers", "evaluation_steps"),
     "hpo_bench.models.mlp.MLP": ("hidden",),
     "hpo_bench.models.resnet.ResNet": ("blocks", "width"),

@@ -409,6 +409,7 @@ def rivals_store(results):
         own = {"method.data_for_weights": "train_and_validation", "data_for_weights": rows}
         make_run(results, "prodigy", "uci_energy", values, config=own, suffix=rows)
     make_run(results, "ours_adamw", "uci_energy", [2.0, 4.0, 3.0, 9.0])
+    make_run(results, "ours_wd_lr", "uci_energy", np.full((3, 9), 0.1))  # trained for longer
 
 
 def test_rivals_are_compared_on_the_rows_of_each_method_and_on_training_rows_alone(tmp_path):
@@ -424,6 +425,7 @@ def test_rivals_are_compared_on_the_rows_of_each_method_and_on_training_rows_alo
     assert probability["as meant", "ours_adamw"] == pytest.approx((0 + 1 + 0.5) / 3)
     assert probability["train", "prodigy"] == 0
     assert probability["train", "ours_adamw"] == 1
+    assert "ours_wd_lr" not in set(table.data["method"])
     assert set(table.body["Validation rows train"]) == {"yes", "no"}
     assert not any("data_for_weights" in note for note in table.notes)
     assert all(data["seeds_of_all"] == 3)

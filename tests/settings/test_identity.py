@@ -457,3 +457,18 @@ def test_stored_runs_keep_their_names() -> None:
         assert identify._digest(decisive) == document["config_hash"]
         checked += 1
     assert checked > 600
+
+
+@pytest.mark.parametrize(
+    ("overrides", "discount"),
+    [
+        (["method=ours_discounted"], 0.95),
+        (["method=ours_discounted", "method.estimator.discount=1"], 1),
+        (["method=rtho"], 1),
+    ],
+)
+def test_every_cell_of_a_grid_over_the_discount_says_it(overrides, discount):
+    assert (
+        parse.parse(compose.compose(overrides)).config["method"]["estimator"]["discount"]
+        == discount
+    )

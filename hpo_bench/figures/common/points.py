@@ -12,7 +12,13 @@ from numpy.typing import NDArray
 
 from hpo_bench.analysis.frames import curves, failure_aware, matrix
 from hpo_bench.analysis.paper import GROUP_SIZE, GROUP_SOURCE, shown_label, shown_name
-from hpo_bench.analysis.selection import Runs, by_dataset, by_method, comparable, weight_updates
+from hpo_bench.analysis.selection import (
+    Runs,
+    by_method,
+    comparable,
+    of_usual_length,
+    weight_updates,
+)
 from hpo_bench.analysis.statistics.best_of_groups import (
     best_of_groups_random,
     best_of_groups_weights,
@@ -40,21 +46,8 @@ def of_any_length(runs: Runs) -> tuple[list[Run], tuple[str, ...]]:
 def alike(runs: Runs) -> tuple[list[Run], tuple[str, ...]]:
     """`of_any_length` without methods that were trained longer or shorter than most."""
     of_all_lengths, passed_over = of_any_length(runs)
-    of_usual_length: list[Run] = []
-    notes = list(passed_over)
-    for of_dataset in by_dataset(of_all_lengths).values():
-        lengths = Counter(weight_updates(run) for run in of_dataset)
-        usual = max(lengths, key=lambda length: (lengths[length], length))
-        for run in of_dataset:
-            length = weight_updates(run)
-            if length == usual:
-                of_usual_length.append(run)
-            else:
-                notes.append(
-                    f"{run.dataset}, {run.method}: left out {len(run.seeds)} repetitions of "
-                    f"{length} updates (kept: {usual})"
-                )
-    return of_usual_length, tuple(notes)
+    of_usual, others = of_usual_length(of_all_lengths)
+    return of_usual, (*passed_over, *others)
 
 
 def shared_seeds(groups: Sequence[Runs]) -> set[int]:
