@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -34,7 +35,7 @@ def merge(
         names: dict[str, str] = {}
         folders: dict[Path, Path] = {}  # of each source, once: the folder to read
         for source in sources:
-            place = source.resolve()
+            place = Path(os.path.realpath(source))  # of a link that leads to itself, too
             if place in folders:
                 continue
             folders[place] = source

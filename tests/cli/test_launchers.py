@@ -102,7 +102,7 @@ for task in range(first, last + 1):
         "SLURM_NODEID": "0", "SLURM_JOB_NODELIST": "localhost",
     }}
     nothing = subprocess.DEVNULL
-    streams = {"stdout": nothing, "stderr": nothing}
+    streams = dict(stdout=nothing, stderr=nothing)
     subprocess.Popen(["bash", sys.argv[-1]], env=environment, start_new_session=True, **streams)
 print("Submitted batch job 777")
 """

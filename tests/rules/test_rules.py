@@ -244,9 +244,7 @@ def test_hypergradient_adam_follows_the_library() -> None:
     states = walk(rule, training, weights, raw)
     rates = [rule.in_force(state, hyper)["lr"] for state in states]
     for row in range(len(weights)):
-        lr, decay, beta = (
-            getattr(hyper, key)[row].item() for key in ("lr", "weight_decay", "momentum")
-        )
+        lr, decay, beta = (hyper[key][row].item() for key in ("lr", "weight_decay", "momentum"))
         with float64():
             descent = gdtuo.SGD(rule.hypergradient_lr)
             adam = gdtuo.AdamBaydin(lr, beta, log_eps=-30.0, optimizer=descent)
