@@ -223,7 +223,7 @@ def _start(content: Any, method: Method) -> StartRanges:
     ranges = {}
     for name in others:
         if section.get(name) is not None:
-            is_share = _is_share(name, method)
+            is_share = _is_share(name, method.rule)
             bounds = (0.0, 1.0) if is_share else (-math.inf, math.inf)
             ranges[name] = checks.interval(f"init.{name}", section[name], *bounds)
     return StartRanges(
@@ -238,11 +238,11 @@ def _start(content: Any, method: Method) -> StartRanges:
     )
 
 
-def _is_share(name: str, method: Method) -> bool:
+def _is_share(name: str, rule: Rule | None) -> bool:
     """Whether a hyperparameter lies between 0 and 1."""
-    if method.rule is None or name not in method.rule.coordinates:
-        return name in OF_RULES
-    return _is_logit(method.rule, name)
+    if rule is None or name not in rule.coordinates:
+        return name in ("momentum", *OF_RULES)
+    return rule.coordinates[name].space.name == "logit"
 
 
 def _method(config: Mapping[str, Any]) -> Method:
@@ -324,15 +324,9 @@ def _fixed(section: Any, rule: Rule | None) -> dict[str, float]:
 
 def _natural(key: str, value: Any, name: str, rule: Rule | None) -> float:
     """A value that a hyperparameter may have; a momentum lies between 0 and 1, and others do so."""
-    is_share = name == "momentum" if rule is None else _is_logit(rule, name)
-    if is_share:
+    if _is_share(name, rule):
         return checks.number_within(key, value, 0, 1, closed=(True, False))
     return checks.at_least_zero(key, value)
-
-
-def _is_logit(rule: Rule, name: str) -> bool:
-    """Whether a hyperparameter of a rule lies between 0 and 1."""
-    return rule.coordinates[name].space.name == "logit"
 
 
 def _component(key: str, node: Any, above: Iterable[str] = ()) -> Any:
