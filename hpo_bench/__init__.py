@@ -3,7 +3,7 @@
     import hpo_bench
 
     results = hpo_bench.run("method=ours_wd_lr_m", dataset="diabetes", repetitions=20)
-    print(results.summary())
+    print(results)
 
 Importing the package imports neither torch nor pandas.
 """

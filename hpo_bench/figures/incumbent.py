@@ -25,10 +25,12 @@ from hpo_bench.figures.common.templates import metric
 from hpo_bench.store.runs import Run
 
 TITLE = "Incumbent against cost: one-pass methods and multi-pass search"
-DATASETS = (*paper.UCI_OF_THE_TABLES, "fashion_mnist")
+FASHION = "fashion_mnist"
+DATASETS = (*paper.UCI_OF_THE_TABLES, FASHION)
 BAYESOPT, *POPULATIONS = paper.SEARCHES
 NEEDS = (
-    Need(DATASETS, paper.BUDGETED, 200, role="one_pass"),
+    Need(paper.UCI_OF_THE_TABLES, paper.BUDGETED, paper.REPETITIONS["uci"], role="one_pass"),
+    Need((FASHION,), paper.BUDGETED, paper.REPETITIONS[FASHION], role="one_pass"),
     Need(DATASETS, (BAYESOPT,), 32, standard.STARTS, role="search"),
     Need(paper.UCI_OF_THE_TABLES, tuple(POPULATIONS), 1, standard.STARTS, role="search"),
 )
