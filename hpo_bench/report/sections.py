@@ -41,6 +41,14 @@ from hpo_bench.store.runs import Run
 
 T = TypeVar("T")
 LISTED = 1000  # divergences, each in a row; the rates count all
+# Columns of where a repetition that diverged began; of these the ones that its rule has.
+STARTED = {
+    "lr": "lr",
+    "weight_decay": "Weight decay",
+    "momentum": "Momentum",
+    "beta1": "β₁",
+    "beta2": "β₂",
+}
 VERDICTS = ("contradicted", "supported", "undecided", "not enough runs")
 
 
@@ -358,14 +366,17 @@ def divergences_grid(runs: Runs, frame: pd.DataFrame, membership: Membership) ->
     """Which repetitions diverged, and at which weight update, a row each; the first `LISTED`."""
     by_id = {run.run_id: run for run in runs}
     diverged = frame[frame["status"] != "ok"]
+    started = {
+        name: heading
+        for name, heading in STARTED.items()
+        if f"initial_{name}" in diverged and diverged[f"initial_{name}"].notna().any()
+    }
     columns = (
         GridColumn("Dataset", "name"),
         GridColumn("Method", "name"),
         GridColumn("Seed", "number"),
         GridColumn("Step", "number"),
-        GridColumn("lr", "number", "initial"),
-        GridColumn("Weight decay", "number", "initial"),
-        GridColumn("Momentum", "number", "initial"),
+        *(GridColumn(heading, "number", "initial") for heading in started.values()),
         GridColumn("Run", "code"),
     )
     rows = tuple(
@@ -374,9 +385,7 @@ def divergences_grid(runs: Runs, frame: pd.DataFrame, membership: Membership) ->
             _method(by_id[row["run_id"]]),
             count(row["seed"]),
             _step(row["diverged_at"]),
-            number(row["initial_lr"]),
-            number(row["initial_weight_decay"]),
-            number(row["initial_momentum"]),
+            *(number(row[f"initial_{name}"]) for name in started),
             Cell(row["run_id"]),
         )
         for row in diverged.head(LISTED).to_dict("records")

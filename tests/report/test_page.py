@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 
 from hpo_bench import figures
-from hpo_bench.analysis import selection
+from hpo_bench.analysis import frames, selection
 from hpo_bench.analysis.statistics import bootstrap
 from hpo_bench.analysis.statistics.interval import Interval
-from hpo_bench.report import drawings, page
-from hpo_bench.report.facets import Facets
+from hpo_bench.report import drawings, page, sections
+from hpo_bench.report.facets import Facets, Membership
 from hpo_bench.report.grid import Grid, bounded, number, ranges, strips
 from hpo_bench.store.writer import Writer
 from tests.make_store import make_run
@@ -218,6 +218,16 @@ def test_divergences_name_the_repetition_and_the_step(built: page.Page) -> None:
     assert [row[column(which, "Step")] for row in texts(which)] == ["10", "10"]
     assert [row[column(rates, "Diverged")] for row in texts(rates)] == ["1/12", "1/12"]
     assert "other 1 configuration" in rates.note
+
+
+def test_a_divergence_tells_each_start_that_its_rule_has(results: Path) -> None:
+    runs = selection.find(results)
+    frame = frames.finals(runs).assign(initial_momentum=np.nan, initial_beta1=0.7)
+    which = sections.divergences_grid(runs, frame, Membership((), {}))
+    assert which is not None
+    started = [item.heading for item in which.columns if item.note == "initial"]
+    assert started == ["lr", "Weight decay", "β₁"]
+    assert {row[column(which, "β₁")] for row in texts(which)} == {"0.7"}
 
 
 def test_provenance_names_every_run_and_puts_shards_together(
