@@ -227,7 +227,7 @@ def test_a_divergence_tells_each_start_that_its_rule_has(results: Path) -> None:
     assert which is not None
     started = [item.heading for item in which.columns if item.note == "initial"]
     assert started == ["lr", "Weight decay", "β₁"]
-    assert {row[column(which, "β₁")] for row in texts(which)} == {"0.7"}
+    assert {row[column(which, "β₁")] for row in texts(which)} == {"0.700"}
 
 
 def test_provenance_names_every_run_and_puts_shards_together(
