@@ -23,6 +23,7 @@ from hpo_bench.analysis.paper import LARGER_VALIDATION_SHARES, ONE_PASS, PLAIN, 
 from hpo_bench.analysis.rounding import rounded
 from hpo_bench.analysis.selection import Runs, by_dataset, by_method, repetitions
 from hpo_bench.analysis.statistics import bootstrap, interval, pairs
+from hpo_bench.analysis.statistics.ranks import ranking
 from hpo_bench.bench.runtime import FOLDER, NEVER
 from hpo_bench.figures import fig18
 from hpo_bench.figures.common.points import label, method_label
@@ -43,7 +44,9 @@ TABLES: Mapping[str, Sequence[str]] = {
     "fashion_mnist": (),
     "multi_pass": (),
 }
+FASHION = "fashion_mnist"
 FASHION_UPDATES = 50_000  # 50 epochs
+SHORT_FASHION_UPDATES = 10_000  # 10 epochs
 BLOCK = re.compile(r"(<!-- (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -113,6 +116,7 @@ def main_runs(runs: Runs, methods: Sequence[str] = ONE_PASS) -> list[Run]:
         and run.config["validation_share"] not in LARGER_VALIDATION_SHARES
         and len(run.seeds) > 50
         and run.method in methods
+        and today.as_meant(run)
     ]
     return selection.comparable(kept).runs
 
@@ -123,13 +127,41 @@ def uci(runs: Runs, results: Path) -> str:
 
 
 def rivals(runs: Runs, results: Path) -> str:
-    """Medians of what one would take today instead.
+    """What one would take today beside what tunes by hypergradients, by mean rank.
 
-    Those of `uci_main` that its figure shows stand beside them.
+    A row a method, a column a set. Each method trains its weights on the rows that it names.
     """
     kept = main_runs(runs, today.METHODS)
-    run_on = {run.dataset for run in kept if run.method in today.RIVALS}
-    return medians_by_dataset([run for run in kept if run.dataset in run_on])
+    kept += [
+        run
+        for run in runs
+        if run.dataset == FASHION
+        and run.method in today.METHODS
+        and selection.weight_updates(run) == SHORT_FASHION_UPDATES
+    ]
+    chosen = selection.comparable([run for run in kept if today.as_meant(run)]).runs
+    medians, counts = today.final_medians(chosen)
+    order = [name for name in (*UCI, FASHION) if name in medians.index]
+    on_all = medians.loc[order].dropna(axis=1)
+    found = ranking(on_all.to_numpy())
+    ranks = pd.Series(found.means, index=on_all.columns).sort_values(kind="stable")
+    labels = {run.dataset: label([run]) for run in chosen}
+    names = {run.method: method_label(run) for run in chosen}
+    rows = []
+    for method, rank in ranks.items():
+        cells = []
+        for dataset in order:
+            value, lowest = on_all.loc[dataset, method], on_all.loc[dataset].min()
+            text = "∞" if np.isinf(value) else rounded(float(value)).text
+            cells.append(f"**{text}**" if value == lowest else text)
+        rows.append([names[str(method)], f"{rank:.1f}", *cells])
+    header = ("method", "mean rank", *(labels[name] for name in order))
+    return (
+        f"{len(order)} sets, {counts.loc[order, on_all.columns].to_numpy().min():.0f} to "
+        f"{counts.to_numpy().max():.0f} repetitions; Friedman p = {found.p_value:.1g}, critical "
+        f"difference of mean ranks {found.critical_difference:.1f}; bold: lowest of a set.\n\n"
+        + table(header, rows)
+    )
 
 
 def choice(runs: Runs, results: Path) -> str:
@@ -248,7 +280,7 @@ def hypergradients(runs: Runs, results: Path) -> str:
 
 def short(runs: Runs, results: Path) -> str:
     """Final values on the short problem."""
-    lengths = {**dict.fromkeys(UCI, 200), "fashion_mnist": 1000}
+    lengths = {**dict.fromkeys(UCI, 200), FASHION: 1000}
     kept = [
         run
         for run in runs
@@ -268,14 +300,20 @@ def full(runs: Runs, results: Path) -> str:
 
 
 def fashion(runs: Runs, results: Path) -> str:
-    """Final values on Fashion-MNIST after the paper's 50 epochs, whatever repetitions there are."""
+    """Final values on Fashion-MNIST after 10 and after 50 epochs, of all repetitions stored."""
     wanted = (*ONE_PASS, "medium_diff_through_opt")
-    kept = [
-        run
-        for run in by_dataset(runs)["fashion_mnist"]
-        if run.method in wanted and selection.weight_updates(run) == FASHION_UPDATES
-    ]
-    return medians({f"{FASHION_UPDATES} updates, {repetitions(kept)} repetitions": kept})
+    rows = {}
+    for updates in (SHORT_FASHION_UPDATES, FASHION_UPDATES):
+        kept = [
+            run
+            for run in by_dataset(runs)[FASHION]
+            if run.method in wanted
+            and selection.weight_updates(run) == updates
+            and today.as_meant(run)
+        ]
+        if kept:
+            rows[f"{updates} updates, {repetitions(kept)} repetitions"] = kept
+    return medians(rows)
 
 
 def shares(runs: Runs, results: Path) -> str:

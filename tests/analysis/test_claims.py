@@ -79,6 +79,21 @@ def test_other_sets_have_orderings_of_their_own(tmp_path):
     assert [claim.verdict for claim in about] == ["supported"]
 
 
+def test_each_length_of_a_larger_set_is_judged_by_itself(tmp_path):
+    for updates, ours in ((5000, 1.0), (1000, 3.0), (100, 1.0)):
+        for method, median in (("random", 2.0), ("ours_wd_lr_m", ours)):
+            values = median * np.exp(0.1 * RNG.normal(size=24))
+            config = {"hyperparameter_updates": updates}
+            make_run(tmp_path, method, "fashion_mnist", values, config=config)
+    found = verdicts(tmp_path).items()
+    about = {name: claim.verdict for name, claim in found if name.startswith("fashion_mnist")}
+    text = "Tuning weight decay, learning rate and momentum improves on random hyperparameters"
+    assert about == {
+        f"fashion_mnist, 50000 updates: {text}": "supported",
+        f"fashion_mnist, 10000 updates: {text}": "contradicted",
+    }
+
+
 def test_few_runs_or_none_leave_it_open(tmp_path):
     make(tmp_path, "ours_wd_lr", 2.0, n=5)
     make(tmp_path, "ours_wd_lr_m", 0.5, n=5)
