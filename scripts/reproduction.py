@@ -19,6 +19,7 @@ import pandas as pd
 
 from hpo_bench.analysis import claims, frames, render, selection, tables
 from hpo_bench.analysis import rivals as today
+from hpo_bench.analysis import submission as paper_tables
 from hpo_bench.analysis.paper import LARGER_VALIDATION_SHARES, ONE_PASS, PLAIN, UCI
 from hpo_bench.analysis.rounding import rounded
 from hpo_bench.analysis.selection import Runs, by_dataset, by_method, repetitions
@@ -103,6 +104,55 @@ def judged(runs: Runs, results: Path) -> str:
         (c.text, c.expected, c.measured, str(c.n), f"**{c.verdict}**") for c in claims.claims(runs)
     ]
     return table(("claim", "expected", "measured here", "n", "verdict"), rows)
+
+
+def submission(runs: Runs, results: Path) -> str:
+    """Every number that the paper printed, how it compares, and why of some nothing can be said."""
+    cells = paper_tables.judge(runs)
+    return "\n".join([_verdicts(cells), _printed(cells), _unsaid(cells)])
+
+
+def _verdicts(cells: Sequence[paper_tables.JudgedNumber]) -> str:
+    """How many numbers of each data set have each verdict, and how many would differ by chance."""
+    groups = {
+        protocol.label: [cell for cell in cells if cell.dataset == dataset]
+        for dataset, protocol in paper_tables.PROTOCOLS.items()
+    }
+    rows = []
+    for name, group in {**groups, "**all**": list(cells)}.items():
+        counts = paper_tables.verdicts(group)
+        by_chance = paper_tables.expected_to_differ(group)
+        rows.append([name, *map(str, counts.values()), f"{by_chance:.1f}"])
+    return table(("", *paper_tables.verdicts(()), "would differ by chance"), rows)
+
+
+def _printed(cells: Sequence[paper_tables.JudgedNumber]) -> str:
+    """A row for each method on each data set: printed, then here."""
+    lines: dict[tuple[str, str], dict[str, str]] = {}
+    for cell in cells:
+        name = paper_tables.PROTOCOLS[cell.dataset].label
+        line = lines.setdefault((name, paper_tables.method_label(cell.method)), {})
+        theirs, ours = paper_tables.shown(cell)
+        verdict = f"**{cell.verdict}**" if cell.verdict == "differs" else cell.verdict
+        line[cell.statistic] = theirs.text
+        line[f"{cell.statistic} here"] = f"{ours.text}, {verdict}" if cell.n else "–"
+    columns = ("mean", "mean here", "median", "median here", "best", "best here")
+    rows = [
+        [*names, *(line.get(column, "") for column in columns)] for names, line in lines.items()
+    ]
+    return table(("", "method", *columns), rows)
+
+
+def _unsaid(cells: Sequence[paper_tables.JudgedNumber]) -> str:
+    """For how many numbers of a data set nothing can be said, and why."""
+    counts: dict[tuple[str, str], int] = {}
+    for cell in cells:
+        if cell.verdict == "cannot be said":
+            why = cell.reason.partition(";")[0]
+            key = (paper_tables.PROTOCOLS[cell.dataset].label, why)
+            counts[key] = counts.get(key, 0) + 1
+    rows = [[name, why, str(count)] for (name, why), count in counts.items()]
+    return table(("cannot be said", "why", "numbers"), rows)
 
 
 def main_runs(runs: Runs, methods: Sequence[str] = ONE_PASS) -> list[Run]:
@@ -388,6 +438,7 @@ def effort(runs: Runs, results: Path) -> str:
 
 BLOCKS: Mapping[str, Callable[[Runs, Path], str]] = {
     "claims": judged,
+    "submission": submission,
     "uci": uci,
     "sensitivity": sensitivity,
     "hypergradients": hypergradients,

@@ -159,20 +159,56 @@ def _paper(runs: Runs, frame: pd.DataFrame, measure: Measure, seed: int) -> dict
 
     Best is the minimum of the whole trajectories of the runs that are kept.
     """
-    if frame["method"].iloc[0] == GROUP_SOURCE:
-        validation = failure_aware(frame, "validation_loss")
-        frame = frame.iloc[random_group_winners(validation, GROUP_SIZE, seed, paper=True)]
-    ok = paper_keeps(frame, measure.column)
-    values = frame.loc[ok, measure.column].to_numpy(dtype=float) * measure.scale
-    of_all = curves(runs, [measure.column])
-    trajectories = of_all.loc[of_all["seed"].isin(frame.loc[ok, "seed"]), measure.column]
+    kept = paper_sample(runs, frame, measure.column, seed)
+    values = kept.finals * measure.scale
     return {
         "mean": bootstrap(values, "mean", seed=seed),
         "median": bootstrap(values, "median", seed=seed),
-        "best": float(trajectories.min()) * measure.scale,
+        "best": float(pd.Series(kept.lowest).min()) * measure.scale,
         "n_ok": len(values),
-        "n": len(frame),
+        "n": kept.repetitions,
     }
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What the paper's statistics are made of, of one method on one dataset, unscaled.
+
+    Args:
+        finals: final values of the repetitions that are kept, (n,).
+        lowest: the lowest values of their recorded trajectories, (n,); NaN where none is recorded.
+        repetitions: how many there are, those that are dropped too; of Random (3-batched) how many
+            groups.
+        recorded: steps of a trajectory.
+    """
+
+    finals: NDArray[np.float64]
+    lowest: NDArray[np.float64]
+    repetitions: int
+    recorded: int
+
+
+def paper_sample(runs: Runs, frame: pd.DataFrame, column: str, seed: int) -> Sample:
+    """The values that the paper's statistics keep.
+
+    Args:
+        runs: one method on one dataset; of `paper.GROUP_SOURCE` Random (3-batched) is made.
+        frame: their `frames.finals`, by seed.
+        column: the measure.
+        seed: of the paper's random grouping.
+    """
+    if frame["method"].iloc[0] == GROUP_SOURCE:
+        validation = failure_aware(frame, "validation_loss")
+        frame = frame.iloc[random_group_winners(validation, GROUP_SIZE, seed, paper=True)]
+    kept = frame[paper_keeps(frame, column)]
+    trajectories = curves(runs, [column]).groupby("seed")[column]
+    steps = trajectories.size()
+    return Sample(
+        finals=kept[column].to_numpy(dtype=float),
+        lowest=trajectories.min().reindex(kept["seed"]).to_numpy(dtype=float),
+        repetitions=len(frame),
+        recorded=int(steps.max()) if len(steps) else 0,
+    )
 
 
 def paper_keeps(frame: pd.DataFrame, column: str = "test_metric") -> NDArray[np.bool_]:

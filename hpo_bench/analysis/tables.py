@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hpo_bench.analysis import incumbent, paper, rivals
+from hpo_bench.analysis import incumbent, paper, rivals, submission
 from hpo_bench.analysis.compare import bounds
 from hpo_bench.analysis.costs import Cost, costs
 from hpo_bench.analysis.frames import failure_aware, finals
-from hpo_bench.analysis.paper import GROUP_SOURCE, MULTI_PASS, ONE_PASS, PLAIN
+from hpo_bench.analysis.paper import GROUP_SOURCE, MULTI_PASS, ONE_PASS, PLAIN, shown_name
 from hpo_bench.analysis.render import RenderedTable
 from hpo_bench.analysis.rivals import METHODS as COMPARED
 from hpo_bench.analysis.rivals import as_meant, best_on_a_seed, data_for_weights
@@ -59,6 +59,7 @@ class TableKind:
         datasets, methods: what it is about unless asked otherwise; empty = all that is stored.
         repetitions: how many the paper has.
         select: which runs stand side by side.
+        printed: its rows are those that the paper printed, with runs or without.
     """
 
     title: str
@@ -67,6 +68,7 @@ class TableKind:
     methods: tuple[str, ...] = ()
     repetitions: int = 200
     select: Callable[[Runs], Selection] = comparable
+    printed: bool = False
 
 
 def build(
@@ -102,7 +104,16 @@ def build(
     )
     selection = kind.select(runs)
     body, bold, data, label = kind.make(selection.runs, mode, seed)
-    lacking = missing(selection.runs, wanted, chosen or kind.methods, kind.repetitions, results_dir)
+    looked_for = chosen or kind.methods
+    if kind.printed:
+        asked_for = data["dataset"].isin(wanted) & data["method"].isin(map(shown_name, looked_for))
+        body, bold, data = (part[asked_for.to_numpy()] for part in (body, bold, data))
+        if data.empty:
+            of_what = f"{', '.join(looked_for)} on {', '.join(wanted)}"
+            raise UserError(f"table {name}: the paper printed no number of {of_what}")
+        lacking = submission.commands(selection.runs, wanted, looked_for, results_dir)
+    else:
+        lacking = missing(selection.runs, wanted, looked_for, kind.repetitions, results_dir)
     return RenderedTable(name, kind.title, body, bold, data, label, selection.notes, lacking)
 
 
@@ -756,6 +767,38 @@ def _median_of(frame: pd.DataFrame, column: str) -> float:
     return float(pd.to_numeric(frame[column]).median())
 
 
+# --- what the paper printed ---
+
+
+def _everything(runs: Runs) -> Selection:
+    """All runs: each printed number has its own."""
+    return Selection(list(runs), ())
+
+
+def _submission(runs: Runs, mode: Statistics, seed: int) -> Parts:
+    judged = submission.judge(runs, seed)
+    cells: Cells = {}
+    rows = []
+    for cell in judged:
+        protocol = submission.PROTOCOLS[cell.dataset]
+        row = (protocol.label, submission.method_label(cell.method), cell.statistic)
+        rows.append(row)
+        theirs, ours = submission.shown(cell)
+        texts = {
+            "Printed": theirs.text,
+            "Here": ours.text,
+            "n": str(cell.n) if cell.n else NOTHING,
+            "Verdict": cell.verdict,
+            "Why": cell.reason,
+        }
+        for column, text in texts.items():
+            differs = column == "Verdict" and cell.verdict == "differs"
+            cells.setdefault(column, {})[row] = (text, differs)
+    body, bold = _frames(cells, rows, ["Dataset", "Method", "Statistic"])
+    data = pd.DataFrame(judged).assign(statistics="paper", seed=seed)
+    return body, bold, data, submission.note(seed)
+
+
 _UCI = paper.UCI_OF_THE_TABLES
 _TITLE = "Final test performance"
 TABLES: dict[str, TableKind] = {
@@ -804,6 +847,14 @@ TABLES: dict[str, TableKind] = {
         rivals.DATASETS,
         COMPARED,
         select=_comparable_in_versions,
+    ),
+    "submission": TableKind(
+        "What the paper printed, and what came out here",
+        _submission,
+        tuple(submission.PROTOCOLS),
+        ONE_PASS,
+        select=_everything,
+        printed=True,
     ),
     "hyperparameters": TableKind("Hyperparameters at the start and at the end", _hyperparameters),
 }

@@ -11,7 +11,7 @@ from pathlib import Path
 import jinja2
 
 from hpo_bench import __version__
-from hpo_bench.analysis import frames, selection
+from hpo_bench.analysis import frames, selection, submission
 from hpo_bench.analysis.claims import DATASET, WEIGHT_UPDATES, claims
 from hpo_bench.analysis.selection import Runs
 from hpo_bench.analysis.statistics.interval import Statistics
@@ -37,6 +37,9 @@ class Page:
         facts: number and what it counts, for a first look.
         rule: how diverged runs count.
         notes: configurations that were left out of the results or differ from the others.
+        submission: what the paper printed; None where there is no run on any of its datasets.
+        submission_verdicts: how many of its numbers have each verdict.
+        submission_by_chance: how many of them would differ by chance.
         choices: what the page can be filtered by.
         beside: what is told of configurations side by side (`beside.configurations`), packed.
     """
@@ -50,6 +53,9 @@ class Page:
     claims: Grid
     claims_about: str
     claims_command: str
+    submission: Grid | None
+    submission_verdicts: tuple[tuple[str, int], ...]
+    submission_by_chance: float
     runs: tuple[Grid, ...]
     notes: tuple[str, ...]
     finals: tuple[Grid, ...]
@@ -82,6 +88,8 @@ def build(
     compared = selection.comparable(runs)
     frame = frames.finals(runs)
     verdicts = claims(runs, seed)
+    cells = submission.judge(runs, seed)
+    on_their_data = any(run.dataset_name in submission.PROTOCOLS for run in runs)
     listing = index.read(runs_folder(results_dir))
     failed = [entry for entry in listing.entries.values() if entry.status != "complete"]
     drawn = drawings(runs, str(results_dir), Options(statistics, seed=seed), say)
@@ -98,6 +106,9 @@ def build(
         claims=sections.claims_grid(verdicts, seed),
         claims_about=f"{_name(runs, DATASET)} with {WEIGHT_UPDATES} weight updates",
         claims_command=_claims_command(str(results_dir)),
+        submission=sections.submission_grid(cells, runs, seed, belongs) if on_their_data else None,
+        submission_verdicts=tuple(submission.verdicts(cells).items()),
+        submission_by_chance=submission.expected_to_differ(cells),
         runs=_present(
             sections.experiments_grid(Path(results_dir), runs),
             sections.runs_grid(runs, frame, compared.runs, belongs),

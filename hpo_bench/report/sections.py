@@ -12,7 +12,7 @@ from typing import Any, TypeVar, get_args
 
 import pandas as pd
 
-from hpo_bench.analysis import selection
+from hpo_bench.analysis import selection, submission
 from hpo_bench.analysis.claims import Claim, Verdict
 from hpo_bench.analysis.costs import costs
 from hpo_bench.analysis.paper import PLAIN, shown_name
@@ -20,6 +20,7 @@ from hpo_bench.analysis.rounding import NOTHING, rounded, within_error_of_best
 from hpo_bench.analysis.selection import Runs
 from hpo_bench.analysis.statistics import distributions, interval
 from hpo_bench.analysis.statistics.interval import Statistics
+from hpo_bench.analysis.submission import JudgedNumber
 from hpo_bench.analysis.summary import Summary, summarise
 from hpo_bench.analysis.tables import pairs
 from hpo_bench.report.facets import Membership
@@ -113,6 +114,48 @@ def verdicts(judged: Sequence[Claim]) -> list[tuple[str, int]]:
     """How many claims have each verdict, without those that none has."""
     counts = Counter(claim.verdict for claim in judged)
     return [(name, counts[name]) for name in get_args(Verdict) if counts[name]]
+
+
+# --- what the paper printed ---
+
+
+def submission_grid(
+    cells: Sequence[JudgedNumber], runs: Runs, seed: int, membership: Membership
+) -> Grid:
+    """A row for each number that the paper printed, whether there are runs like theirs or not."""
+    columns = (
+        GridColumn("Dataset", "name"),
+        GridColumn("Method", "name"),
+        GridColumn("Statistic"),
+        GridColumn("Verdict", "verdict"),
+        GridColumn("Printed", "number", "± standard error"),
+        GridColumn("Stored runs", "number", "± standard error"),
+        GridColumn("n", "number"),
+        GridColumn("Why", "words"),
+    )
+    order = {name: place for place, name in enumerate(submission.verdicts(cells))}
+    rows = []
+    about = []
+    for cell in cells:
+        theirs, ours = submission.shown(cell)
+        rows.append(
+            (
+                Cell(submission.PROTOCOLS[cell.dataset].label),
+                Cell(submission.method_label(cell.method)),
+                Cell(cell.statistic),
+                Cell(cell.verdict, float(order[cell.verdict])),
+                Cell(theirs.text, theirs.value),
+                Cell(ours.text, ours.value),
+                count(cell.n or None),
+                Cell(cell.reason),
+            )
+        )
+        stored = membership.facets_of(runs, cell.dataset, cell.method)
+        about.append(replace(stored, datasets=(cell.dataset,), methods=(cell.method,)))
+    caption = "The numbers that the paper printed, beside those of the stored runs"
+    text = submission.note(seed)
+    note = f"{text[0].upper()}{text[1:]}."
+    return Grid("submission-table", caption, columns, tuple(rows), note, tuple(about))
 
 
 # --- what was run ---

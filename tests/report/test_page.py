@@ -187,6 +187,21 @@ def test_claims_have_a_verdict_each(built: page.Page) -> None:
     )
 
 
+def test_printed_numbers_have_a_verdict_each_where_there_are_runs_on_their_data(
+    built: page.Page, few_figures: None, tmp_path: Path
+) -> None:
+    assert built.submission is not None
+    assert len(built.submission.rows) == 144
+    assert sum(count for _, count in built.submission_verdicts) == 144
+    assert dict(built.submission_verdicts)["cannot be said"] == 144  # other validation parts
+    shown = page.render(built)
+    assert shown.count('class="badge cannot"') == 145
+    make_run(tmp_path, "random", "uci_wine", RANDOM)
+    elsewhere = page.build(tmp_path)
+    assert elsewhere.submission is None
+    assert 'id="submission"' not in page.render(elsewhere)
+
+
 def test_final_values_are_those_of_the_statistics(built: page.Page) -> None:
     grid = next(grid for grid in built.finals if grid.name == "finals-uci_energy-test_metric")
     random, ours = texts(grid)
@@ -358,8 +373,10 @@ def test_rows_and_figures_say_what_they_are_about(built: page.Page) -> None:
     rows = [attributes for tag, attributes in reader.tags if tag == "tr"]
     kin8nm = [row for row in rows if row.get("data-dataset") == "uci_kin8nm"]
     assert kin8nm
-    assert {row["data-method"] for row in kin8nm} == {"baydin"}
-    assert {row["data-experiment"] for row in kin8nm} == {"uci_main"}
+    of_runs = [row for row in kin8nm if "data-experiment" in row]
+    assert {row["data-method"] for row in of_runs} == {"baydin"}
+    assert {row["data-experiment"] for row in of_runs} == {"uci_main"}
+    assert len(kin8nm) == len(of_runs) + 24  # printed numbers of which there is no run
     pair = Facets(("uci_energy",), ("random", "ours_wd_lr_m"), ("uci_main",))
     assert [grid.about for grid in built.pairs] == [(pair,)]
     figures = {attributes["id"]: attributes for tag, attributes in reader.tags if tag == "figure"}
@@ -508,7 +525,8 @@ addEventListener("unhandledrejection", (event) => console.log("rejected " + even
 FILTERING = """
 const tick = (value) => document.querySelector(`#filter input[value="${value}"]`).click();
 const unique = (items) => [...new Set(items)].sort().join(",");
-const about = (kind) => unique(seen("tr[data-dataset]").map((row) => row.dataset[kind]));
+const stored = () => seen("tr[data-dataset]").filter((row) => !row.closest("#submission-table"));
+const about = (kind) => unique(stored().map((row) => row.dataset[kind]));
 const figures = () => seen("figure").map((node) => node.id).join(",");
 const state = () => say([figures(), about("dataset"), about("method")].join(" ; "));
 const rows = seen("tr").length;
@@ -516,6 +534,7 @@ state();
 tick("uci_kin8nm");
 state();
 say(seen("nav a").map((link) => link.hash).filter((hash) => /finals|fig0/.test(hash)).join(","));
+say(seen("#submission-table tbody tr").length);
 tick("uci_kin8nm"); tick("baydin");
 state();
 tick("baydin"); tick("uci_main");
@@ -591,9 +610,10 @@ def checked(made: page.Page, script: str, tmp_path: Path) -> list[str]:
 
 @pytest.mark.slow
 def test_filters_leave_what_was_chosen(built: page.Page, tmp_path: Path) -> None:
-    everything, kin8nm, links, baydin, experiment, counted, reset, drawn = checked(
+    everything, kin8nm, links, printed, baydin, experiment, counted, reset, drawn = checked(
         built, FILTERING, tmp_path
     )
+    assert printed == "27"
     assert everything.startswith("fig08,fig09,fig01 ; uci_energy,uci_kin8nm ; baydin,")
     assert kin8nm == baydin == "fig08,fig09 ; uci_kin8nm ; baydin"
     assert links == "#finals-uci_kin8nm-test_metric,#fig08,#fig09"
@@ -655,4 +675,5 @@ def test_the_browser_check_would_notice_an_error_and_a_request(
 
 def _grids(made: page.Page) -> list[Grid]:
     parts = (made.runs, made.finals, made.pairs, made.divergence, made.provenance)
-    return [made.claims, made.time, *(grid for part in parts for grid in part)]
+    single = [made.claims, made.time, *([made.submission] if made.submission else [])]
+    return [*single, *(grid for part in parts for grid in part)]
