@@ -86,11 +86,11 @@ def test_each_length_of_a_larger_set_is_judged_by_itself(tmp_path):
             config = {"hyperparameter_updates": updates}
             make_run(tmp_path, method, "fashion_mnist", values, config=config)
     found = verdicts(tmp_path).items()
-    about = {name: claim.verdict for name, claim in found if name.startswith("fashion_mnist")}
+    about = {name: claim.verdict for name, claim in found if name.startswith("Fashion")}
     text = "Tuning weight decay, learning rate and momentum improves on random hyperparameters"
     assert about == {
-        f"fashion_mnist, 50000 updates: {text}": "supported",
-        f"fashion_mnist, 10000 updates: {text}": "contradicted",
+        f"Fashion-MNIST, 50000 updates: {text}": "supported",
+        f"Fashion-MNIST, 10000 updates: {text}": "contradicted",
     }
 
 
