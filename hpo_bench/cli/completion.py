@@ -32,7 +32,7 @@ def tables(incomplete: str) -> list[str]:
 
 def scales(incomplete: str) -> list[str]:
     """The scales of experiments that begin with what is typed."""
-    from hpo_bench.experiments.definition import SCALES
+    from hpo_bench.settings.yamls import SCALES
 
     return _beginning(SCALES, incomplete)
 

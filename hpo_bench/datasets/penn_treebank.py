@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hpo_bench.core import checks
 from hpo_bench.core.table import Table
 from hpo_bench.datasets.preparation import fingerprint, split
 from hpo_bench.datasets.sources import DatasetSummary, RemoteFile, fetch
@@ -33,6 +34,8 @@ class PennTreebank:
         words: different words in all of them. Their numbers are their places in the list sorted by
             code points.
         columns: sequences that run in parallel.
+        first_words: how many words of the joined texts are used, from the beginning; None: all. The
+            vocabulary and the test text stay whole, so that perplexities are of the same task.
     """
 
     name: str
@@ -43,6 +46,15 @@ class PennTreebank:
     test: int
     words: int
     columns: int = 40
+    first_words: int | None = None
+
+    def __post_init__(self) -> None:
+        checks.whole_or("dataset.first_words", self.first_words, None)
+        if self.first_words is not None and self.first_words > self.training_and_validation:
+            raise UserError(
+                f"dataset.first_words={self.first_words}: must be null or at most "
+                f"{self.training_and_validation}, the words of the texts"
+            )
 
     @property
     def files(self) -> tuple[RemoteFile, ...]:
@@ -54,9 +66,14 @@ class PennTreebank:
         parts = self._parts(validation_share)
         return DatasetSummary(sum(parts), self.columns, parts, self.training_text.origin)
 
+    @property
+    def _used(self) -> int:
+        """Words of the joined texts that are used."""
+        return self.training_and_validation if self.first_words is None else self.first_words
+
     def _parts(self, validation_share: float) -> tuple[int, int, int]:
         # The last word of a piece is a target only.
-        steps = self.training_and_validation // self.columns - 1
+        steps = self._used // self.columns - 1
         test = self.test // self.columns - 1
         return (*split(steps, validation_share), test)
 
@@ -73,15 +90,18 @@ class PennTreebank:
         words = sorted({*training, *validation, *test})
         numbers = {word: number for number, word in enumerate(words)}
         self._check(paths, len(training) + len(validation), len(test), len(numbers))
-        first = side_by_side(numbered([*training, *validation], numbers), self.columns)
+        joined = [*training, *validation][: self._used]
+        first = side_by_side(numbered(joined, numbers), self.columns)
         second = side_by_side(numbered(test, numbers), self.columns)
         inputs = np.concatenate([first[:-1], second[:-1]])
         targets = np.concatenate([first[1:], second[1:]])
-        content = {
+        content: dict[str, object] = {
             "files": [file.sha256 for file in self.files],
             "columns": self.columns,
             "parts": parts,
         }
+        if self._used < self.training_and_validation:
+            content["first_words"] = self._used
         digest = fingerprint(LOADER, content)
         return Table(self.name, "language", inputs, targets, *parts, self.words, 1.0, digest)
 

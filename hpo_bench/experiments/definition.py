@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from hpo_bench.core import checks
 from hpo_bench.errors import UserError, nearest
-from hpo_bench.settings.yamls import configs_folder, read_yaml
+from hpo_bench.settings.yamls import SCALES, SCALES_OF_ALL, configs_folder, read_yaml
 
-SCALES = ("smoke", "small", "paper")
 KEYS = ("title", "figures", "tables", "parts", "scales")
 PART_KEYS = ("datasets", "methods", "repetitions", "overrides", "grid", "at_most")
 CHANGES = ("datasets", "methods", "repetitions", "overrides", "grid")
@@ -96,19 +96,33 @@ def read(name: str, scale: str = "paper", configs: Path | None = None) -> Experi
     folder = configs or configs_folder()
     if name not in names(folder):
         raise UserError(f"{name}: no such experiment; {nearest(name, names(folder))}")
-    if scale not in SCALES:
-        raise UserError(f"--scale {scale}: {nearest(scale, SCALES)}")
     file = folder / "experiment" / f"{name}.yaml"
+    with _told_with(file):
+        content = checks.section("", read_yaml(file), KEYS, needed=KEYS)
+        scales = checks.section("scales", content["scales"], SCALES, needed=SCALES_OF_ALL)
+    if scale not in scales:
+        raise UserError(f"--scale {scale}: {nearest(scale, scales)}{_elsewhere(scale, name)}")
+    with _told_with(file):
+        return _experiment(name, scale, content)
+
+
+def _elsewhere(scale: str, name: str) -> str:
+    """Say that others have a scale which an experiment does not have."""
+    return f" (of {name}; some others have it)" if scale in SCALES else ""
+
+
+@contextmanager
+def _told_with(file: Path) -> Iterator[None]:
+    """Say in which file a mistake is."""
     try:
-        return _experiment(name, scale, read_yaml(file))
+        yield
     except UserError as error:
         text = str(error)
         raise UserError(text if str(file) in text else f"{file}: {text}") from None
 
 
-def _experiment(name: str, scale: str, content: Any) -> Experiment:
-    checks.section("", content, KEYS, needed=KEYS)
-    scales = checks.section("scales", content["scales"], SCALES, needed=SCALES)
+def _experiment(name: str, scale: str, content: Mapping[str, Any]) -> Experiment:
+    scales = content["scales"]
     parts = [_part(key, value) for key, value in checks.section("parts", content["parts"]).items()]
     changes = checks.section(f"scales.{scale}", scales[scale], (*CHANGES, "parts"))
     part_names = tuple(part.name for part in parts)

@@ -86,6 +86,8 @@ METHOD_DEFAULTS: Mapping[str, Any] = {
 ADDED_LATER: Mapping[str, Mapping[str, Any]] = {
     "method": {"fixed": None},
     "init": {"beta1": None, "beta2": None},
+    "dataset": {"first_words": None},
+    "dataset.source": {"first_words": None},
 }
 # Schedules of the learning rate by name; what is None here is the same as no schedule.
 SCHEDULES: Mapping[str, str | None] = {
@@ -147,10 +149,11 @@ def canonical(config: Mapping[str, Any]) -> dict[str, Any]:
     constant: run ids are older than schedules.
     """
     content: dict[str, Any] = _plain(config)
-    for section, settings in ADDED_LATER.items():
+    for name, settings in ADDED_LATER.items():
+        section = _section(content, name)
         for key, nothing in settings.items():
-            if isinstance(content.get(section), dict) and content[section].get(key) == nothing:
-                content[section].pop(key, None)
+            if section.get(key) == nothing:
+                section.pop(key, None)
     if isinstance(content.get("tuned"), list):
         content["tuned"] = _ordered(content["tuned"])
     method = content.get("method")
@@ -165,6 +168,14 @@ def canonical(config: Mapping[str, Any]) -> dict[str, Any]:
         if content.get("data_for_weights") == method["data_for_weights"]:
             content["data_for_weights"] = "method"
     return content
+
+
+def _section(content: dict[str, Any], name: str) -> dict[str, Any]:
+    """A section by its dotted name; an empty one where there is none."""
+    section: Any = content
+    for key in name.split("."):
+        section = section.get(key) if isinstance(section, dict) else None
+    return section if isinstance(section, dict) else {}
 
 
 def scheduled(value: Any) -> Any:
@@ -307,7 +318,10 @@ def data_key(config: Mapping[str, Any], data: Mapping[str, Any], config_hash: st
 def _facts(source: Mapping[str, Any]) -> dict[str, Any]:
     """What a public source's settings say about its rows."""
     facts: dict[str, Any] = {}
+    added_later = ADDED_LATER["dataset.source"]
     for key, value in source.items():
+        if key in added_later and value == added_later[key]:
+            continue  # data of runs that were stored before are the same
         if isinstance(value, Mapping) and "sha256" in value:
             # A file may be packed in several ways: what is in it counts, where that is known.
             facts[key] = value.get("unpacked_sha256") or value["sha256"]

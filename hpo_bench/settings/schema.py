@@ -29,7 +29,13 @@ from hpo_bench.settings.parse import (
     SETTINGS_KEYS,
 )
 from hpo_bench.settings.run import HYPERPARAMETERS, TRACKERS
-from hpo_bench.settings.yamls import configs_folder, read_text, read_yaml
+from hpo_bench.settings.yamls import (
+    SCALES,
+    SCALES_OF_ALL,
+    configs_folder,
+    read_text,
+    read_yaml,
+)
 
 Schema = dict[str, Any]
 
@@ -343,9 +349,7 @@ def _of_experiment() -> Schema:
             "figures": {**WORDS, "description": "names, as of hpo-bench list figures"},
             "tables": {**WORDS, "description": "names, as of hpo-bench list tables"},
             "parts": {"type": "object", "additionalProperties": part},
-            "scales": _closed(
-                dict.fromkeys(("smoke", "small", "paper"), scale), ("smoke", "small", "paper")
-            ),
+            "scales": _closed(dict.fromkeys(SCALES, scale), SCALES_OF_ALL),
         },
         ("title", "figures", "tables", "parts", "scales"),
     )

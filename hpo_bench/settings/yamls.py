@@ -8,6 +8,10 @@ from typing import Any
 
 from hpo_bench.errors import UserError
 
+# How large an experiment can be carried out; cpu: where paper needs a GPU or days.
+SCALES = ("smoke", "small", "cpu", "paper")
+SCALES_OF_ALL = ("smoke", "small", "paper")  # of every experiment
+
 
 def check_yamls(config_dir: Path | None) -> None:
     """Make sure that Hydra can read the yamls of a further folder.

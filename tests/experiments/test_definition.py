@@ -14,7 +14,7 @@ from hpo_bench.analysis.rivals import METHODS
 from hpo_bench.errors import UserError
 from hpo_bench.experiments import definition as plan
 from hpo_bench.experiments.definition import Part, groups, narrow, read, unknown
-from hpo_bench.settings.yamls import configs_folder
+from hpo_bench.settings.yamls import SCALES_OF_ALL, configs_folder
 
 CONTRACT = {
     "proof_of_concept",
@@ -46,7 +46,7 @@ def test_all_experiments_of_the_contract_are_there() -> None:
 
 @pytest.mark.parametrize("name", sorted({*CONTRACT, *BEYOND_THE_PAPER}))
 def test_scales_grow(name: str) -> None:
-    smoke, small, paper = (read(name, scale) for scale in plan.SCALES)
+    smoke, small, paper = (read(name, scale) for scale in SCALES_OF_ALL)
     assert 0 < repetitions(smoke) <= repetitions(small) <= repetitions(paper)
     assert (
         {part.name for part in smoke.parts}
