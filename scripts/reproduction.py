@@ -11,7 +11,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ from hpo_bench.analysis.paper import LARGER_VALIDATION_SHARES, ONE_PASS, PLAIN, 
 from hpo_bench.analysis.rounding import rounded
 from hpo_bench.analysis.selection import Runs, by_dataset, by_method, repetitions
 from hpo_bench.analysis.statistics import bootstrap, interval, pairs
-from hpo_bench.analysis.statistics.ranks import ranking
+from hpo_bench.analysis.statistics.ranks import Ranking, ranking
 from hpo_bench.bench.runtime import FOLDER, NEVER
 from hpo_bench.figures import fig18
 from hpo_bench.figures.common.points import label, method_label
@@ -34,6 +34,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
 PAGES = (
     ROOT / "docs" / "reproduction.md",
+    ROOT / "docs" / "findings.md",
     ROOT / "docs" / "which_method.md",
     ROOT / "README.md",
 )
@@ -48,6 +49,9 @@ TABLES: Mapping[str, Sequence[str]] = {
 FASHION = "fashion_mnist"
 FASHION_UPDATES = 50_000  # 50 epochs
 SHORT_FASHION_UPDATES = 10_000  # 10 epochs
+WITH_HYPERGRADIENTS, DISCOUNTED = "ours_wd_lr_m", "ours_discounted"
+NEVER_UCI = 4000  # of `horizons`, which records both ends alone
+PLACES = 8  # methods that are shown of all that are ranked
 # Hypergradients beyond the paper's, and what one would take instead.
 BEYOND = (
     "random_adam",
@@ -187,11 +191,8 @@ def uci(runs: Runs, results: Path) -> str:
     return medians_by_dataset(main_runs(runs))
 
 
-def rivals(runs: Runs, results: Path) -> str:
-    """What one would take today beside what tunes by hypergradients, by mean rank.
-
-    A row a method, a column a set. Each method trains its weights on the rows that it names.
-    """
+def of_rivals(runs: Runs) -> list[Run]:
+    """Runs of `rivals`: on the UCI sets, and 10 epochs of Fashion-MNIST, on the rows as meant."""
     kept = main_runs(runs, today.METHODS)
     kept += [
         run
@@ -199,30 +200,121 @@ def rivals(runs: Runs, results: Path) -> str:
         if run.dataset == FASHION
         and run.method in today.METHODS
         and selection.weight_updates(run) == SHORT_FASHION_UPDATES
+        and today.as_meant(run)
     ]
-    chosen = selection.comparable([run for run in kept if today.as_meant(run)]).runs
-    medians, counts = today.final_medians(chosen)
-    order = [name for name in (*UCI, FASHION) if name in medians.index]
-    on_all = medians.loc[order].dropna(axis=1)
-    found = ranking(on_all.to_numpy())
-    ranks = pd.Series(found.means, index=on_all.columns).sort_values(kind="stable")
+    return selection.comparable(kept).runs
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Methods that were run on every set, the best mean rank first.
+
+    Args:
+        medians: sets × methods.
+        ranks: mean rank, by method.
+        found: with the critical difference.
+        extent: fewest and most repetitions.
+    """
+
+    medians: pd.DataFrame
+    ranks: pd.Series
+    found: Ranking
+    extent: tuple[int, int]
+
+    @staticmethod
+    def of(chosen: Sequence[Run]) -> Ranked:
+        medians, counts = today.final_medians(chosen)
+        order = [name for name in (*UCI, FASHION) if name in medians.index]
+        on_all = medians.loc[order].dropna(axis=1)
+        found = ranking(on_all.to_numpy())
+        ranks = pd.Series(found.means, index=on_all.columns).sort_values(kind="stable")
+        numbers = counts.loc[order, on_all.columns].to_numpy()
+        return Ranked(on_all, ranks, found, (int(numbers.min()), int(numbers.max())))
+
+    def text(self) -> str:
+        fewest, most = self.extent
+        each = f"{most}" if fewest == most else f"{fewest} to {most}"
+        return (
+            f"{len(self.medians)} sets, {each} repetitions; Friedman p = {self.found.p_value:.1g}, "
+            f"critical difference of mean ranks {self.found.critical_difference:.1f}"
+        )
+
+
+def rivals(runs: Runs, results: Path) -> str:
+    """What one would take today beside what tunes by hypergradients, by mean rank.
+
+    A row a method, a column a set. Each method trains its weights on the rows that it names.
+    """
+    chosen = of_rivals(runs)
+    ranked = Ranked.of(chosen)
     labels = {run.dataset: label([run]) for run in chosen}
     names = {run.method: method_label(run) for run in chosen}
     rows = []
-    for method, rank in ranks.items():
+    for method, rank in ranked.ranks.items():
         cells = []
-        for dataset in order:
-            value, lowest = on_all.loc[dataset, method], on_all.loc[dataset].min()
-            text = "∞" if np.isinf(value) else rounded(float(value)).text
-            cells.append(f"**{text}**" if value == lowest else text)
+        for _, values in ranked.medians.iterrows():
+            value = float(values[method])
+            text = "∞" if np.isinf(value) else rounded(value).text
+            cells.append(f"**{text}**" if value == values.min() else text)
         rows.append([names[str(method)], f"{rank:.1f}", *cells])
-    header = ("method", "mean rank", *(labels[name] for name in order))
-    return (
-        f"{len(order)} sets, {counts.loc[order, on_all.columns].to_numpy().min():.0f} to "
-        f"{counts.to_numpy().max():.0f} repetitions; Friedman p = {found.p_value:.1g}, critical "
-        f"difference of mean ranks {found.critical_difference:.1f}; bold: lowest of a set.\n\n"
-        + table(header, rows)
-    )
+    header = ("method", "mean rank", *(labels[str(name)] for name in ranked.medians.index))
+    return f"{ranked.text()}; bold: lowest of a set.\n\n" + table(header, rows)
+
+
+def ranks(runs: Runs, results: Path) -> str:
+    """The best mean ranks of `rivals` and those of the paper's methods, with what they cost."""
+    chosen = of_rivals(runs)
+    ranked = Ranked.of(chosen)
+    rows = []
+    for place, (method, rank) in enumerate(ranked.ranks.items(), start=1):
+        group = [run for run in chosen if run.method == method]
+        if place > PLACES and method not in ONE_PASS:
+            continue
+        costs = [
+            today.work_per_update(of_set, frames.finals(of_set))
+            for of_set in by_dataset(group).values()
+        ]
+        wins = sum(ranked.medians.idxmin(axis=1) == method)
+        cost = f"{np.median(costs):.2g}"
+        rows.append([f"{place}", method_label(group[0]), f"{rank:.1f}", f"{wins}", cost])
+    header = ("place", "method", "mean rank", "lowest on", "gradients an update")
+    return f"{ranked.text()}.\n\n" + table(header, rows)
+
+
+def discounts(runs: Runs, results: Path) -> str:
+    """Medians over the discount γ, relative to those of the paper's method; a row a set."""
+    wanted = (WITH_HYPERGRADIENTS, DISCOUNTED)
+    ends = [
+        run
+        for run in runs
+        if run.dataset in UCI and run.method in wanted and run.config["record_every"] == NEVER_UCI
+    ]
+    rows = []
+    gammas: set[float] = set()
+    for dataset, group in by_dataset(ends).items():
+        own = by_method(group)
+        if set(own) != set(wanted):
+            continue
+        plain = interval.survival_median(frames.failure_aware(frames.finals(own[wanted[0]])))
+        by_discount = selection.grouped(own[DISCOUNTED], _discount)
+        gammas |= set(by_discount)
+        cells = {}
+        for gamma, of_gamma in by_discount.items():
+            values = frames.failure_aware(frames.finals(of_gamma))
+            ratio = interval.survival_median(values) / plain
+            ok = np.isfinite(values).sum()
+            text = "∞" if np.isinf(ratio) else f"{ratio:.2f}"
+            cells[gamma] = text if ok == len(values) else f"{text}, {ok}/{len(values)}"
+        rows.append((UCI.index(dataset), label(group), cells))
+    ordered = sorted(gammas)
+    body = [
+        [name, *(cells.get(gamma, "–") for gamma in ordered)] for _, name, cells in sorted(rows)
+    ]
+    return table(("", *(f"γ = {gamma:g}" for gamma in ordered)), body)
+
+
+def _discount(run: Run) -> float:
+    return float(selection.settings(run)["method.estimator.discount"])
 
 
 def beyond(runs: Runs, results: Path) -> str:
@@ -482,6 +574,8 @@ BLOCKS: Mapping[str, Callable[[Runs, Path], str]] = {
     "cost": cost,
     "rivals": rivals,
     "beyond": beyond,
+    "ranks": ranks,
+    "discounts": discounts,
 }
 
 

@@ -16,7 +16,6 @@ from hpo_bench.settings.parse import parse
 from hpo_bench.store.runs import runs_folder, scan
 
 ROOT = Path(__file__).parents[1]
-PAGES = (ROOT / "docs" / "reproduction.md", ROOT / "docs" / "which_method.md", ROOT / "README.md")
 pytestmark = pytest.mark.skipif(
     not (ROOT / "results" / "runs").is_dir(), reason="results are not part of what is installed"
 )
@@ -92,7 +91,7 @@ def test_the_kept_runs_are_readable_clean_and_small(results):
 
 
 def test_the_pages_say_what_the_kept_runs_say(reproduction, results):
-    texts = [page.read_text(encoding="utf-8") for page in PAGES]
+    texts = [page.read_text(encoding="utf-8") for page in reproduction.PAGES]
     assert {name for text in texts for _, name, _ in reproduction.BLOCK.findall(text)} == set(
         reproduction.BLOCKS
     )
