@@ -23,10 +23,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from hpo_bench.errors import UserError
-from hpo_bench.store.runs import Run, scan
+from hpo_bench.store.runs import Run, read_arrow, scan
 from hpo_bench.store.writer import Block, Writer
 
 
@@ -77,10 +76,7 @@ def replicate(
     for run in scan(source):
         if run.status != "complete":
             continue
-        tables = {
-            name: pq.read_table(run.path / f"{name}.parquet", partitioning=None)
-            for name in ("final", "curves")
-        }
+        tables = {name: read_arrow(run, name) for name in ("final", "curves")}
         for dataset in datasets or [run.dataset]:
             for first in range(0, repetitions, per_run):
                 write(target, run, dataset, tables, range(first, min(first + per_run, repetitions)))

@@ -110,7 +110,7 @@ def _readable(
     damaged: dict[Path, StoreError] = {}
     for run, table in zip(runs, tables, strict=True):
         if isinstance(table, StoreError):
-            damaged[run.path] = table
+            damaged[run.place] = table
         else:
             readable.append(run)
             contents.append(table)

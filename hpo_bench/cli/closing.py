@@ -29,7 +29,7 @@ def print_closing(run: Run) -> None:
     table.add_row(run.method_label, run.dataset_label, *numbers)
     screen = console()
     screen.print(table, soft_wrap=True)
-    screen.print(str(run.path), soft_wrap=True)
+    screen.print(str(run.place), soft_wrap=True)
 
 
 def closing_numbers(final: pd.DataFrame, scale: float) -> tuple[str, str, str, str]:

@@ -49,12 +49,12 @@ def methods(incomplete: str) -> list[str]:
 
 def runs(ctx: Any, incomplete: str) -> list[str]:
     """Ids of the stored runs, in the folder that ``--results`` names if it stands before."""
-    from hpo_bench.store.index import folders, runs_folder
+    from hpo_bench.store.index import names, runs_folder
     from hpo_bench.system.inherited import expanded
 
     try:
         results = expanded(Path(str(ctx.params.get("results") or "results")))
-        return _beginning(folders(runs_folder(results)), incomplete)
+        return _beginning(names(runs_folder(results)), incomplete)
     except (OSError, ValueError):  # whatever is wrong with it: the command will say so
         return []
 

@@ -172,8 +172,9 @@ def _plan(expansion: Expansion, results: Path, retry_failed: bool, force: bool) 
     from hpo_bench.experiments.estimate import Calibration
     from hpo_bench.experiments.expand import units
     from hpo_bench.store import held, index
-    from hpo_bench.store.runs import runs_folder
+    from hpo_bench.store.runs import intact_packs, runs_folder
 
+    intact_packs(results)  # what a damaged one holds would be computed again without a word
     listing = index.read(runs_folder(results))
     requests = [job.wanted for job in expansion.jobs]
     lacking = held.missing(listing, requests)

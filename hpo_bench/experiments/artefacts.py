@@ -69,7 +69,7 @@ def _guarded(
 
 
 def _readable(runs: Sequence[Run]) -> list[Run]:
-    return [run for run in runs if not notices.is_left_out(run.path)]
+    return [run for run in runs if not notices.is_left_out(run.place)]
 
 
 def _figure(

@@ -20,7 +20,7 @@ from hpo_bench.experiments.definition import Experiment
 from hpo_bench.experiments.expand import expand
 from hpo_bench.report import page
 from hpo_bench.settings.yamls import citation_file, configs_folder
-from hpo_bench.store import bundle
+from hpo_bench.store import bundle, packing
 from hpo_bench.store.held import Wanted
 from hpo_bench.store.runs import Run, complete_runs
 
@@ -133,7 +133,7 @@ def pack(
     files: dict[str, Path | bytes] = {}
     with tempfile.TemporaryDirectory(prefix="hpo-bench-pack-") as temporary:
         staged = Path(temporary).resolve() / "results"
-        runs = _staged(stored, staged, chosen)
+        runs = _staged(stored.values(), staged)
         made = staged / "made"
         notes = []
         for done, line in artefacts.draw(chosen.experiment, runs, staged, made):
@@ -153,11 +153,18 @@ def pack(
     return Packed(out, size, tuple(stored.values()), tuple(missing), tuple(notes))
 
 
-def _staged(stored: Iterable[Path], results_dir: Path, chosen: Chosen) -> list[Run]:
-    """A store of links to these runs alone, for figures and tables to be made from."""
+def _staged(stored: Iterable[Run], results_dir: Path) -> list[Run]:
+    """A store of these runs alone, for figures and tables to be made from.
+
+    Folders of runs are linked; what lies in a pack becomes a folder.
+    """
     (results_dir / "runs").mkdir(parents=True)
-    for path in stored:
-        os.symlink(path.resolve(), results_dir / "runs" / path.name, target_is_directory=True)
+    for run in stored:
+        folder = results_dir / "runs" / run.run_id
+        if run.pack is None:
+            os.symlink(run.path.resolve(), folder, target_is_directory=True)
+        else:
+            packing.unpack(run, folder)
     return complete_runs(results_dir)
 
 

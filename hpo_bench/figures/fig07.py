@@ -104,7 +104,7 @@ def _hypergradients(run: Run) -> pd.DataFrame:
     try:
         return read_table(run, "hypergradients")
     except StoreError as error:
-        notices.leave_out_late({run.path: error})
+        notices.leave_out_late({run.place: error})
         raise
 
 

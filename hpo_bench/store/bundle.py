@@ -26,8 +26,8 @@ from typing import IO, Any
 
 from hpo_bench.errors import RunError, UserError, of_the_system
 from hpo_bench.store import documents
+from hpo_bench.store.documents import TABLES
 from hpo_bench.store.files import atomic
-from hpo_bench.store.runs import TABLES
 from hpo_bench.system import locks
 from hpo_bench.system.quoting import in_one_line
 

@@ -9,12 +9,14 @@ import errno
 import json
 import stat
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 # The format of everything in a store. A file of a later one is not read, as nobody knows yet what
 # it will mean; a file that names none is of the first.
 FORMAT = 1
+TABLES = ("final", "curves", "hypergradients", "trials")  # that a run may have
 ABSENT = object()  # what a key has that is not there, which None is not
 
 
@@ -154,9 +156,17 @@ def _check(
 
 def _value_at(content: Any, key: str, absent: object = None) -> Any:
     """Follow a dotted key to its value; ``absent`` where there is none."""
-    for name in key.split("."):
-        content = content.get(name, absent) if isinstance(content, dict) else absent
+    for name in _parts(key):
+        if not isinstance(content, dict):
+            return absent
+        content = content.get(name, absent)
     return content
+
+
+@cache
+def _parts(key: str) -> tuple[str, ...]:
+    # Thousands of runs are checked for the same few keys.
+    return tuple(key.split("."))
 
 
 def _shown(value: object) -> str:

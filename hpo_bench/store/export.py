@@ -19,6 +19,8 @@ from hpo_bench.store.runs import (
     Run,
     check_tables,
     complete_runs,
+    intact_packs,
+    is_packed,
     read_run,
     read_table,
     runs_folder,
@@ -51,7 +53,7 @@ def choose(results_dir: Path, names: Sequence[str]) -> list[Run]:
 
 def _named(results_dir: Path, name: str) -> Run:
     folder = runs_folder(results_dir)
-    names = index.folders(folder)
+    names = index.names(folder)
     fitting = [each for each in names if name and each.startswith(name)]
     if name in names:  # a run's whole name may be the beginning of another's
         fitting = [name]
@@ -61,6 +63,8 @@ def _named(results_dir: Path, name: str) -> Run:
         )
     path = folder / fitting[0] if fitting else _folder_of_run(name)
     if path is None:
+        with notices.leaving_out_nothing():  # it may be in a pack that is damaged
+            intact_packs(results_dir)
         raise UserError(f"{name}: no such run in {folder}; {_near(name, names)}")
     run = read_run(path)
     if run is None or run.status != "complete":
@@ -71,12 +75,15 @@ def _named(results_dir: Path, name: str) -> Run:
 
 
 def _folder_of_run(name: str) -> Path | None:
-    """The run folder that a user's path leads to; None where it leads to none."""
+    """The run folder that a user's path leads to; None where it leads to none.
+
+    A run in a pack has the path that its folder would have.
+    """
     if not name or "\0" in name:
         return None
     try:
         path = expanded(name)
-        if not (path / "run.json").is_file():
+        if not (path / "run.json").is_file() and not is_packed(path):
             return None
         # The path's last part is the run's id, which "." and "runs/x/.." do not say.
         return path.resolve() if path.name in ("", "..") else path
@@ -121,7 +128,7 @@ def _readable(runs: Sequence[Run]) -> Iterator[tuple[Run, pd.DataFrame, pd.DataF
         try:
             tables = read_table(run, "final"), read_table(run, "curves")
         except StoreError as error:
-            notices.leave_out(run.path, error)
+            notices.leave_out(run.place, error)
             continue
         yield run, *tables
 

@@ -17,7 +17,7 @@ import numpy as np
 from hpo_bench.errors import StoreError
 from hpo_bench.store import index
 from hpo_bench.store.index import Listing, consecutive, spans
-from hpo_bench.store.runs import TABLES, Run, read_arrow, read_run, runs_folder
+from hpo_bench.store.runs import Run, read_arrow, read_run, runs_folder, tables_of
 from hpo_bench.store.writer import Block, Writer
 from hpo_bench.system import notices
 
@@ -114,7 +114,7 @@ def runs_with(results_dir: Path, request: Wanted) -> list[Run]:
         where a repetition is missing.
     """
     folder = runs_folder(results_dir) / request.run_id
-    run = read_run(folder) if not notices.is_left_out(folder) else None
+    run = None if notices.is_left_out(folder) else read_run(folder)
     if run is not None and run.status == "complete":
         return [run]
     seeds = set(request.seeds)
@@ -201,8 +201,7 @@ def _blocks(run: Run) -> Iterator[Block]:
     whole = read_run(run.path)
     if whole is None:
         raise StoreError(f"{run.path} is gone")
-    present = [name for name in TABLES if (run.path / f"{name}.parquet").exists()]
-    tables = {name: read_arrow(whole, name) for name in present}
+    tables = {name: read_arrow(whole, name) for name in tables_of(whole)}
     places = {seed: place for place, seed in enumerate(tables["final"]["seed"].to_pylist())}
     weights = _weights(run.path / "final_weights.npz")
     for seeds in map(tuple, consecutive(spans(run.seeds))):

@@ -4,8 +4,9 @@
 time, and its size and those of the run's tables. It is a cache: a line counts only while its files
 are there and have that time and these sizes, every other run is read and noted. So it may be
 deleted at any time, folders may be deleted, copied or edited, a line may be lost or cut off, and
-several processes may add to it at once. Imports no pandas and no torch, which take longer to import
-than this file to read.
+several processes may add to it at once. Runs in packs (`hpo_bench.store.packed`) are listed with
+the others and have no line there. Imports no pandas and no torch, which take longer to import than
+this file to read.
 """
 
 from __future__ import annotations
@@ -16,15 +17,18 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from hpo_bench.errors import UserError
 from hpo_bench.settings import identity
-from hpo_bench.store import documents
+from hpo_bench.store import documents, packed
+from hpo_bench.store.packed import Pack
 from hpo_bench.system import locks
 from hpo_bench.system.quoting import in_one_line
 
+FOLDER = "runs"  # of a store: a folder for each run
 FILE = ".index.jsonl"
 LINE_FORMAT = 4  # first of each line; lines of another are passed over
 PATIENCE = 1.0  # seconds to wait for another writer
@@ -68,12 +72,13 @@ LINE_TYPES = {
 
 @dataclass(frozen=True)
 class Listing:
-    """All run folders of a store.
+    """All runs of a store.
 
     Args:
-        entries: those with a ``run.json``, by run id, sorted.
-        unfinished: names of those without.
-        damaged: what `read` could not read: name -> what is wrong with it and what to do.
+        entries: run folders with a ``run.json``, and runs in packs, by run id, sorted.
+        unfinished: names of folders without, whose run is in no pack.
+        damaged: what `read` could not read: name of a run, or path of a pack -> what is wrong with
+            it and what to do.
     """
 
     entries: dict[str, Entry]
@@ -92,7 +97,7 @@ def runs_folder(results_dir: str | Path) -> Path:
         is_broken_link = folder.is_symlink() and not folder.exists()
         kind = "a link that leads nowhere" if is_broken_link else "a file"
         raise UserError(f"results_dir={in_one_line(str(folder))}: is {kind}, not a folder")
-    return folder / "runs"
+    return folder / FOLDER
 
 
 def entry(run_id: str, document: Mapping[str, Any]) -> Entry:
@@ -138,7 +143,7 @@ def note(runs: Path, run_id: str, document: Mapping[str, Any]) -> None:
 
 
 def read(runs: Path) -> Listing:
-    """List the runs of a folder, and bring the index up to date."""
+    """List the runs of a folder and of the packs beside it, and bring the index up to date."""
     cache, line_count = _cached(runs)
     entries: dict[str, Entry] = {}
     unfinished: list[str] = []
@@ -175,7 +180,32 @@ def read(runs: Path) -> Listing:
             _rewrite(runs, (_line(entries[name], cache[name][0]) for name in entries))
         elif fresh:
             _append(runs, fresh)
-    return Listing(entries, tuple(unfinished), damaged)
+    return _with_packs(runs, Listing(entries, tuple(unfinished), damaged))
+
+
+def _with_packs(runs: Path, listing: Listing) -> Listing:
+    """A listing of folders, with the runs in packs that no folder stands for."""
+    packs = packed.find(runs.parent)
+    if not packs.whole and not packs.damaged:
+        return listing
+    entries = {
+        name: each
+        for name, each in _packed_entries(packs.whole).items()
+        if name not in listing.damaged
+    }
+    entries |= listing.entries
+    unfinished = tuple(name for name in listing.unfinished if name not in entries)
+    damaged = {str(path): str(error) for path, error in packs.damaged.items()}
+    return Listing(dict(sorted(entries.items())), unfinished, listing.damaged | damaged)
+
+
+@lru_cache(maxsize=16)
+def _packed_entries(packs: tuple[Pack, ...]) -> dict[str, Entry]:
+    """The entries of some packs' runs; of a run in several packs, that of the first."""
+    entries: dict[str, Entry] = {}
+    for pack in reversed(packs):
+        entries |= {run_id: entry(run_id, pack.document(run_id)) for run_id in pack.lines}
+    return entries
 
 
 def _read_entry(folder: Path) -> Entry:
@@ -201,7 +231,8 @@ def _read_entry(folder: Path) -> Entry:
 def statuses(runs: Path, run_ids: Iterable[str]) -> dict[str, str]:
     """Status of some runs: ``complete``, ``failed``, ``unfinished`` or ``missing``.
 
-    A run is unfinished where its folder holds no ``run.json``, or one that is damaged.
+    A run is unfinished where its folder holds no ``run.json``, or one that is damaged, and no pack
+    holds it.
     """
     listing = read(runs)
     unfinished = {*listing.unfinished, *listing.damaged}
@@ -229,8 +260,11 @@ def holders(runs: Path, config_hash: str) -> list[Entry]:
         for name, (_, cached_entry) in sorted(_cached(runs, config_hash)[0].items()):
             if (runs / name / "run.json").exists():  # its line may be older than its end
                 entries[name] = cached_entry
+        for name, packed_entry in _packed_entries(packed.find(runs.parent).whole).items():
+            if packed_entry.config_hash == config_hash:
+                entries.setdefault(name, packed_entry)
     alike = [each for each in entries.values() if each.config_hash == config_hash]
-    return [each for each in alike if each.status == "complete"]
+    return sorted(each for each in alike if each.status == "complete")
 
 
 _FOLDERS_READ: set[Path] = set()  # folders that this process has looked through
@@ -243,6 +277,15 @@ def repetitions(entries: Iterable[Entry]) -> dict[str, set[int]]:
         if entry.status == "complete":
             seeds_of.setdefault(entry.config_hash, set()).update(entry.seeds)
     return seeds_of
+
+
+def names(runs: Path) -> list[str]:
+    """Run ids of all run folders, finished or not, and of all runs in packs, sorted.
+
+    Packs that cannot be read are passed over.
+    """
+    in_packs = (run_id for pack in packed.find(runs.parent).whole for run_id in pack.lines)
+    return sorted({*folders(runs), *in_packs})
 
 
 def folders(runs: Path) -> list[str]:

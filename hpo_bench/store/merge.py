@@ -16,9 +16,18 @@ import numpy as np
 import pandas as pd
 
 from hpo_bench.errors import StoreError, UserError
-from hpo_bench.store import index
+from hpo_bench.store import index, packed
 from hpo_bench.store.files import atomic
-from hpo_bench.store.runs import Run, read_run, read_table, runs_folder, scan, told_apart
+from hpo_bench.store.packing import unpack
+from hpo_bench.store.runs import (
+    Run,
+    look_through,
+    read_run,
+    read_table,
+    runs_folder,
+    scan,
+    told_apart,
+)
 from hpo_bench.store.writer import Writer
 
 # What a repetition's rows say that differs from machine to machine.
@@ -69,7 +78,7 @@ def plan(sources: Sequence[Path], results_dir: Path) -> MergePlan:
                 outcome.identical.append(run)
             elif run.run_id in names:
                 outcome.damaged.append(
-                    StoreError(f"{run.path}: another run has this name already; rename the folder")
+                    StoreError(f"{_named(run)}: another run has this name already; rename it")
                 )
             elif run.run_id not in broken:
                 names[run.run_id] = _repetitions(run)
@@ -87,33 +96,48 @@ def _repetitions(run: Run) -> tuple[str, tuple[int, ...]]:
     return run.config_hash, tuple(sorted(run.seeds))
 
 
+def _named(run: Run) -> str:
+    """Where a run is, for a user."""
+    return str(run.path) if run.pack is None else f"{run.run_id} in {run.place}"
+
+
 def copy(run: Run, results_dir: Path) -> None:
-    """Copy one complete run.
+    """Copy one complete run into a folder of its own.
 
     Raises:
         RunError: another process is computing this very run in the destination.
         StoreError: a file cannot be copied.
     """
+    with Writer(results_dir, run.run_id) as writer:
+        if run.pack is None:
+            _copy_files(run.path, writer.path)
+        else:
+            unpack(run, writer.path)
+        writer.drop_blocks()
+
+
+def _copy_files(folder: Path, target: Path) -> None:
+    """Copy the files of a run's folder.
+
+    Raises:
+        StoreError: one cannot be copied.
+    """
     files = sorted(
-        path for path in run.path.iterdir() if path.is_file() and not path.name.startswith(".")
+        path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")
     )
     # run.json last: a copy that was interrupted is an unfinished run, and is made again.
     files.sort(key=lambda path: path.name == "run.json")
-    with Writer(results_dir, run.run_id) as writer:
-        for file in files:
-            try:
-                with atomic(writer.path / file.name) as temporary:
-                    shutil.copyfile(file, temporary)
-            except OSError as error:
-                raise StoreError(
-                    f"cannot copy {file} to {writer.path}: {error.strerror or error}"
-                ) from None
-        writer.drop_blocks()
+    for file in files:
+        try:
+            with atomic(target / file.name) as temporary:
+                shutil.copyfile(file, temporary)
+        except OSError as error:
+            raise StoreError(f"cannot copy {file} to {target}: {error.strerror or error}") from None
 
 
 def _check(sources: Sequence[Path], results_dir: Path) -> None:
     for source in sources:
-        if not runs_folder(source).is_dir():
+        if not runs_folder(source).is_dir() and not packed.folder(source).is_dir():
             raise UserError(f"{source}: no store of results there (it has no folder runs)")
         if source.resolve() == results_dir.resolve():
             raise UserError(
@@ -136,18 +160,21 @@ def _is_damaged(path: Path) -> bool:
 
 def _complete(source: Path, outcome: MergePlan) -> Iterator[Run]:
     """Complete and readable runs of a store; the others are noted in ``outcome``."""
-    for path in _folders(source):
+    damaged_packs: set[Path] = set()
+    for path, run in look_through(source, outcome.damaged.append):
+        if run is None or run.status != "complete":
+            outcome.incomplete.append(path)
+            continue
         try:
-            run = read_run(path)
-            if run is None or run.status != "complete":
-                outcome.incomplete.append(path)
-                continue
             seeds = read_table(run, "final")["seed"].tolist()
             seeds_with_curve = set(read_table(run, "curves")["seed"])
             if seeds != list(run.seeds) or not seeds_with_curve.issuperset(seeds):
                 raise StoreError(f"{path} does not hold the repetitions that its run.json names")
         except StoreError as error:
-            outcome.damaged.append(error)
+            if run.place not in damaged_packs:  # of a pack that is damaged, one line
+                outcome.damaged.append(error)
+            if run.pack is not None:
+                damaged_packs.add(run.place)
             continue
         yield run
 
@@ -170,7 +197,8 @@ def _compare(runs: Iterable[Run]) -> None:
                     digests[each.path] = numbers(each)
             if digests[run.path][seed] != digests[other.path][seed]:
                 raise UserError(
-                    f"{run.path} and {other.path} are of one configuration ({run.config_hash}) "
+                    f"{_named(run)} and {_named(other)} are of one configuration "
+                    f"({run.config_hash}) "
                     f"but have different numbers for seed {seed}; "
                     "nothing was copied: move one of them away"
                 )

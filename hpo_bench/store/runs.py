@@ -17,8 +17,9 @@ import pyarrow.parquet as pq
 
 from hpo_bench.errors import StoreError
 from hpo_bench.settings import identity
-from hpo_bench.store import documents, index
-from hpo_bench.store.documents import again
+from hpo_bench.store import documents, index, packed, packed_tables
+from hpo_bench.store.documents import TABLES, again
+from hpo_bench.store.packed import Pack, Packs
 from hpo_bench.system import notices
 from hpo_bench.system.quoting import in_one_line
 
@@ -76,7 +77,6 @@ def _with_others(columns: Sequence[str], hyperparameters: Iterable[str]) -> tupl
     return tuple(whole)
 
 
-TABLES = ("final", "curves", "hypergradients", "trials")
 KEY_COLUMNS = ("seed", "step")  # never null, and whole numbers
 # The key in a table's schema that says of which configuration its rows are.
 CONFIGURATION_KEY = b"hpo_bench.config_hash"
@@ -92,6 +92,9 @@ TRANSIENT = (
     errno.ESTALE,
 )
 
+# What the document of a run says of which something was left out after it was computed.
+THINNED = ("curves_thinned_to", "curves_emptied_of", "trials_thinned_to")
+
 runs_folder = index.runs_folder
 
 
@@ -100,15 +103,17 @@ class Run:
     """One stored run, as ``run.json`` tells it. Reading its tables is left to `read_table`.
 
     Args:
+        path: its own folder, where it has one, or would have one: it is the run's alone.
         own_code: digests of the files of components that are not of this package, by their
             ``_target_``.
         taken_from: earlier runs whose repetitions it holds copies of (see `Block`).
-        thinned: whether some of its curves were left out after it was computed.
+        thinned: whether some of its curves or trials were left out after it was computed.
         part: whether ``seeds`` names some of its repetitions only, which alone are read.
         variant: which of the data that go by its dataset's name it was trained on; empty where
             there is one (see `told_apart`).
         namesakes: what other runs beside it have that goes by the same label as its own:
             ``dataset``, ``method``.
+        pack: which holds it, where it has no folder of its own.
     """
 
     path: Path
@@ -128,11 +133,22 @@ class Run:
     part: bool = False
     variant: str = ""
     namesakes: frozenset[str] = frozenset()
+    pack: Pack | None = field(default=None, compare=False, repr=False)
 
     @property
     def run_id(self) -> str:
         """Name of the run's folder."""
         return self.path.name
+
+    @property
+    def place(self) -> Path:
+        """The folder that its files are in: its own, or that of a pack, which it shares."""
+        return self.path if self.pack is None else self.pack.path
+
+    @property
+    def again(self) -> str:
+        """What to do where it cannot be read."""
+        return again(self.path) if self.pack is None else packed.again(self.pack.path)
 
     @property
     def dataset(self) -> str:
@@ -172,14 +188,33 @@ class Run:
 
 
 def read_run(path: Path, document: str = "run.json") -> Run | None:
-    """Read ``path/run.json``; None where there is none (a run that is not finished).
+    """Read ``path/run.json``, or what a pack beside the folder of runs says of the run.
 
     Args:
         path: the run's folder.
-        document: the file's name, where it is another.
+        document: the file's name, where it is another; no pack is looked into then.
+
+    Returns:
+        The run; None where there is none, or one that is not finished.
 
     Raises:
-        StoreError: the file is there and is not what `Writer` writes.
+        StoreError: the file is there and is not what `Writer` writes, or a pack is damaged.
+    """
+    run = _read_own(path, document)
+    if run is not None or document != "run.json" or path.parent.name != index.FOLDER:
+        return run
+    # Outside the commands, a damaged pack is no matter of the runs that others hold.
+    packs = packed.find(path.parent.parent)
+    if packs.holding(path.name) is None or notices.may_leave_out():
+        packs = intact_packs(path.parent.parent)
+    return _from_pack(path, packs)
+
+
+def _read_own(path: Path, document: str = "run.json") -> Run | None:
+    """Read the document in a run's own folder; None where there is none.
+
+    Raises:
+        StoreError: it is not what `Writer` writes.
     """
     file = path / document
     try:
@@ -196,6 +231,15 @@ def read_run(path: Path, document: str = "run.json") -> Run | None:
         raise StoreError(f"{file} is {error}") from None
     except ValueError as error:
         raise StoreError(f"{file} is damaged ({error}); {again(path)}") from None
+    return _run(path, content)
+
+
+def _run(path: Path, content: Mapping[str, Any], pack: Pack | None = None) -> Run:
+    """The run that a ``run.json`` tells of.
+
+    Args:
+        content: of the file, checked.
+    """
     return Run(
         path=path,
         status=content["status"],
@@ -210,8 +254,73 @@ def read_run(path: Path, document: str = "run.json") -> Run | None:
         data=content.get("data") or {},
         own_code=content.get("own_code") or {},
         taken_from=tuple(content.get("taken_from") or ()),
-        thinned="curves_thinned_to" in content or "curves_emptied_of" in content,
+        thinned=any(key in content for key in THINNED),
+        pack=pack,
     )
+
+
+def _from_pack(path: Path, packs: Packs) -> Run | None:
+    """The run whose folder would be ``path``, from the first pack that holds it."""
+    pack = packs.holding(path.name)
+    return None if pack is None else _run(path, pack.document(path.name), pack)
+
+
+def is_packed(path: Path) -> bool:
+    """Whether a pack holds the run whose folder would be ``path``."""
+    beside_packs = path.parent.name == index.FOLDER
+    return beside_packs and packed.find(path.parent.parent).holding(path.name) is not None
+
+
+def read_document(run: Run) -> dict[str, Any]:
+    """All that the ``run.json`` of a run says.
+
+    Raises:
+        StoreError: it cannot be read any more.
+    """
+    if run.pack is not None:
+        return run.pack.document(run.run_id)
+    file = run.path / "run.json"
+    try:
+        return documents.read(file)
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{file} is damaged ({error}); {run.again}") from None
+
+
+def tables_of(run: Run) -> list[str]:
+    """Those of `TABLES` that a run has."""
+    if run.pack is not None:
+        return [name for name in TABLES if run.run_id in run.pack.rows.get(name, {})]
+    return [name for name in TABLES if (run.path / f"{name}.parquet").exists()]
+
+
+def intact_packs(
+    results_dir: str | Path, on_error: Callable[[StoreError], None] | None = None
+) -> Packs:
+    """The packs of a store that can be read.
+
+    Where runs may be left out (`notices.leaving_out`) so are packs whose tables have not the rows
+    that they should have.
+
+    Args:
+        on_error: takes the error of one that cannot be read.
+
+    Raises:
+        StoreError: one cannot be read, there is no ``on_error``, and it may not be left out.
+    """
+    packs = packed.find(results_dir)
+    damaged = dict(packs.damaged)
+    for pack in packs.whole if notices.may_leave_out() else ():
+        try:
+            _check_pack(pack)
+        except StoreError as error:
+            damaged[pack.path] = error
+    for path, wrong in damaged.items():
+        if on_error is None:
+            notices.leave_out(path, wrong)
+        else:
+            on_error(wrong)
+    whole = (pack for pack in packs.whole if pack.path not in damaged)
+    return Packs(tuple(pack for pack in whole if not notices.is_left_out(pack.path)))
 
 
 def scan(
@@ -228,12 +337,25 @@ def scan(
     Raises:
         StoreError: a run cannot be read, there is no ``on_error``, and it may not be left out.
     """
+    return (run for _, run in look_through(results_dir, on_error) if run is not None)
+
+
+def look_through(
+    results_dir: str | Path, on_error: Callable[[StoreError], None] | None = None
+) -> Iterator[tuple[Path, Run | None]]:
+    """All runs as `scan` finds them, with the path of each, and None where it is not finished.
+
+    Raises:
+        StoreError: as `scan` does.
+    """
     folder = runs_folder(results_dir)
-    for name in index.folders(folder):
+    packs = intact_packs(results_dir, on_error)
+    in_packs = {run_id for pack in packs.whole for run_id in pack.lines}
+    for name in sorted({*index.folders(folder), *in_packs}):
         if notices.is_left_out(folder / name):
             continue
         try:
-            run = read_run(folder / name)
+            run = _read_own(folder / name) or _from_pack(folder / name, packs)
             if run is not None and run.status == "complete" and notices.may_leave_out():
                 check_tables(run)
         except StoreError as error:
@@ -242,8 +364,7 @@ def scan(
             else:
                 on_error(error)
             continue
-        if run is not None:
-            yield run
+        yield folder / name, run
 
 
 def check_tables(run: Run) -> None:
@@ -252,10 +373,28 @@ def check_tables(run: Run) -> None:
     Raises:
         StoreError: one is not; names it.
     """
+    if run.pack is not None:
+        _check_pack(run.pack)
+        return
     try:
         documents.check_tables(run.path)
     except ValueError as error:
         raise StoreError(str(error)) from None
+
+
+def _check_pack(pack: Pack) -> None:
+    """Make sure that the tables of a pack have the rows that its lines say.
+
+    Raises:
+        StoreError: one has not; names it.
+    """
+    for table in pack.totals:
+        try:
+            packed_tables.check(pack, table)
+        except UNREADABLE as error:
+            file = pack.path / f"{table}.parquet"
+            text = f"{file} is damaged ({first_line(error)}); {packed.again(pack.path)}"
+            raise StoreError(text) from None
 
 
 def told_apart(runs: Iterable[Run]) -> list[Run]:
@@ -313,22 +452,17 @@ def read_arrow(run: Run, table: str, columns: Sequence[str] | None = None) -> pa
     Raises:
         StoreError: as `read_table` does.
     """
-    file = run.path / f"{table}.parquet"
+    file = run.place / f"{table}.parquet"
     try:
-        # Opened here: pyarrow would look for a file system that the path might name.
-        with pa.OSFile(str(file)) as opened, pq.ParquetFile(opened) as content:
-            rows = _columns(content, columns)
-            seeds = rows if "seed" in rows.column_names else _columns(content, ["seed"])
-            owner = (content.schema_arrow.metadata or {}).get(CONFIGURATION_KEY)
+        rows, seeds, owner = _rows(run, file, columns)
     except FileNotFoundError:
-        raise StoreError(f"{file} is missing; {again(run.path)}") from None
+        raise StoreError(f"{file} is missing; {run.again}") from None
     except UNREADABLE as error:
-        raise StoreError(f"{file} is damaged ({first_line(error)}); {again(run.path)}") from None
-    if owner is not None and owner.decode(errors="replace") != run.config_hash:
-        configuration = owner.decode(errors="replace")
+        raise StoreError(f"{file} is damaged ({first_line(error)}); {run.again}") from None
+    if owner is not None and owner != run.config_hash:
         raise StoreError(
-            f"{file} is damaged (of configuration {configuration}, "
-            f"run.json is of {run.config_hash}); {again(run.path)}"
+            f"{file} is damaged (of configuration {owner}, run.json is of {run.config_hash}); "
+            f"{run.again}"
         )
     _check_seeds(run, file, seeds)
     if run.part:
@@ -339,6 +473,37 @@ def read_arrow(run: Run, table: str, columns: Sequence[str] | None = None) -> pa
         place = rows.column_names.index("status")
         rows = rows.set_column(place, "status", rows["status"].cast(pa.string()))
     return rows.replace_schema_metadata(None)
+
+
+def _rows(
+    run: Run, file: Path, columns: Sequence[str] | None
+) -> tuple[pa.Table, pa.Table, str | None]:
+    """Read a run's rows of a table.
+
+    Returns:
+        The columns that were asked for, a table that has the column of seeds, and the hash of the
+        configuration that the rows are of, where the file tells it.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        OSError, ValueError, pyarrow.ArrowException: it cannot be read.
+    """
+    if run.pack is not None:
+        # A pack's rows name the run that they are of, and its id tells the configuration.
+        wanted = None if columns is None else [*columns, "seed"]
+        rows = packed_tables.read(run.pack, run.run_id, file.stem, wanted)
+        return (rows if columns is None else _select(rows, columns)), rows, None
+    # Opened here: pyarrow would look for a file system that the path might name.
+    with pa.OSFile(str(file)) as opened, pq.ParquetFile(opened) as content:
+        rows = _columns(content, columns)
+        seeds = rows if "seed" in rows.column_names else _columns(content, ["seed"])
+        owner = (content.schema_arrow.metadata or {}).get(CONFIGURATION_KEY)
+    return rows, seeds, None if owner is None else owner.decode(errors="replace")
+
+
+def _select(table: pa.Table, columns: Sequence[str]) -> pa.Table:
+    """Those of some columns that a table has."""
+    return table.select([name for name in columns if name in table.column_names])
 
 
 def _check_seeds(run: Run, file: Path, table: pa.Table) -> None:
@@ -356,17 +521,15 @@ def _check_seeds(run: Run, file: Path, table: pa.Table) -> None:
     strange = sorted(seed for seed in present if seed is not None and seed not in expected)
     if strange and not run.part:
         raise StoreError(
-            f"{file} is damaged (holds seed {strange[0]}, run.json does not); {again(run.path)}"
+            f"{file} is damaged (holds seed {strange[0]}, run.json does not); {run.again}"
         )
     lacking = sorted(expected.difference(present)) if file.stem in ("final", "curves") else []
     # A repetition that diverged before its first row has no curve.
     may_lack_some = file.stem == "curves" and present
     if lacking and not may_lack_some:
-        raise StoreError(
-            f"{file} is damaged (lacks seed {lacking[0]} of run.json); {again(run.path)}"
-        )
+        raise StoreError(f"{file} is damaged (lacks seed {lacking[0]} of run.json); {run.again}")
     if file.stem == "final" and table.num_rows != len(present):
-        raise StoreError(f"{file} is damaged (holds a seed twice); {again(run.path)}")
+        raise StoreError(f"{file} is damaged (holds a seed twice); {run.again}")
 
 
 def _check_columns(run: Run, file: Path, rows: pa.Table, columns: Sequence[str] | None) -> None:
@@ -380,11 +543,11 @@ def _check_columns(run: Run, file: Path, rows: pa.Table, columns: Sequence[str] 
     names = rows.column_names  # each time it is asked for, pyarrow makes the list anew
     for name in columns:
         if name not in names:
-            raise StoreError(f"{file} lacks the column {name}; {again(run.path)}")
+            raise StoreError(f"{file} lacks the column {name}; {run.again}")
     for name, kind in zip(names, rows.schema.types, strict=True):
         lacks_keys = name in KEY_COLUMNS and rows[name].null_count
         if lacks_keys or not _fits(kind, name):
-            raise StoreError(f"{file} is damaged (column {name} holds {kind}); {again(run.path)}")
+            raise StoreError(f"{file} is damaged (column {name} holds {kind}); {run.again}")
 
 
 def _columns(content: pq.ParquetFile, columns: Sequence[str] | None) -> pa.Table:
@@ -397,7 +560,7 @@ def _columns(content: pq.ParquetFile, columns: Sequence[str] | None) -> pa.Table
     whole = pa.Table.from_pandas(frame, preserve_index=False)
     if columns is None:
         return whole
-    return whole.select([name for name in columns if name in whole.column_names])
+    return _select(whole, columns)
 
 
 def _fits(kind: pa.DataType, name: str) -> bool:

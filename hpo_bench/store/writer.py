@@ -15,11 +15,10 @@ import pyarrow.parquet as pq
 
 from hpo_bench.errors import RunError, StoreError
 from hpo_bench.store import documents, index
-from hpo_bench.store.documents import FORMAT
+from hpo_bench.store.documents import FORMAT, TABLES
 from hpo_bench.store.files import atomic, write_json, write_table
 from hpo_bench.store.runs import (
     CONFIGURATION_KEY,
-    TABLES,
     TRANSIENT,
     UNREADABLE,
     Run,
