@@ -42,16 +42,14 @@ class Results:
 
     @property
     def runs(self) -> tuple[Run, ...]:
-        """The runs, each with ``path``, ``config``, ``seeds``, ``code``, ``environment`` and
-        ``seconds``.
+        """The runs, each with ``place`` (the folder where it is stored, alone or in a pack),
+        ``config``, ``seeds``, ``code``, ``environment`` and ``seconds``.
         """
         return self._runs
 
     @property
     def run_ids(self) -> list[str]:
-        """Names of the runs' folders; each ends in a hash of everything that decides its
-        numbers.
-        """
+        """Names of the runs; each ends in a hash of everything that decides its numbers."""
         return [run.run_id for run in self._runs]
 
     @cached_property

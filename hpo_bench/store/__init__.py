@@ -9,4 +9,5 @@
     hypergradients.parquet, final_weights.npz     when asked for
     blocks/               finished blocks of a run that is not complete yet: what a resumed run
                           starts from
+<results_dir>/packed/NAME/    many complete runs in a few files (`hpo_bench.store.packed`)
 """

@@ -34,7 +34,7 @@ Stamps = tuple[tuple[int, int, int], ...]
 
 
 @dataclass(frozen=True)
-class Rows:
+class RowsOfRun:
     """Where a run's rows lie in a table of a pack.
 
     Args:
@@ -63,7 +63,7 @@ class Pack:
     path: Path
     stamps: Stamps
     lines: Mapping[str, str]
-    rows: Mapping[str, Mapping[str, Rows]]
+    rows: Mapping[str, Mapping[str, RowsOfRun]]
     totals: Mapping[str, int]
 
     def file(self, table: str) -> Path:
@@ -169,7 +169,7 @@ def _whole(path: Path, stamps: Stamps) -> Pack:
         StoreError: one cannot be read; names the file, and what to do.
     """
     lines: dict[str, str] = {}
-    rows: dict[str, dict[str, Rows]] = {}
+    rows: dict[str, dict[str, RowsOfRun]] = {}
     totals: dict[str, int] = {}
     file = path / LINES
     for number, text in enumerate(_lines(path), 1):
@@ -184,7 +184,7 @@ def _whole(path: Path, stamps: Stamps) -> Pack:
         lines[run_id] = text
         for table, (count, columns) in tables.items():
             first = totals.get(table, 0)
-            rows.setdefault(table, {})[run_id] = Rows(first, count, columns)
+            rows.setdefault(table, {})[run_id] = RowsOfRun(first, count, columns)
             totals[table] = first + count
     for table in totals:
         _check_table(path, path / f"{table}.parquet")

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from hpo_bench.store.packed import Pack, Rows
+from hpo_bench.store.packed import Pack, RowsOfRun
 
 KEPT = 16  # row groups of several runs that stay in memory, for the next run is likely in one
 RUN_ID = "run_id"  # the first column of a pack's tables
@@ -87,8 +87,8 @@ def _group(file: Path, stamps: object, number: int, columns: tuple[str, ...] | N
 _kept_group = lru_cache(maxsize=KEPT)(_group)
 
 
-def _as_stored(table: pa.Table, rows: Rows) -> pa.Table:
-    """Rows with the columns that the run has, as they were before they were packed."""
+def _as_stored(table: pa.Table, rows: RowsOfRun) -> pa.Table:
+    """A run's rows with the columns that the run has, as they were before they were packed."""
     if rows.columns is None:
         return table.drop_columns([RUN_ID])
     names = [name for name in rows.columns if name in table.column_names]

@@ -37,7 +37,7 @@ LEVEL = 19  # of zstd: written once, read often, and as fast as others to read
 
 
 @dataclass(frozen=True)
-class Whole:
+class WholeRun:
     """All of a complete run, in memory.
 
     Args:
@@ -50,7 +50,7 @@ class Whole:
     tables: Mapping[str, pa.Table]
 
 
-def whole(run: Run) -> Whole:
+def whole(run: Run) -> WholeRun:
     """Read all of a complete run but its weights, also where it stands for a part of it.
 
     Raises:
@@ -59,7 +59,7 @@ def whole(run: Run) -> Whole:
     document = read_document(run)
     entire = replace(run, seeds=tuple(document["seeds"]), part=False)
     tables = {name: read_arrow(entire, name) for name in tables_of(run)}
-    return Whole(run.run_id, document, tables)
+    return WholeRun(run.run_id, document, tables)
 
 
 # --- runs of packs ---
@@ -84,7 +84,7 @@ def unpack(run: Run, folder: Path) -> None:
 # --- packs of runs ---
 
 
-def add(results_dir: Path, name: str, runs: Sequence[Whole]) -> Pack:
+def add(results_dir: Path, name: str, runs: Sequence[WholeRun]) -> Pack:
     """Put runs into a pack of a store, beside what it holds; those of the same id are replaced.
 
     The pack appears whole or stays what it was. What was written is read and compared, bit for
@@ -119,9 +119,9 @@ def add(results_dir: Path, name: str, runs: Sequence[Whole]) -> Pack:
     return next(pack for pack in intact_packs(results_dir).whole if pack.path == parent / name)
 
 
-def _together(results_dir: Path, name: str, runs: Sequence[Whole]) -> list[Whole]:
+def _together(results_dir: Path, name: str, runs: Sequence[WholeRun]) -> list[WholeRun]:
     """What a pack holds and some runs, by run id."""
-    contents: dict[str, Whole] = {}
+    contents: dict[str, WholeRun] = {}
     for pack in intact_packs(results_dir).whole:
         if pack.path.name == name:
             for run_id in pack.lines:
@@ -134,13 +134,13 @@ def _together(results_dir: Path, name: str, runs: Sequence[Whole]) -> list[Whole
     return [contents[run_id] for run_id in sorted(contents)]
 
 
-def _of_pack(pack: Pack, run_id: str) -> Whole:
+def _of_pack(pack: Pack, run_id: str) -> WholeRun:
     """A run of a pack as it lies there."""
     tables = {}
     for table, rows in pack.rows.items():
         if run_id in rows:
             tables[table] = packed_tables.read(pack, run_id, table)
-    return Whole(run_id, pack.document(run_id), tables)
+    return WholeRun(run_id, pack.document(run_id), tables)
 
 
 def _restore(path: Path) -> None:
@@ -163,7 +163,7 @@ def _aside(path: Path) -> Path:
     return path.with_name(f".{path.name}.old")
 
 
-def _write(path: Path, runs: Sequence[Whole]) -> None:
+def _write(path: Path, runs: Sequence[WholeRun]) -> None:
     """Write the files of a pack into an empty folder."""
     columns: dict[str, pa.Schema] = {}
     for name in TABLES:
@@ -234,7 +234,7 @@ def _groups(tables: Sequence[tuple[str, pa.Table]]) -> Iterator[list[tuple[str, 
         yield group
 
 
-def _check(path: Path, runs: Sequence[Whole]) -> None:
+def _check(path: Path, runs: Sequence[WholeRun]) -> None:
     """Make sure that a pack reads as the runs that it was made of.
 
     Raises:

@@ -133,7 +133,7 @@ def test_a_closing_of_diverged_repetitions_alone() -> None:
     assert (numbers.ok, numbers.n) == (0, 1)
 
 
-@pytest.mark.skipif(not (KEPT / "runs").is_dir(), reason="the stored runs are not part of this")
+@pytest.mark.skipif(not (KEPT / "packed").is_dir(), reason="the stored runs are not part of this")
 def test_the_kept_runs_are_loaded_quickly() -> None:
     import pyarrow.parquet  # noqa: F401
 

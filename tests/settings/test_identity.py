@@ -29,10 +29,10 @@ from hpo_bench.settings import compose, explain, identity, parse
 from hpo_bench.settings.identity import DECISIVE, Role
 from hpo_bench.settings.yamls import configs_folder
 from hpo_bench.store import export
-from hpo_bench.store.runs import Run
+from hpo_bench.store.runs import Run, read_document, scan
 from tests.make_store import make_run
 
-RESULTS = Path(__file__).parents[2] / "results" / "runs"
+RESULTS = Path(__file__).parents[2] / "results"
 ANY = Table("any", "regression", np.zeros((3, 1)), np.zeros((3, 1)), 1, 1, 1, 1, 1.0, "f" * 64)
 
 
@@ -439,11 +439,15 @@ def test_a_changed_file_of_ones_own_component_is_said(tmp_path: Path) -> None:
 # --- what is stored ---
 
 
-@pytest.mark.skipif(not RESULTS.is_dir(), reason="results/ is not part of an installed package")
+@pytest.mark.skipif(
+    not (RESULTS / "packed").is_dir(), reason="results/ is not part of an installed package"
+)
 def test_stored_runs_keep_their_names() -> None:
     checked = 0
-    for file in RESULTS.glob("uci_*/run.json"):
-        document = json.loads(file.read_text(encoding="utf-8"))
+    for run in scan(RESULTS):
+        if not run.dataset.startswith("uci_"):
+            continue
+        document = read_document(run)
         source = document["config"]["dataset"]["source"]
         rows = split(source["training_and_validation"], document["config"]["validation_share"])
         files = [source["data"]["sha256"], source["order"]["sha256"]]
