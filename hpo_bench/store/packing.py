@@ -200,16 +200,20 @@ def _schema(tables: Sequence[tuple[str, pa.Table]]) -> pa.Schema:
 
 def _write_table(path: Path, schema: pa.Schema, tables: Sequence[tuple[str, pa.Table]]) -> None:
     """Write the rows of all runs; each row group begins with a run."""
-    floats = [field.name for field in schema if pa.types.is_floating(field.type)]
-    names = [RUN_ID, *schema.names]
+    encodings: dict[str, str] = {}  # of numbers; texts are numbered
+    for field in schema:
+        if pa.types.is_floating(field.type):
+            encodings[field.name] = "BYTE_STREAM_SPLIT"
+        elif pa.types.is_integer(field.type):
+            encodings[field.name] = "DELTA_BINARY_PACKED"
     whole_schema = schema.insert(0, pa.field(RUN_ID, pa.string()))
     with pq.ParquetWriter(
         path,
         whole_schema,
         compression="zstd",
         compression_level=LEVEL,
-        use_dictionary=[name for name in names if name not in floats],
-        use_byte_stream_split=floats,
+        use_dictionary=[name for name in whole_schema.names if name not in encodings],
+        column_encoding=encodings,
         version="2.6",
         write_statistics=False,  # as large as small columns
     ) as writer:
