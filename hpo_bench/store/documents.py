@@ -88,19 +88,19 @@ def parsed_run(text: str) -> dict[str, Any]:
             later format.
     """
     content = parsed(text)
-    for key, (expected, fits) in REQUIRED_KEYS.items():
-        _check(content, key, expected, fits)
+    for key, rule in REQUIRED_KEYS.items():
+        _check(key, _value_at(content, key), rule)
     if content["status"] == "complete":
-        for key, (expected, fits) in KEYS_OF_COMPLETE.items():
-            _check(content, key, expected, fits)
+        for key, rule in KEYS_OF_COMPLETE.items():
+            _check(key, _value_at(content, key), rule)
         seeds = content["seeds"]
         if not seeds or len(set(seeds)) < len(seeds):
             raise ValueError("seeds must name each repetition once, and at least one")
-    for key, (expected, fits) in OPTIONAL_KEYS.items():
+    for key, rule in OPTIONAL_KEYS.items():
         value = _value_at(content, key, ABSENT)
         may_be_so = value is ABSENT or (value is None and key in NULLABLE_KEYS)
         if not may_be_so:
-            _check(content, key, expected, fits)
+            _check(key, value, rule)
     return content
 
 
@@ -146,10 +146,8 @@ def again(path: Path) -> str:
     return f"move {path} aside, or run with --force, to compute it again"
 
 
-def _check(
-    content: Mapping[str, Any], key: str, expected: str, fits: Callable[[Any], bool]
-) -> None:
-    value = _value_at(content, key)
+def _check(key: str, value: object, rule: Rule) -> None:
+    expected, fits = rule
     if not fits(value):
         raise ValueError(f"{key} must be {expected}, not {_shown(value)}")
 

@@ -204,7 +204,7 @@ def _packed_entries(packs: tuple[Pack, ...]) -> dict[str, Entry]:
     """The entries of some packs' runs; of a run in several packs, that of the first."""
     entries: dict[str, Entry] = {}
     for pack in reversed(packs):
-        entries |= {run_id: entry(run_id, pack.document(run_id)) for run_id in pack.lines}
+        entries |= {run_id: entry(run_id, content) for run_id, content in pack.contents.items()}
     return entries
 
 

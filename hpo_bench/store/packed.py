@@ -56,6 +56,7 @@ class Pack:
         path: its folder.
         stamps: of its files when it was read.
         lines: by run id.
+        contents: the same, read; not to be changed.
         rows: by table and run id.
         totals: how many rows each table must have.
     """
@@ -63,6 +64,7 @@ class Pack:
     path: Path
     stamps: Stamps
     lines: Mapping[str, str]
+    contents: Mapping[str, Mapping[str, Any]]
     rows: Mapping[str, Mapping[str, RowsOfRun]]
     totals: Mapping[str, int]
 
@@ -169,26 +171,28 @@ def _whole(path: Path, stamps: Stamps) -> Pack:
         StoreError: one cannot be read; names the file, and what to do.
     """
     lines: dict[str, str] = {}
+    contents: dict[str, Mapping[str, Any]] = {}
     rows: dict[str, dict[str, RowsOfRun]] = {}
     totals: dict[str, int] = {}
     file = path / LINES
     for number, text in enumerate(_lines(path), 1):
         try:
-            run_id, tables = _parsed(text)
+            content = documents.parsed_run(text)
+            run_id, tables = _described(content)
             if run_id in lines:
                 raise ValueError(f"{run_id} stands there twice")
         except documents.Newer as error:
             raise StoreError(f"{file} is {error}") from None
         except ValueError as error:
             raise StoreError(f"{file} is damaged (line {number}: {error}); {again(path)}") from None
-        lines[run_id] = text
+        lines[run_id], contents[run_id] = text, content
         for table, (count, columns) in tables.items():
             first = totals.get(table, 0)
             rows.setdefault(table, {})[run_id] = RowsOfRun(first, count, columns)
             totals[table] = first + count
     for table in totals:
         _check_table(path, path / f"{table}.parquet")
-    return Pack(path, stamps, lines, rows, totals)
+    return Pack(path, stamps, lines, contents, rows, totals)
 
 
 def _lines(path: Path) -> list[str]:
@@ -216,24 +220,23 @@ def _lines(path: Path) -> list[str]:
 Tables = Mapping[str, tuple[int, Mapping[str, str] | None]]  # rows, and columns of its own
 
 
-def _parsed(text: str) -> tuple[str, Tables]:
+def _described(content: Mapping[str, Any]) -> tuple[str, Tables]:
     """The run id and the tables that a line names.
 
     Raises:
-        ValueError: a key is missing or of another type; `documents.Newer`.
+        ValueError: a key is missing or of another type.
     """
-    document = documents.parsed_run(text)
-    run_id, described = (document.get(key) for key in OWN_KEYS)
+    run_id, described = (content.get(key) for key in OWN_KEYS)
     if not isinstance(run_id, str) or not run_id:
         raise ValueError("run_id must be text")
-    if document["status"] != "complete":
+    if content["status"] != "complete":
         raise ValueError(f"{run_id} is not complete")
     if not isinstance(described, dict) or not {"final", "curves"} <= set(described) <= set(TABLES):
         raise ValueError(f"tables of {run_id} must be final, curves, and others that runs have")
-    return run_id, {name: _described(name, facts) for name, facts in described.items()}
+    return run_id, {name: _table(name, facts) for name, facts in described.items()}
 
 
-def _described(name: str, facts: Any) -> tuple[int, Mapping[str, str] | None]:
+def _table(name: str, facts: Any) -> tuple[int, Mapping[str, str] | None]:
     """What a line says of a table.
 
     Raises:
