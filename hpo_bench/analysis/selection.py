@@ -404,6 +404,8 @@ def _told_apart(runs: Runs) -> list[str]:
     for name, group in grouped(with_variant, lambda run: run.dataset_name).items():
         labels = dict.fromkeys(f"{run.dataset_label}, dataset {run.dataset}" for run in group)
         count = len(by_dataset(group))  # one file may lie under several names
+        if count == 1:
+            continue  # those of one panel or one --dataset: nothing else is there to mix them with
         notes.append(
             f"{name}: runs on {count} different data, shown apart and never compared: "
             f"{'; '.join(labels)}"

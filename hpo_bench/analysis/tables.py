@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from hpo_bench.analysis import incumbent, paper, rivals, submission
+from hpo_bench.analysis.budget import of_each
 from hpo_bench.analysis.compare import bounds
 from hpo_bench.analysis.costs import Cost, costs
 from hpo_bench.analysis.frames import failure_aware, finals
@@ -199,6 +200,9 @@ def _main(runs: Runs, mode: Statistics, seed: int) -> Parts:
     label = statistics_label(mode, n_ok, n, seed, "mean ± SD over the resamples")
     if mode == "default":
         label += "; means are of the runs that are ok"
+    labels = {run.dataset: run.dataset_label for run in runs}
+    for dataset, budget in of_each(runs).items():
+        label += f"; {labels[dataset]}: {budget}"
     return body, bold, _summary_data(summaries, mode, seed), label
 
 

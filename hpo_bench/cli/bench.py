@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from hpo_bench.cli.completion import scales
+
 app = typer.Typer(invoke_without_command=True, help="Measure speed on this machine.")
 SHORT_TRAINING = "hyperparameter_updates=3"
 DATASETS = ["uci_energy", "uci_kin8nm", "fashion_mnist"]
@@ -173,6 +175,14 @@ def runtime(
     results: Annotated[
         Path, typer.Option(help="Results folder; the runs go to its folder 'runtime'.")
     ] = Path("results"),
+    scale: Annotated[
+        str,
+        typer.Option(
+            "--scale",
+            help="Of the experiment that is called like the dataset: smoke, small, cpu or paper.",
+            autocompletion=scales,
+        ),
+    ] = "paper",
 ) -> None:
     """Train one repetition per block, with and without test evaluation: the runs of Figure 14."""
     from hpo_bench.bench.runtime import plan
@@ -189,7 +199,8 @@ def runtime(
         "ours_wd_hdlr_m",
         "diff_through_opt",
     ]
-    plans = list(plan(dataset or ["uci_energy"], methods, repetitions, results, overrides or []))
+    datasets = dataset or ["uci_energy"]
+    plans = list(plan(datasets, methods, repetitions, results, overrides or [], scale))
     for settings in plans:
         print_closing(execute(settings, default_reporter()).run)
 

@@ -12,7 +12,9 @@ from hpo_bench.figures.common.base import Options, Plotted, Points
 from hpo_bench.figures.common.needs import Need, NeededRuns
 
 TITLE = "Evolution of the test loss, larger datasets"
-NEEDS = tuple(Need((name,), paper.TRAINED, paper.REPETITIONS[name]) for name in paper.LARGER)
+NEEDS = tuple(
+    Need((name,), paper.TRAINED, paper.REPETITIONS[name], each_data=True) for name in paper.LARGER
+)
 
 
 def points(selection: NeededRuns, options: Options) -> Points:

@@ -11,7 +11,9 @@ from hpo_bench.figures.common.needs import Need, NeededRuns
 
 TITLE = "Empirical CDFs of the final test error, larger datasets"
 IMAGES = ("fashion_mnist", "cifar10")
-NEEDS = tuple(Need((name,), paper.ONE_PASS, paper.REPETITIONS[name]) for name in IMAGES)
+NEEDS = tuple(
+    Need((name,), paper.ONE_PASS, paper.REPETITIONS[name], each_data=True) for name in IMAGES
+)
 
 
 def points(selection: NeededRuns, options: Options) -> Points:

@@ -35,7 +35,16 @@ ALONE: dict[str, Any] = {**standard.STANDARD, "chunk": 1}
 def _alone(role: str, record_every: Any) -> Need:
     where = {**ALONE, "record_every": record_every}
     also, folder = ("workers=1",), "runtime"
-    return Need(paper.LARGER, paper.TRAINED, REPETITIONS, where, role, also=also, folder=folder)
+    return Need(
+        paper.LARGER,
+        paper.TRAINED,
+        REPETITIONS,
+        where,
+        role,
+        also=also,
+        folder=folder,
+        each_data=True,
+    )
 
 
 NEEDS = (_alone("evaluated", Except((NEVER,))), _alone("bare", NEVER))
@@ -63,7 +72,11 @@ def points(selection: NeededRuns, options: Options) -> Points:
             kept += group
     frame = pd.concat(frames, ignore_index=True)
     groups = by_dataset(kept)
-    shown = [{"key": name, "title": common.label(groups[name])} for name in selection.datasets]
+    shown = [
+        {"key": name, "title": common.label(groups[name]), **common.budget(groups[name])}
+        for name in selection.datasets
+        if name in groups
+    ]
     devices = {f"{run.environment.get('device')} ({run.environment.get('cpu')})" for run in kept}
     counts = frame.groupby(["dataset", "method", "part"]).size()
     statistics = (
@@ -95,7 +108,7 @@ def draw(plotted: Plotted) -> Figure:
     positions = np.arange(len(plotted.methods))
     axes[0].set_yticks(positions, [method["label"] for method in plotted.methods])
     axes[0].set_ylim(len(plotted.methods) - 0.4, -0.6)
-    style.title(axes, [panel["title"] for panel in shown])
+    panels.titles(axes, shown)
     return figure
 
 

@@ -37,6 +37,8 @@ class Need:
         folder: of the results folder, a store of its own that holds these runs; they may be in the
             main one, too. `AUDITS`: the audits over time of the results folder.
         optional: whether they are drawn where they are stored, and not missed where they are not.
+        each_data: whether runs on other data that go by a dataset's name, such as a part of it, are
+            drawn, too, in a panel of their own.
     """
 
     datasets: tuple[str, ...]
@@ -48,6 +50,19 @@ class Need:
     also: tuple[str, ...] = ()
     folder: str = ""
     optional: bool = False
+    each_data: bool = False
+
+    def is_on(self, run: Run) -> bool:
+        """Whether a run is on one of the datasets."""
+        return run.dataset in self.datasets or (
+            self.each_data and run.dataset_name in self.datasets
+        )
+
+    def drawn(self, runs: Runs) -> Iterator[str]:
+        """The ids of the datasets, each name that stands for several data replaced by theirs."""
+        for name in self.datasets:
+            named = [run.dataset for run in runs if name in (run.dataset, run.dataset_name)]
+            yield from named if self.each_data and named else (name,)
 
     def accepts(self, settings: Values) -> bool:
         """Whether a run with these (dotted) settings is one of these runs."""
@@ -199,7 +214,7 @@ def select(needs: Iterable[Need], store: Callable[[str], Store], results: str) -
         accepted = [
             run
             for run in stored.runs
-            if run.dataset in need.datasets
+            if need.is_on(run)
             and run.method in need.methods
             and need.accepts(stored.settings[run.run_id])
         ]
@@ -207,7 +222,7 @@ def select(needs: Iterable[Need], store: Callable[[str], Store], results: str) -
         by_role.setdefault(need.role, []).extend(accepted)
         if not need.optional:
             missing += _missing(need, accepted, stored.settings, results)
-        datasets.update(dict.fromkeys(need.datasets))
+        datasets.update(dict.fromkeys(need.drawn(accepted)))
     with_runs = {run.dataset for group in by_role.values() for run in group}
     drawn = tuple(name for name in datasets if name in with_runs)
     return NeededRuns(by_role, drawn, tuple(missing))
@@ -223,7 +238,8 @@ def _missing(
         config = settings[run.run_id]
         for number, cell in enumerate(cells):
             if all(config[key] == value for key, value in cell.items()):
-                stored.setdefault((run.method, run.dataset), set()).add(number)
+                for name in {run.dataset, run.dataset_name if need.each_data else run.dataset}:
+                    stored.setdefault((run.method, name), set()).add(number)
 
     by_datasets: dict[tuple[str, ...], list[str]] = {}
     for method in need.methods:

@@ -165,6 +165,12 @@ def _plain(value: float, position: float) -> str:
     return f"{value:g}"
 
 
+def titles(axes: Sequence[Axes], panels: Sequence[Mapping[str, Any]]) -> None:
+    """Name panels; below its name, a panel says its budget where that is less than the paper's."""
+    named = [panel["title"] for panel in panels]
+    style.title(axes, named, [panel.get("budget", "") for panel in panels])
+
+
 def cdfs(plotted: Plotted) -> Figure:
     """A figure of empirical CDFs, a panel each."""
     panels = plotted.context["panels"]
@@ -174,7 +180,7 @@ def cdfs(plotted: Plotted) -> Figure:
         ax.set_xlabel(panel["xlabel"])
     for ax in axes[:: columns_of(len(axes))]:
         ax.set_ylabel("Empirical CDF")
-    style.title(axes, [panel["title"] for panel in panels])
+    titles(axes, panels)
     return figure
 
 
@@ -185,5 +191,5 @@ def evolutions(plotted: Plotted) -> Figure:
     for ax, panel in zip(axes, panels, strict=True):
         evolution(ax, plotted.of(panel=panel["key"]), plotted.methods)
         ax.set(xlabel="Weight updates", ylabel=panel["ylabel"])
-    style.title(axes, [panel["title"] for panel in panels])
+    titles(axes, panels)
     return figure

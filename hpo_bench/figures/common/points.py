@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from hpo_bench.analysis.budget import less
 from hpo_bench.analysis.frames import curves, failure_aware, matrix
 from hpo_bench.analysis.paper import GROUP_SIZE, GROUP_SOURCE, shown_label, shown_name
 from hpo_bench.analysis.selection import (
@@ -85,6 +86,12 @@ def method_label(run: Run) -> str:
 def label(runs: Runs) -> str:
     """Name of the dataset of some runs."""
     return runs[0].dataset_label
+
+
+def budget(runs: Runs) -> dict[str, str]:
+    """What a panel of some runs says of its budget, where that is less than the paper's."""
+    said = less(runs) if runs else ""
+    return {"budget": said} if said else {}
 
 
 def training(runs: Runs) -> str:

@@ -27,6 +27,8 @@ SHOWN_DPI = 150  # in a notebook
 
 LEGEND_LINE, FOOTER_LINE = 0.155, 0.085  # inches
 FOOTER_SIZE = 5.5  # points
+FOOTER_LETTERS = 28  # of small print in an inch
+LINE_OF_SMALL_PRINT = 6.2  # points
 HANDLE, LETTER = 0.56, 0.053  # inches of a legend entry beside its text, and for each letter
 
 RC: Mapping[str, Any] = {
@@ -121,7 +123,7 @@ def sheet(
         footer: small print: how the numbers were made.
         columns: of the legend; as many as fit by default.
     """
-    small_print = textwrap.wrap(footer, int(width * 28))
+    small_print = textwrap.wrap(footer, int(width * FOOTER_LETTERS))
     count = columns or _legend_columns(legend, width)
     below = LEGEND_LINE * -(-len(legend) // count) + 0.14 if legend else 0.06
     bottom = FOOTER_LINE * len(small_print) + 0.03
@@ -191,10 +193,28 @@ def entry(method: Mapping[str, Any], suffix: str = "") -> Line2D:
     return Line2D([], [], label=f"{method['label']}{suffix}", **line(method))
 
 
-def title(axes: Sequence[Axes], titles: Sequence[str]) -> None:
-    """Name panels, with ``(a)``, ``(b)``, … where there are several."""
+def title(axes: Sequence[Axes], titles: Sequence[str], below: Sequence[str] = ()) -> None:
+    """Name panels, with ``(a)``, ``(b)``, … where there are several.
+
+    Args:
+        below: small print between the name of each panel and its axes.
+    """
     for index, (ax, text) in enumerate(zip(axes, titles, strict=True)):
-        ax.set_title(f"({chr(97 + index)}) {text}" if len(titles) > 1 else text)
+        lines = _small_print(ax, below[index]) if below else []
+        pad = RC["axes.titlepad"] + len(lines) * LINE_OF_SMALL_PRINT
+        ax.set_title(f"({chr(97 + index)}) {text}" if len(titles) > 1 else text, pad=pad)
+        if lines:
+            look = {"size": FOOTER_SIZE, "color": GREY, "linespacing": 1.1}
+            place = {"xytext": (0, 3), "textcoords": "offset points", "ha": "center"}
+            ax.annotate("\n".join(lines), (0.5, 1), xycoords="axes fraction", **place, **look)
+
+
+def _small_print(ax: Axes, text: str) -> list[str]:
+    """Lines of small print that are no wider than an axes and its labels."""
+    figure, spec = ax.get_figure(root=True), ax.get_subplotspec()
+    columns = spec.get_gridspec().ncols if spec is not None else 1
+    width = 0.85 * (figure.get_figwidth() if figure is not None else COLUMN_WIDTH) / columns
+    return textwrap.wrap(text, int(width * FOOTER_LETTERS))
 
 
 def decapitalised(label: str) -> str:

@@ -89,7 +89,7 @@ def _points(
         frames.append(panel_frame)
         counts += count
         kept += chosen
-        shown.append({"key": key, "title": title, axis: measure.label})
+        shown.append({"key": key, "title": title, axis: measure.label, **common.budget(chosen)})
     context = {"panels": shown, "methods": common.styles(kept), "counts": counts}
     frame = pd.concat(frames, ignore_index=True)
     return Points(frame, context, kept, describe(kept, options), tuple(notes))
