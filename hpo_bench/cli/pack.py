@@ -34,7 +34,7 @@ def pack(
         str | None,
         typer.Option(
             "--scale",
-            help="smoke, small or paper; default: as it was begun here, else paper.",
+            help="smoke, small, cpu or paper; default: as it was begun here, else paper.",
             autocompletion=scales,
         ),
     ] = None,

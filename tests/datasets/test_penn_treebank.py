@@ -4,20 +4,27 @@ set) against facts.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hpo_bench.core.table import Table
 from hpo_bench.datasets.penn_treebank import PennTreebank, read_words, side_by_side
 from hpo_bench.datasets.sources import RemoteFile
 from hpo_bench.errors import UserError
+from hpo_bench.settings import identity
 from hpo_bench.settings.catalogue import read_dataset
+from hpo_bench.settings.compose import compose
+from hpo_bench.settings.parse import parse
 
 TEXTS = {
     "training_text": " the cat sat \n on the mat \n and <unk> slept \n",  # 9 words and 3 ends
@@ -102,6 +109,56 @@ def test_the_fingerprint_follows_what_decides_the_numbers(make: Make) -> None:
     }
     assert len(prints) == 6
     assert make("d").load(0.2).fingerprint == one.load(0.2).fingerprint
+
+
+def test_the_first_words_alone_keep_the_vocabulary_and_the_test_text(make: Make) -> None:
+    whole = make("whole").load(0.5)
+    source = replace(make("part"), first_words=13)  # of 19: four steps of three columns
+    part = source.load(0.5)
+    assert (part.training, part.validation, part.test) == (2, 1, whole.test)
+    assert part.inputs[:3].tolist() == [
+        [int(word) for word in row] for row in _side_by_side(whole, make("again"), 13)
+    ]
+    assert part.inputs[3:].tolist() == whole.inputs[5:].tolist()
+    assert (part.outputs, part.targets.shape) == (whole.outputs, part.inputs.shape)
+    assert part.fingerprint != whole.fingerprint
+    assert source.summary(0.5).parts == (2, 1, 1)
+    all_words = replace(make("all"), first_words=KNOWN)
+    assert all_words.load(0.5).fingerprint == whole.fingerprint
+
+
+def _side_by_side(whole: Table, source: PennTreebank, words: int) -> np.ndarray:
+    """The rows that the first words of a text, read again, are cut into."""
+    texts = [TEXTS["training_text"], TEXTS["validation_text"]]
+    every = words_of(*texts, TEXTS["test_text"])
+    numbers = {word: number for number, word in enumerate(sorted(set(every)))}
+    stream = np.array([numbers[word] for word in words_of(*texts)][:words])
+    return side_by_side(stream, source.columns)[:-1]
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, True, "all", KNOWN + 1])
+def test_a_wrong_number_of_words_is_one_line(make: Make, value: object) -> None:
+    with pytest.raises(UserError, match=rf"^dataset\.first_words={str(value).lower()}: must be "):
+        replace(make(), first_words=value)
+
+
+def test_a_part_of_the_text_has_its_own_label_and_the_whole_keeps_its_identity() -> None:
+    def config(*overrides: str) -> dict[str, Any]:
+        return parse(compose(["dataset=penn_treebank", *overrides])).config
+
+    whole, part = config(), config("dataset.first_words=200000")
+    assert whole["dataset"]["label"] == "Penn Treebank"
+    assert part["dataset"]["label"] == "Penn Treebank (part)"
+    key = identity.data_key(whole, {}, "")
+    assert key != identity.data_key(part, {}, "")
+
+    # Runs that were stored before there was such a setting are on the same data.
+    assert "first_words" not in {*whole["dataset"], *whole["dataset"]["source"]}
+    saying_so = copy.deepcopy(whole)
+    saying_so["dataset"]["source"]["first_words"] = None
+    assert identity.data_key(saying_so, {}, "") == key
+    assert identity.numbers(saying_so) == identity.numbers(whole)
+    assert key.startswith("f05645552988")  # as it has always been
 
 
 @pytest.mark.parametrize(

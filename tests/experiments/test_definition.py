@@ -57,6 +57,17 @@ def test_scales_grow(name: str) -> None:
     assert paper.figures == smoke.figures
 
 
+@pytest.mark.parametrize("name", ["penn_treebank", "cifar10"])
+def test_what_wants_a_gpu_has_a_scale_for_two_cores(name: str) -> None:
+    """Every method with at least eight repetitions, and enough steps for a learning rate."""
+    small, cpu, paper = (read(name, scale).parts[0] for scale in ("small", "cpu", "paper"))
+    assert (cpu.datasets, cpu.methods) == (paper.datasets, paper.methods)
+    assert small.repetitions < cpu.repetitions < paper.repetitions
+    assert cpu.repetitions >= 8
+    assert "hyperparameter_updates=90" in cpu.overrides
+    assert not any(word.startswith(("update_interval", "look_back")) for word in cpu.overrides)
+
+
 def test_the_papers_budgets() -> None:
     assert repetitions(read("uci_main")) == 8 * 9 * 200
     assert repetitions(read("sensitivity")) == 100 + 100 * 100 + 55 * 100
@@ -182,6 +193,8 @@ def test_a_wrong_yaml_is_one_line_with_its_file(
     [
         ("uci_mian", "smoke", [], "uci_mian: no such experiment; did you mean uci_main"),
         ("uci_main", "big", [], "--scale big: allowed: paper, small, smoke"),
+        ("uci_main", "cpu", [], "--scale cpu: allowed: paper, small, smoke (of uci_main; "),
+        ("cifar10", "big", [], "--scale big: allowed: cpu, paper, small, smoke"),
         ("uci_main", "smoke", ["repetitions"], "repetitions: must be KEY=VALUE"),
         (
             "uci_main",

@@ -29,6 +29,7 @@ LEGEND_LINE, FOOTER_LINE = 0.155, 0.085  # inches
 FOOTER_SIZE = 5.5  # points
 FOOTER_LETTERS = 28  # of small print in an inch
 LINE_OF_SMALL_PRINT = 6.2  # points
+TIED = "\u00a0"  # a space that no line is broken at
 HANDLE, LETTER = 0.56, 0.053  # inches of a legend entry beside its text, and for each letter
 
 RC: Mapping[str, Any] = {
@@ -199,22 +200,34 @@ def title(axes: Sequence[Axes], titles: Sequence[str], below: Sequence[str] = ()
     Args:
         below: small print between the name of each panel and its axes.
     """
-    for index, (ax, text) in enumerate(zip(axes, titles, strict=True)):
-        lines = _small_print(ax, below[index]) if below else []
-        pad = RC["axes.titlepad"] + len(lines) * LINE_OF_SMALL_PRINT
+    texts = below or [""] * len(axes)
+    prints = [_small_print(ax, text) for ax, text in zip(axes, texts, strict=True)]
+    most = max(map(len, prints), default=0)  # so that all names stand at one height
+    pad = RC["axes.titlepad"] + most * LINE_OF_SMALL_PRINT
+    for index, (ax, text, lines) in enumerate(zip(axes, titles, prints, strict=True)):
         ax.set_title(f"({chr(97 + index)}) {text}" if len(titles) > 1 else text, pad=pad)
         if lines:
-            look = {"size": FOOTER_SIZE, "color": GREY, "linespacing": 1.1}
-            place = {"xytext": (0, 3), "textcoords": "offset points", "ha": "center"}
-            ax.annotate("\n".join(lines), (0.5, 1), xycoords="axes fraction", **place, **look)
+            ax.annotate(
+                "\n".join(lines),
+                (0.5, 1),
+                (0, 3 + (most - len(lines)) * LINE_OF_SMALL_PRINT),
+                xycoords="axes fraction",
+                textcoords="offset points",
+                ha="center",
+                size=FOOTER_SIZE,
+                color=GREY,
+                linespacing=1.1,
+            )
 
 
 def _small_print(ax: Axes, text: str) -> list[str]:
-    """Lines of small print that are no wider than an axes and its labels."""
+    """Lines of small print that are no wider than an axes and its labels, broken at commas."""
     figure, spec = ax.get_figure(root=True), ax.get_subplotspec()
     columns = spec.get_gridspec().ncols if spec is not None else 1
     width = 0.85 * (figure.get_figwidth() if figure is not None else COLUMN_WIDTH) / columns
-    return textwrap.wrap(text, int(width * FOOTER_LETTERS))
+    phrases = ", ".join(phrase.replace(" ", TIED) for phrase in text.split(", "))
+    lines = textwrap.wrap(phrases, int(width * FOOTER_LETTERS))
+    return [line.replace(TIED, " ") for line in lines]
 
 
 def decapitalised(label: str) -> str:
