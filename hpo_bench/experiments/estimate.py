@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from hpo_bench.core.recorder import recorded_steps
 from hpo_bench.experiments.expand import Job
 from hpo_bench.running import memory
 from hpo_bench.running.program import Program
@@ -43,11 +44,24 @@ class Estimate:
     shards: int
 
 
+@dataclass(frozen=True)
+class Rate:
+    """What one thread takes for one repetition, in seconds.
+
+    Args:
+        update: a weight update, tuning included.
+        evaluation: of the losses that a recorded row of the curves has.
+    """
+
+    update: float
+    evaluation: float
+
+
 class Calibration:
     """Estimates from a few weight updates of each distinct program."""
 
     def __init__(self) -> None:
-        self._rates: dict[str, float] = {}
+        self._rates: dict[str, Rate] = {}
 
     def estimate(self, unit: Sequence[Job]) -> Estimate:
         """Time and memory of a unit.
@@ -63,12 +77,14 @@ class Calibration:
         if plain is not unit[-1]:
             trained = Trainer.of(plain.settings, table, device).chunk(plain.settings.repetitions)
         rate = self._rate(plain, trained, device)
-        work = repetitions * cells[0].total_updates
-        seconds = rate * work / max(trained.workers, 1)
+        of_one = rate.update * cells[0].total_updates
+        if plain is unit[-1]:
+            rows = recorded_steps(cells[0].weight_updates, cells[0].record_every)
+            of_one += rate.evaluation * len(rows)
+        seconds = repetitions * of_one / max(trained.workers, 1)
         return Estimate(seconds, chunk.bytes, math.ceil(repetitions / chunk.rows))
 
-    def _rate(self, job: Job, chunk: memory.Chunk, device: torch.device) -> float:
-        """Seconds of one thread for a weight update of a repetition."""
+    def _rate(self, job: Job, chunk: memory.Chunk, device: torch.device) -> Rate:
         content = dict(job.settings.config)
         for setting in NOT_OF_THE_RATE:
             content.pop(setting, None)
@@ -95,12 +111,16 @@ def _training(job: Job) -> Job:
     return replace(job, settings=plain)
 
 
-def _measure(job: Job, chunk: memory.Chunk, device: torch.device) -> float:
-    """Seconds of one thread for a weight update of a repetition, from a few updates of a block."""
+def _measure(job: Job, chunk: memory.Chunk, device: torch.device) -> Rate:
+    """The rate of a program, from a few weight updates of a block.
+
+    They are told apart from the losses at both of its ends, which take longer than they do where a
+    data set is large: a training records a row every so often.
+    """
     interval = min(job.settings.update_interval, CALIBRATION_INTERVAL)
     seeds = [job.settings.seed + row for row in range(min(chunk.rows, job.settings.repetitions))]
     threads = torch.get_num_threads()
-    rate = 0.0
+    rate = Rate(0.0, 0.0)
     try:
         for count in (1, max(2, math.ceil(20 / interval))):
             short = replace(
@@ -112,9 +132,13 @@ def _measure(job: Job, chunk: memory.Chunk, device: torch.device) -> float:
             trainer = Trainer.of(short, job.table, device)
             torch.set_num_threads(trainer.threads(len(seeds), chunk.workers))
             begin = time.perf_counter()
-            trainer.block(seeds)
+            evaluation = trainer.block(seeds).seconds["evaluate"]
             seconds = time.perf_counter() - begin
-            rate = seconds / (len(seeds) * short.weight_updates)
+            rows = recorded_steps(short.weight_updates, short.record_every)
+            rate = Rate(
+                (seconds - evaluation) / (len(seeds) * short.weight_updates),
+                evaluation / (len(seeds) * len(rows)),
+            )
             if seconds > QUICK:
                 break
     finally:
