@@ -114,8 +114,8 @@ def _interpolated(samples: pd.DataFrame) -> tuple[pd.DataFrame, str]:
         process.fit(x, y)
     lr, weight_decay = np.meshgrid(np.linspace(*LR, GRID), np.linspace(*WEIGHT_DECAY, GRID))
     mean = process.predict(np.column_stack([lr.ravel(), weight_decay.ravel()]))
-    # Linear algebra differs in the last digits from machine to machine: those are not shown, so that
-    # the figure is the same byte for byte.
+    # Linear algebra differs in the last digits from machine to machine: those are not shown, so
+    # that the figure is the same byte for byte.
     value = np.round(10**mean, DIGITS)
     grid = {"log10_lr": lr.ravel(), "log10_weight_decay": weight_decay.ravel(), "value": value}
     length, noise = process.kernel_.k1.length_scale, process.kernel_.k2.noise_level
