@@ -101,7 +101,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
 # another with each machine, and which rows train the weights of Random, Random (× LR) and Baydin on
 # the larger sets the text and the released scripts say differently.
 FREE = ("hyperparameter_updates", "precision", "data_for_weights")
-OF_DATA = ("dataset.pixel_scale", "dataset.subset")
+SOURCE = "dataset.source."  # where data lie; what is made of them is said outside of it
 
 _MULTIPLIER = (
     "the text multiplies the learning rate after every weight update, here it is after every tenth"
@@ -408,9 +408,12 @@ def departures(run: Run) -> list[str]:
     wanted = _settings_of(run.dataset_name, run.method)
     found = []
     for key, value in settings(run).items():
-        counts = key in OF_DATA or identity.role(key) in (identity.Role.NUMBERS, identity.Role.OWN)
-        if counts and key not in FREE and key in wanted and value != wanted[key]:
-            found.append(f"{key}={value} (theirs: {wanted[key]})")
+        role = identity.role(key)
+        counts = role in identity.DECISIVE and not key.startswith(SOURCE) and key not in FREE
+        # What is made of the data is left out where it is nothing; of a component, any default.
+        said = key in wanted or role is identity.Role.DATA
+        if counts and said and value != wanted.get(key):
+            found.append(f"{key}={value} (theirs: {wanted.get(key)})")
     return sorted(found)
 
 

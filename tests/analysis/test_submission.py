@@ -200,6 +200,8 @@ def test_kin8nm_is_judged_as_it_is_stored_and_shown_times_1000(tmp_path) -> None
         ("uci_energy", {"validation_share": 0.5}, "validation_share=0.5"),
         ("uci_energy", {"hyper.lr": 0.1}, "hyper.lr=0.1 (theirs: 0.05)"),
         ("fashion_mnist", {"model.hidden": [100]}, "model.hidden=[100] (theirs: [50])"),
+        ("penn_treebank", {"dataset.first_words": 9000}, "dataset.first_words=9000"),
+        ("cifar10", {"dataset.subset": True}, "dataset.subset=True (theirs: False)"),
         ("cifar10", {"dataset.pixel_scale": "unit"}, "dataset.pixel_scale=unit (theirs: paper)"),
     ],
 )
