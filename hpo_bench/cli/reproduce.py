@@ -174,6 +174,7 @@ def _plan(expansion: Expansion, results: Path, retry_failed: bool, force: bool) 
     from hpo_bench.experiments.expand import units
     from hpo_bench.store import held, index
     from hpo_bench.store.runs import intact_packs, runs_folder
+    from hpo_bench.system.inherited import tell
 
     intact_packs(results)  # what a damaged one holds would be computed again without a word
     listing = index.read(runs_folder(results))
@@ -185,7 +186,9 @@ def _plan(expansion: Expansion, results: Path, retry_failed: bool, force: bool) 
     pending = [job for job in expansion.jobs if lacking[job.run_id]]
     if retry_failed and not force:
         pending = [job for job in pending if job.run_id in failed]
-    calibration = Calibration()
+    calibration = Calibration(
+        lambda name: tell(f"measuring how fast this machine is on {name} (some seconds)")
+    )
     estimates = [(unit, calibration.estimate(unit)) for unit in units(pending)]
     if expansion.jobs:
         _print_plan(expansion, {job.run_id: len(lacking[job.run_id]) for job in pending}, estimates)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
 
 from hpo_bench.core.recorder import recorded_steps
 from hpo_bench.experiments.expand import Job
+from hpo_bench.experiments.speed import Speed, is_large, measure
 from hpo_bench.running import memory
 from hpo_bench.running.program import Program
 from hpo_bench.running.trainer import Trainer, pick_device
@@ -27,6 +29,7 @@ NOT_OF_THE_RATE = (  # settings that do not change how long a weight update take
     "chunk",
     "workers",
 )
+OF_THE_SPEED = ("model", "batch_size", "precision", "device")  # what decides that of a large model
 
 
 @dataclass(frozen=True)
@@ -58,10 +61,17 @@ class Rate:
 
 
 class Calibration:
-    """Estimates from a few weight updates of each distinct program."""
+    """Estimates from a few weight updates of each distinct program, and of large models from one
+    gradient and the like.
 
-    def __init__(self) -> None:
+    Args:
+        on_measure: told the dataset before a large model is measured, which may take seconds.
+    """
+
+    def __init__(self, on_measure: Callable[[str], None] = lambda dataset: None) -> None:
         self._rates: dict[str, Rate] = {}
+        self._speeds: dict[str, Speed] = {}
+        self._on_measure = on_measure
 
     def estimate(self, unit: Sequence[Job]) -> Estimate:
         """Time and memory of a unit.
@@ -72,17 +82,33 @@ class Calibration:
         cells, table = [job.settings for job in unit], unit[0].table
         device = pick_device(cells[0].device)
         repetitions = sum(cell.repetitions for cell in cells)
-        chunk = Program.of(cells, table, device).trainer.chunk(repetitions)
-        plain, trained = _training(unit[-1]), chunk
+        program = Program.of(cells, table, device)
+        chunk = program.trainer.chunk(repetitions)
+        plain, trained, trainer = _training(unit[-1]), chunk, program.trainer
         if plain is not unit[-1]:
-            trained = Trainer.of(plain.settings, table, device).chunk(plain.settings.repetitions)
-        rate = self._rate(plain, trained, device)
+            trainer = Trainer.of(plain.settings, table, device)
+            trained = trainer.chunk(plain.settings.repetitions)
+        if is_large(trainer):
+            rate = self._rate_of_large(plain, trainer, trained)
+        else:
+            rate = self._rate(plain, trained, device)
         of_one = rate.update * cells[0].total_updates
         if plain is unit[-1]:
             rows = recorded_steps(cells[0].weight_updates, cells[0].record_every)
             of_one += rate.evaluation * len(rows)
         seconds = repetitions * of_one / max(trained.workers, 1)
         return Estimate(seconds, chunk.bytes, math.ceil(repetitions / chunk.rows))
+
+    def _rate_of_large(self, job: Job, trainer: Trainer, chunk: memory.Chunk) -> Rate:
+        """The rate with a large model, which is measured once for all methods."""
+        content = {name: job.settings.config.get(name) for name in OF_THE_SPEED}
+        key = json.dumps([job.table.fingerprint, content, chunk.workers], sort_keys=True)
+        if key not in self._speeds:
+            self._on_measure(job.settings.dataset)
+            with _threads(trainer.threads(1, chunk.workers)):
+                self._speeds[key] = measure(trainer)
+        speed = self._speeds[key]
+        return Rate(speed.update(trainer), speed.record(trainer))
 
     def _rate(self, job: Job, chunk: memory.Chunk, device: torch.device) -> Rate:
         content = dict(job.settings.config)
@@ -119,9 +145,8 @@ def _measure(job: Job, chunk: memory.Chunk, device: torch.device) -> Rate:
     """
     interval = min(job.settings.update_interval, CALIBRATION_INTERVAL)
     seeds = [job.settings.seed + row for row in range(min(chunk.rows, job.settings.repetitions))]
-    threads = torch.get_num_threads()
     rate = Rate(0.0, 0.0)
-    try:
+    with _threads(torch.get_num_threads()):
         for count in (1, max(2, math.ceil(20 / interval))):
             short = replace(
                 job.settings,
@@ -141,9 +166,18 @@ def _measure(job: Job, chunk: memory.Chunk, device: torch.device) -> Rate:
             )
             if seconds > QUICK:
                 break
-    finally:
-        torch.set_num_threads(threads)
     return rate
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Let torch compute with so many threads inside the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def gibibytes(count: int) -> str:
