@@ -123,11 +123,17 @@ def _run(
             else:
                 print(f"figures and tables: {out}")
             return
-    expansion = _expand(definition, results, force, config_dir)
+    expansion = _expand(definition, results, force, config_dir, dry_run)
     pending = _plan(expansion, results, retry_failed, force)
     if not expansion.jobs:
         raise UserError("; ".join(expansion.missing) or f"{definition.name}: no runs left of it")
     _tell(expansion.missing)
+    for line in expansion.made_up:
+        print(
+            f"not here, so the plan is of made-up data of that size, and nothing counts as stored: "
+            f"{line}",
+            file=sys.stderr,
+        )
     tally = None
     if not dry_run:
         is_drawn = not config_dir and records.was_drawn(
@@ -146,14 +152,16 @@ def _run(
 
 
 def _expand(
-    definition: Experiment, results: Path, force: bool, config_dir: Path | None
+    definition: Experiment, results: Path, force: bool, config_dir: Path | None, dry_run: bool
 ) -> Expansion:
     from hpo_bench.experiments import expand
     from hpo_bench.progress import console
 
     screen = console(stderr=True)
     if not screen.is_terminal:
-        return expand.expand(definition, results, force=force, config_dir=config_dir)
+        return expand.expand(
+            definition, results, force=force, config_dir=config_dir, may_make_up=dry_run
+        )
     from rich.text import Text
 
     with screen.status(Text("planning …")) as status:
@@ -165,6 +173,7 @@ def _expand(
             on_group=lambda group: status.update(
                 Text(f"planning {group.method} on {group.dataset} …")
             ),
+            may_make_up=dry_run,
         )
 
 

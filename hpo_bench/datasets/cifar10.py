@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from hpo_bench.core.table import Table
-from hpo_bench.datasets.images import checked_labels, image_table, parts_of
+from hpo_bench.datasets.images import checked_labels, image_table, made_up, parts_of
 from hpo_bench.datasets.sources import DatasetSummary, RemoteFile, cached_path, fetch
 from hpo_bench.errors import UserError, nearest
 
@@ -84,6 +84,10 @@ class CIFAR10:
         """What the dataset holds, without reading it."""
         parts = parts_of(*self._rows, validation_share)
         return DatasetSummary(sum(parts), PIXELS, parts, self.files[0].origin)
+
+    def made_up(self, validation_share: float) -> Table:
+        """A table of the same size without the images, where they are not to be had."""
+        return made_up(self.name, SHAPE, parts_of(*self._rows, validation_share))
 
     def load(self, validation_share: float) -> Table:
         """Load, downloading on first use: images (N, 3, 32, 32) uint8, a few seconds.

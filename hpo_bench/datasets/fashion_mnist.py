@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from hpo_bench.core.table import Table
-from hpo_bench.datasets.images import checked_labels, image_table, parts_of
+from hpo_bench.datasets.images import checked_labels, image_table, made_up, parts_of
 from hpo_bench.datasets.preparation import moments
 from hpo_bench.datasets.sources import DatasetSummary, RemoteFile, fetch
 from hpo_bench.errors import UserError
@@ -54,6 +54,11 @@ class FashionMNIST:
         """What the dataset holds, without reading it."""
         parts = parts_of(self.training_and_validation, self.test, validation_share)
         return DatasetSummary(sum(parts), math.prod(self.image), parts, self.training_images.origin)
+
+    def made_up(self, validation_share: float) -> Table:
+        """A table of the same size without the images, where they are not to be had."""
+        parts = parts_of(self.training_and_validation, self.test, validation_share)
+        return made_up(self.name, (math.prod(self.image),), parts)
 
     def load(self, validation_share: float) -> Table:
         """Load, downloading on first use: images (N, pixels) uint8, about a second.

@@ -41,6 +41,19 @@ def image_table(
     return Table(name, "classification", images, labels, *parts, CLASSES, 1.0, digest, *moments)
 
 
+def made_up(name: str, shape: tuple[int, ...], parts: tuple[int, int, int]) -> Table:
+    """A table as large as a set of images, with nothing in it, to measure speed and memory with.
+
+    Args:
+        shape: of an image.
+        parts: training, validation and test rows.
+    """
+    images = np.zeros((sum(parts), *shape), np.float32)  # takes no memory until it is written
+    labels = np.arange(len(images)) % CLASSES
+    digest = fingerprint("made up", {"shape": shape, "parts": parts})
+    return Table(name, "classification", images, labels, *parts, CLASSES, 1.0, digest)
+
+
 def parts_of(rows: int, test: int, validation_share: float) -> tuple[int, int, int]:
     """How many rows are for training, for validation and for the test.
 

@@ -77,6 +77,14 @@ class PennTreebank:
         test = self.test // self.columns - 1
         return (*split(steps, validation_share), test)
 
+    def made_up(self, validation_share: float) -> Table:
+        """A table of the same size with words of any order, where the texts are not to be had."""
+        parts = self._parts(validation_share)
+        places = np.arange(sum(parts) * self.columns + 1) * 7919 % self.words
+        inputs, targets = (side_by_side(words, self.columns) for words in (places[:-1], places[1:]))
+        digest = fingerprint("made up", {"words": self.words, "parts": parts})
+        return Table(self.name, "language", inputs, targets, *parts, self.words, 1.0, digest)
+
     def load(self, validation_share: float) -> Table:
         """Load, downloading on first use: inputs and targets (steps, columns) int64, a second.
 

@@ -66,11 +66,17 @@ class Job:
 
 @dataclass(frozen=True)
 class Expansion:
-    """All runs of an experiment, and a line for whatever it names that is not there."""
+    """All runs of an experiment, and a line for whatever it names that is not there.
+
+    Args:
+        made_up: a line for each dataset whose jobs have a table of the same size in its place:
+            they say what runs take, and are no runs that could be stored.
+    """
 
     experiment: Experiment
     jobs: tuple[Job, ...]
     missing: tuple[str, ...]
+    made_up: tuple[str, ...] = ()
 
 
 def expand(
@@ -80,17 +86,21 @@ def expand(
     force: bool = False,
     config_dir: Path | None = None,
     on_group: Callable[[plan.Group], None] = lambda group: None,
+    may_make_up: bool = False,
 ) -> Expansion:
     """Compose each (part, dataset, method) once and set the cells' values in it.
 
     Args:
         on_group: called before each composition (0.1 s each).
+        may_make_up: whether a table of the same size may take the place of a dataset that cannot be
+            had, for estimates.
 
     Raises:
         UserError: an override that does not fit.
     """
     missing = plan.unknown(chosen, extra=config_dir)
     tables: dict[str, Table] = {}
+    made_up: dict[str, str] = {}
     jobs: dict[str, Job] = {}
     for group in plan.groups(chosen):
         if f"dataset={group.dataset}" in missing or f"method={group.method}" in missing:
@@ -100,11 +110,12 @@ def expand(
         OmegaConf.update(base, "results_dir", str(results_dir))
         for cell in group.part.cells():
             settings = settings_of(base, cell, force)
-            table = _table(settings, tables, missing)
+            table = _table(settings, tables, missing, made_up if may_make_up else None)
             if table is not None:
                 job = Job.of(group.part.name, settings, table)
                 jobs.setdefault(job.run_id, job)
-    return Expansion(chosen, tuple(jobs.values()), tuple(missing.values()))
+    told = tuple(made_up.values())
+    return Expansion(chosen, tuple(jobs.values()), tuple(missing.values()), told)
 
 
 def settings_of(base: Any, cell: Mapping[str, Any], force: bool) -> Settings:
@@ -115,15 +126,27 @@ def settings_of(base: Any, cell: Mapping[str, Any], force: bool) -> Settings:
     return parse.parse(cfg, force=force)
 
 
-def _table(settings: Settings, tables: dict[str, Table], missing: dict[str, str]) -> Table | None:
-    """The dataset, loaded once; one that cannot be had is noted in ``missing``."""
-    if f"dataset={settings.dataset}" in missing:
+def _table(
+    settings: Settings,
+    tables: dict[str, Table],
+    missing: dict[str, str],
+    made_up: dict[str, str] | None,
+) -> Table | None:
+    """The dataset, loaded once; one that cannot be had is noted in ``missing``, or ``made_up``."""
+    name = f"dataset={settings.dataset}"
+    if name in missing:
         return None
     try:
         return table_of(settings, tables)
     except UserError as error:
-        missing[f"dataset={settings.dataset}"] = f"dataset={settings.dataset}: {error}"
-        return None
+        of_the_size = getattr(settings.source, "made_up", None)
+        if made_up is None or of_the_size is None:
+            missing[name] = f"{name}: {error}"
+            return None
+        table: Table = of_the_size(settings.validation_share)
+        made_up[name] = f"{name}: {error}"
+        tables[_key(settings)] = table
+        return table
 
 
 def table_of(settings: Settings, tables: dict[str, Table]) -> Table:
@@ -135,10 +158,15 @@ def table_of(settings: Settings, tables: dict[str, Table]) -> Table:
     Raises:
         UserError: it cannot be had.
     """
-    key = json.dumps([settings.config["dataset"], settings.validation_share], sort_keys=True)
+    key = _key(settings)
     if key not in tables:
         tables[key] = settings.source.load(settings.validation_share)
     return tables[key]
+
+
+def _key(settings: Settings) -> str:
+    """What tells the datasets of some settings apart."""
+    return json.dumps([settings.config["dataset"], settings.validation_share], sort_keys=True)
 
 
 def units(jobs: Iterable[Job]) -> list[tuple[Job, ...]]:

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
+from hpo_bench.core.table import Table
+from hpo_bench.datasets.cifar10 import CIFAR10
+from hpo_bench.datasets.fashion_mnist import FashionMNIST
+from hpo_bench.datasets.penn_treebank import PennTreebank
 from hpo_bench.errors import UserError
 from hpo_bench.experiments.definition import Part
 from hpo_bench.experiments.expand import expand, units
+from hpo_bench.running.trainer import Trainer
 from tests.experiments.make_jobs import SMALL, cells, experiment, job
 from tests.problems import make_settings
 
@@ -90,3 +98,40 @@ def test_only_cells_that_differ_in_their_look_back_alone_share_a_program(tmp_pat
         len(units([job(make_settings(tmp_path, "random")), job(make_settings(tmp_path, "baydin"))]))
         == 2
     )
+
+
+@pytest.mark.parametrize(
+    ("dataset", "source", "words"),
+    [
+        ("cifar10", CIFAR10, ["dataset.subset=true", "model.width=2", "batch_size=10"]),
+        ("fashion_mnist", FashionMNIST, []),
+        ("penn_treebank", PennTreebank, ["dataset.first_words=9000", "model.hidden=4"]),
+    ],
+)
+def test_a_plan_is_of_made_up_data_where_the_real_ones_are_not_to_be_had(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    dataset: str,
+    source: type[Any],
+    words: list[str],
+) -> None:
+    def load(self: object, validation_share: float) -> Table:
+        raise UserError("cannot download it")
+
+    monkeypatch.setattr(source, "load", load)
+    part = Part("main", (dataset,), ("random",), 2, overrides=(*words, "hyperparameter_updates=2"))
+    line = (f"dataset={dataset}: cannot download it",)
+    lacking = expand(experiment(part), tmp_path)
+    assert (lacking.jobs, lacking.missing, lacking.made_up) == ((), line, ())
+    planned = expand(experiment(part), tmp_path, may_make_up=True)
+    assert (planned.missing, planned.made_up) == ((), line)
+
+    (job,) = planned.jobs
+    table, settings = job.table, job.settings
+    summary = settings.source.summary(settings.validation_share)  # type: ignore[attr-defined]
+    assert (table.training, table.validation, table.test) == summary.parts
+    assert len(table.inputs) == len(table.targets) == sum(summary.parts)
+    assert np.prod(table.inputs.shape[1:]) == summary.inputs
+    assert (table.targets >= 0).all()
+    assert (table.targets < table.outputs).all()
+    Trainer.of(settings, table, torch.device("cpu"))  # models take it
