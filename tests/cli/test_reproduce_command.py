@@ -79,7 +79,7 @@ def test_failed_runs_are_told_and_can_be_computed_alone(
 
     good = Trainer.block
     failing(monkeypatch, "ours_wd_lr_m")
-    monkeypatch.setattr(estimate, "_measure", lambda *_: 0.0)
+    monkeypatch.setattr(estimate, "_measure", lambda *_: estimate.Rate(0.0, 0.0))
     code, out, err = call("reproduce", *TINY)
     assert code == 1
     assert "computed 3 runs (6 repetitions), 2 failed" in out
