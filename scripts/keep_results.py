@@ -9,11 +9,11 @@ are left alone; ``--again`` takes them anew.
 
 Finals are kept as they are, hypergradients where they are few (those of the first hyperparameter
 update, for Figure 7). Of the curves of a training every fourth of the steps that figures show
-stays, all of the first few, and where weights are put back the last steps before; losses that no
-figure shows are emptied. Where only final values are shown, both ends stay. The curves of a search
-are short and stay whole; of very many trials those stay that found a lower validation loss than
-all before, and the last. What was left out is said in the run's document. A run that was kept once
-is kept again without change.
+stays (every eighth of those of `rivals` that tune nothing), all of the first few, and where weights
+are put back the last steps before; losses that no figure shows are emptied. Where only final values
+are shown, both ends stay. The curves of a search are short and stay whole; of very many trials
+those stay that found a lower validation loss than all before, and the last. What was left out is
+said in the run's document. A run that was kept once is kept again without change.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ import pyarrow.compute as pc
 
 from hpo_bench.analysis.incumbent import is_search
 from hpo_bench.analysis.paper import GROUP_SOURCE, LARGER_VALIDATION_SHARES
+from hpo_bench.analysis.rivals import RIVALS
 from hpo_bench.errors import UserError
 from hpo_bench.figures.common.points import before_resets, thinning
 from hpo_bench.store import experiment_records, packed, packing
@@ -40,6 +41,7 @@ from hpo_bench.store.runs import Run, read_run, runs_folder, scan
 
 MAIN = "uci_main"  # whose runs other experiments show, too
 EVERY = 4  # of so many points that a figure would show one stays
+EVERY_OF_RIVALS = 8  # the same for what is shown against its cost alone, one curve beside many
 FIRST = 10  # points that all stay, for logarithmic axes
 LANDSCAPE = 500  # repetitions of Figure 3's background, of which final values are shown
 FEW = 1000  # rows of hypergradients that stay
@@ -56,8 +58,9 @@ def kept_steps(steps: np.ndarray, run: Run) -> np.ndarray:
     if alone or last or run.config["validation_share"] in LARGER_VALIDATION_SHARES:
         return steps[[0, -1]]
     apart = thinning([run])
+    every = EVERY_OF_RIVALS if run.method in RIVALS else EVERY
     few = (steps % apart == 0) & (steps <= FIRST * apart)
-    return steps[few | (steps % (EVERY * apart) == 0) | (steps == steps[-1])]
+    return steps[few | (steps % (every * apart) == 0) | (steps == steps[-1])]
 
 
 def emptied(table: pa.Table, columns: Sequence[str]) -> pa.Table:
