@@ -64,7 +64,8 @@ def test_what_wants_a_gpu_has_a_scale_for_two_cores(name: str) -> None:
     assert (cpu.datasets, cpu.methods) == (paper.datasets, paper.methods)
     assert small.repetitions < cpu.repetitions < paper.repetitions
     assert cpu.repetitions >= 8
-    assert "hyperparameter_updates=90" in cpu.overrides
+    (steps,) = (word for word in cpu.overrides if word.startswith("hyperparameter_updates="))
+    assert int(steps.partition("=")[2]) >= 50
     assert not any(word.startswith(("update_interval", "look_back")) for word in cpu.overrides)
 
 
