@@ -224,7 +224,10 @@ class Ranked:
     @staticmethod
     def of(chosen: Sequence[Run]) -> Ranked:
         medians, counts = today.final_medians(chosen)
-        order = [name for name in (*UCI, FASHION) if name in medians.index]
+        # Sets on which the paper's methods alone were run have nothing to be ranked with.
+        most = medians.notna().sum(axis=1).max()
+        compared = medians.index[medians.notna().sum(axis=1) == most]
+        order = [name for name in (*UCI, FASHION) if name in compared]
         on_all = medians.loc[order].dropna(axis=1)
         found = ranking(on_all.to_numpy())
         ranks = pd.Series(found.means, index=on_all.columns).sort_values(kind="stable")
