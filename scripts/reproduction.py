@@ -50,6 +50,7 @@ FASHION = "fashion_mnist"
 FASHION_UPDATES = 50_000  # 50 epochs
 SHORT_FASHION_UPDATES = 10_000  # 10 epochs
 WITH_HYPERGRADIENTS, DISCOUNTED = "ours_wd_lr_m", "ours_discounted"
+THROUGH_ADAMW = "ours_adamw"
 NEVER_UCI = 4000  # of `horizons`, which records both ends alone
 PLACES = 8  # methods that are shown of all that are ranked
 # Hypergradients beyond the paper's, and what one would take instead.
@@ -170,8 +171,16 @@ def _unsaid(cells: Sequence[paper_tables.JudgedNumber]) -> str:
     return table(("cannot be said", "why", "numbers"), rows)
 
 
-def main_runs(runs: Runs, methods: Sequence[str] = ONE_PASS) -> list[Run]:
-    """Those of `uci_main`, or of other methods on the same sets for as long."""
+def main_runs(
+    runs: Runs,
+    methods: Sequence[str] = ONE_PASS,
+    on_rows: Callable[[Run], bool] = today.as_meant,
+) -> list[Run]:
+    """Those of `uci_main`, or of other methods on the same sets for as long.
+
+    Args:
+        on_rows: whether a run's weights were trained on the rows that are wanted.
+    """
     kept = [
         run
         for run in runs
@@ -181,7 +190,7 @@ def main_runs(runs: Runs, methods: Sequence[str] = ONE_PASS) -> list[Run]:
         and run.config["validation_share"] not in LARGER_VALIDATION_SHARES
         and len(run.seeds) > 50
         and run.method in methods
-        and today.as_meant(run)
+        and on_rows(run)
     ]
     return selection.comparable(kept).runs
 
@@ -191,16 +200,21 @@ def uci(runs: Runs, results: Path) -> str:
     return medians_by_dataset(main_runs(runs))
 
 
-def of_rivals(runs: Runs) -> list[Run]:
-    """Runs of `rivals`: on the UCI sets, and 10 epochs of Fashion-MNIST, on the rows as meant."""
-    kept = main_runs(runs, today.METHODS)
+def on_training_rows(run: Run) -> bool:
+    """Whether no validation row trained the weights."""
+    return today.data_for_weights(run) == today.TRAIN
+
+
+def of_rivals(runs: Runs, on_rows: Callable[[Run], bool] = today.as_meant) -> list[Run]:
+    """Runs of `rivals`: on the UCI sets, and 10 epochs of Fashion-MNIST."""
+    kept = main_runs(runs, today.METHODS, on_rows)
     kept += [
         run
         for run in runs
         if run.dataset == FASHION
         and run.method in today.METHODS
         and selection.weight_updates(run) == SHORT_FASHION_UPDATES
-        and today.as_meant(run)
+        and on_rows(run)
     ]
     return selection.comparable(kept).runs
 
@@ -248,7 +262,15 @@ def rivals(runs: Runs, results: Path) -> str:
 
     A row a method, a column a set. Each method trains its weights on the rows that it names.
     """
-    chosen = of_rivals(runs)
+    return _ranking(of_rivals(runs))
+
+
+def rivals_same_rows(runs: Runs, results: Path) -> str:
+    """The same with the weights of all methods trained on the training rows alone."""
+    return _ranking(of_rivals(runs, on_training_rows))
+
+
+def _ranking(chosen: Sequence[Run]) -> str:
     ranked = Ranked.of(chosen)
     labels = {run.dataset: label([run]) for run in chosen}
     names = {run.method: method_label(run) for run in chosen}
@@ -268,6 +290,7 @@ def ranks(runs: Runs, results: Path) -> str:
     """The best mean ranks of `rivals` and those of the paper's methods, with what they cost."""
     chosen = of_rivals(runs)
     ranked = Ranked.of(chosen)
+    same_rows = Ranked.of(of_rivals(runs, on_training_rows))
     rows = []
     for place, (method, rank) in enumerate(ranked.ranks.items(), start=1):
         group = [run for run in chosen if run.method == method]
@@ -277,11 +300,12 @@ def ranks(runs: Runs, results: Path) -> str:
             today.work_per_update(of_set, frames.finals(of_set))
             for of_set in by_dataset(group).values()
         ]
-        wins = sum(ranked.medians.idxmin(axis=1) == method)
+        on_training_rows_alone = same_rows.ranks.get(method)
+        other = "–" if on_training_rows_alone is None else f"{on_training_rows_alone:.1f}"
         cost = f"{np.median(costs):.2g}"
-        rows.append([f"{place}", method_label(group[0]), f"{rank:.1f}", f"{wins}", cost])
-    header = ("place", "method", "mean rank", "lowest on", "gradients an update")
-    return f"{ranked.text()}.\n\n" + table(header, rows)
+        rows.append([f"{place}", method_label(group[0]), f"{rank:.1f}", other, cost])
+    header = ("place", "method", "mean rank", "on training rows alone", "gradients an update")
+    return f"{ranked.text()}. On training rows alone: {same_rows.text()}.\n\n" + table(header, rows)
 
 
 def discounts(runs: Runs, results: Path) -> str:
@@ -322,7 +346,9 @@ def _discount(run: Run) -> float:
 
 def beyond(runs: Runs, results: Path) -> str:
     """Medians of hypergradients through AdamW and over a longer horizon, and what they replace."""
-    return medians_by_dataset(main_runs(runs, BEYOND))
+    kept = main_runs(runs, BEYOND)
+    run_on = {run.dataset for run in kept if run.method == THROUGH_ADAMW}
+    return medians_by_dataset([run for run in kept if run.dataset in run_on])
 
 
 def choice(runs: Runs, results: Path) -> str:
@@ -576,6 +602,7 @@ BLOCKS: Mapping[str, Callable[[Runs, Path], str]] = {
     "headline": headline,
     "cost": cost,
     "rivals": rivals,
+    "rivals_same_rows": rivals_same_rows,
     "beyond": beyond,
     "ranks": ranks,
     "discounts": discounts,

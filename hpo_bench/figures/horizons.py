@@ -38,6 +38,7 @@ NEEDS = (
 )
 SHOWN = (PointNumber("discount γ", "discount"), PointNumber("y", "y", "low", "high"))
 QUARTILES = (0.25, 0.75)
+ROOM_BELOW = 0.1  # of the height of a panel, for how many diverged
 
 
 def points(selection: NeededRuns, options: Options) -> Points:
@@ -130,6 +131,8 @@ def by_discount(ax: Axes, frame: pd.DataFrame, plotted: Plotted, discounts: list
     ax.set_xlim(-0.5, len(discounts) - 0.5)
     ax.grid(visible=True, axis="y")
     panels.limit_above(ax, pd.concat([frame["y"], frame["low"], frame["high"]]))
+    bottom, top = ax.get_ylim()
+    ax.set_ylim(bottom * (bottom / top) ** ROOM_BELOW, top)
     panels.log_ticks(ax, "y")
     return ax
 
