@@ -81,6 +81,8 @@ timed() { step hpo-bench bench runtime --results "$store" --repetitions 12 $(pri
 # How long one training takes: alone on the machine, so before everything else.
 timed --dataset uci_energy
 timed --dataset fashion_mnist hyperparameter_updates=100
+timed --scale cpu --dataset penn_treebank hyperparameter_updates=2
+timed --scale cpu --dataset cifar10 hyperparameter_updates=2
 
 # The paper's experiments on the UCI sets.
 reproduce proof_of_concept --scale paper
