@@ -314,7 +314,12 @@ def discounts(runs: Runs, results: Path) -> str:
     ends = [
         run
         for run in runs
-        if run.dataset in UCI and run.method in wanted and run.config["record_every"] == NEVER_UCI
+        if run.dataset in UCI
+        and run.method in wanted
+        and run.config["record_every"] == NEVER_UCI
+        and selection.weight_updates(run) == claims.WEIGHT_UPDATES
+        and run.config["look_back"] in (None, 5)
+        and run.config["update_interval"] == 10
     ]
     rows = []
     gammas: set[float] = set()

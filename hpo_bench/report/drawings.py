@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import io
 import json
 import re
 import shlex
@@ -24,6 +25,8 @@ from hpo_bench.figures.common.make import Made, Request, make
 from hpo_bench.figures.common.needs import Missing
 from hpo_bench.report.facets import Facets
 
+MOST_OUTLINES = 150_000  # characters of an image as outlines
+COLOURS = 96  # of an image as pixels
 PIXELS_PER_POINT = 1.9  # larger than print: a full page's width is 950 pixels
 OUTLINES = re.compile(rb'(?<= d=")[^"]*')
 DECIMALS = re.compile(rb"(\.\d\d)\d+")
@@ -101,7 +104,7 @@ def drawings(
     """
     drawn = []
     with tempfile.TemporaryDirectory(prefix="hpo-bench-") as folder:
-        request = Request(results, runs, Path(folder), ("svg",), options)
+        request = Request(results, runs, Path(folder), ("svg", "png"), options)
         for drawing in _each(figures.names(), request):
             say(f"{drawing.name}: {drawing.error or drawing.drawn or 'no stored run fits'}")
             drawn.append(replace(drawing, command=_command(drawing.name, results, options)))
@@ -153,7 +156,7 @@ def _drawing(made: Made) -> Drawing:
     return replace(
         plain,
         about=_told(found) if module.NEEDS else Facets(),
-        uri=data_uri(image),
+        uri=_address(image, files[".png"]),
         width=_width(image),
         drawn=made.drawn,
         small_print=manifest["footer"],
@@ -184,6 +187,29 @@ def packed(content: bytes) -> str:
 def data_uri(svg: bytes) -> str:
     """The image as an address that may stand in an attribute; a sixth shorter than in base64."""
     return f"data:image/svg+xml,{quote(svg, safe=UNQUOTED)}"
+
+
+def _address(svg: bytes, png: Path) -> str:
+    """The outlines as an address, or the pixels, where there are very many outlines.
+
+    The page has to stay small; hundreds of curves are sharper than a screen as pixels, too.
+    """
+    outlines = data_uri(svg)
+    if len(outlines) <= MOST_OUTLINES:
+        return outlines
+    return f"data:image/png;base64,{base64.b64encode(_few_colours(png)).decode()}"
+
+
+def _few_colours(png: Path) -> bytes:
+    """The same image with a palette, a quarter of its bytes."""
+    from PIL import Image
+
+    content = io.BytesIO()
+    with Image.open(png) as image:
+        image.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(
+            content, "PNG", optimize=True
+        )
+    return content.getvalue()
 
 
 def compact(svg: bytes) -> bytes:
