@@ -47,11 +47,10 @@ TABLES: Mapping[str, Sequence[str]] = {
     "multi_pass": (),
 }
 FASHION = "fashion_mnist"
-FASHION_UPDATES = 50_000  # 50 epochs
-SHORT_FASHION_UPDATES = 10_000  # 10 epochs
+FASHION_UPDATES, SHORT_FASHION_UPDATES = claims.LARGER[FASHION]  # 50 epochs, 10 epochs
 WITH_HYPERGRADIENTS, DISCOUNTED = "ours_wd_lr_m", "ours_discounted"
 THROUGH_ADAMW = "ours_adamw"
-NEVER_UCI = 4000  # of `horizons`, which records both ends alone
+NEVER_UCI = claims.WEIGHT_UPDATES  # of `horizons`, which records both ends alone
 PLACES = 8  # methods that are shown of all that are ranked
 # Hypergradients beyond the paper's, and what one would take instead.
 BEYOND = (
