@@ -99,6 +99,7 @@ def work(trainer: Trainer) -> Work:
     start = InitialState(
         torch.zeros(1, 1), {name: torch.zeros(1, 1) for name in plan.rule.coordinates}
     )
-    short = replace(plan, weight_updates=plan.interval + 1)
+    # A schedule changes no count, and its factors may lie on another device than this weight.
+    short = replace(plan, weight_updates=plan.interval + 1, factors=None)
     train(problem, short, start, NoRecord(), until=plan.interval)
     return Work(plan.interval, counting.gradients, counting.products)

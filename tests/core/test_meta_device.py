@@ -19,6 +19,7 @@ import yaml
 from hpo_bench.core.loop import train
 from hpo_bench.core.table import Table
 from hpo_bench.errors import UserError
+from hpo_bench.running.provenance import costs
 from hpo_bench.running.trainer import Trainer
 from hpo_bench.settings.compose import compose
 from hpo_bench.settings.parse import parse
@@ -130,6 +131,15 @@ def test_no_training_waits_for_the_device(
         assert end.number == settings.weight_updates
         assert end.state.weights.device == META
         assert all(value.device == META for value in end.raw.values())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_a_training_costs_is_told_wherever_it_was_made(method: str, tmp_path: Path) -> None:
+    _, overrides = MODELS[0]
+    settings = settings_of(method, overrides, tmp_path)
+    table = next(trainer.table for trainer in trainers(settings))
+    told = [costs(Trainer.of(settings, table, torch.device(name))) for name in ("meta", "cpu")]
+    assert told[0] == told[1]
 
 
 def test_the_device_tells_of_a_wait() -> None:
