@@ -237,14 +237,12 @@ class Ranked:
     @staticmethod
     def of(chosen: Sequence[Run]) -> Ranked:
         medians, counts = today.final_medians(chosen)
-        # Sets on which the paper's methods alone were run have nothing to be ranked with.
-        most = medians.notna().sum(axis=1).max()
-        compared = medians.index[medians.notna().sum(axis=1) == most]
-        order = [name for name in (*UCI, FASHION) if name in compared]
-        on_all = medians.loc[order].dropna(axis=1)
+        order = [name for name in (*UCI, FASHION) if name in medians.index]
+        compared = today.compared_on_all(medians.loc[order].notna())
+        on_all = medians.loc[compared.index, compared.columns]
         found = ranking(on_all.to_numpy())
         ranks = pd.Series(found.means, index=on_all.columns).sort_values(kind="stable")
-        numbers = counts.loc[order, on_all.columns].to_numpy()
+        numbers = counts.loc[on_all.index, on_all.columns].to_numpy()
         return Ranked(on_all, ranks, found, (int(numbers.min()), int(numbers.max())))
 
     def text(self) -> str:

@@ -11,7 +11,7 @@ from hpo_bench.analysis import incumbent, paper
 from hpo_bench.analysis.frames import curves, failure_aware, finals, matrix
 from hpo_bench.analysis.selection import Runs, by_dataset, by_method, settings
 from hpo_bench.analysis.statistics.interval import Interval, survival_median
-from hpo_bench.analysis.statistics.ranks import probabilities_of_best
+from hpo_bench.analysis.statistics.ranks import FEWEST_SETS, probabilities_of_best
 from hpo_bench.analysis.summary import measures
 from hpo_bench.store.runs import Run
 
@@ -89,6 +89,26 @@ def final_medians(
             counts.setdefault(method, {})[dataset] = len(values)
     frame = pd.DataFrame(medians)
     return frame, pd.DataFrame(counts).reindex_like(frame).fillna(0)
+
+
+def compared_on_all(there: pd.DataFrame) -> pd.DataFrame:
+    """The datasets × methods that can be ranked: every method was run on every set of them.
+
+    Of the methods that all sets with at least so many methods have, and the sets that have these,
+    those that hold the most runs; of equals the ones with more sets. So a set on which only some
+    methods were run does not take the others out of the comparison.
+
+    Args:
+        there: datasets × methods, whether there is a run.
+    """
+    methods_of = there.sum(axis=1)
+    best = there.iloc[:0, :0]
+    for least in sorted(set(methods_of), reverse=True):
+        methods = there.columns[there[methods_of >= least].all(axis=0)]
+        block = there.loc[there[methods].all(axis=1), methods]
+        if len(block) >= FEWEST_SETS and block.size >= best.size:
+            best = block
+    return best
 
 
 def costs_to_target(

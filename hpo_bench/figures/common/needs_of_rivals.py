@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import pandas as pd
+
 from hpo_bench.analysis import paper, rivals
-from hpo_bench.analysis.selection import by_method
 from hpo_bench.analysis.statistics.ranks import FEWEST_SETS
 from hpo_bench.figures.common import points as common
 from hpo_bench.figures.common import standard, templates
@@ -31,7 +32,7 @@ def with_rivals(selection: NeededRuns) -> list[Panel]:
 
 
 def on_all(selection: NeededRuns) -> tuple[list[Run], tuple[str, ...]]:
-    """Comparable runs of the methods that were run on every dataset with a rival, and notes.
+    """Comparable runs of the methods and datasets that can be ranked, and notes on those left out.
 
     There are none on fewer than two datasets: what is said over datasets needs several.
     """
@@ -41,15 +42,17 @@ def on_all(selection: NeededRuns) -> tuple[list[Run], tuple[str, ...]]:
         alike, passed_over = common.alike(runs)
         chosen += alike
         notes += passed_over
-    datasets = {run.dataset for run in chosen}
-    if len(datasets) < FEWEST_SETS:
+    if len({run.dataset for run in chosen}) < FEWEST_SETS:
         return [], (*notes, f"needs rivals on at least {FEWEST_SETS} datasets")
-    complete: list[Run] = []
-    for method, group in by_method(chosen).items():
-        lacking = sorted(datasets - {run.dataset for run in group})
-        if lacking:
-            notes.append(f"{method}: left out, it has no runs on {', '.join(lacking)}")
-        else:
-            complete += group
-    ordered = sorted(complete, key=lambda run: list(selection.datasets).index(run.dataset))
+    datasets = [run.dataset for run in chosen]
+    there = pd.crosstab(pd.Series(datasets), pd.Series([run.method for run in chosen])) > 0
+    block = rivals.compared_on_all(there)
+    for dataset in there.index.difference(block.index):
+        of_all = f"{there.loc[dataset].sum()} of {len(there.columns)} methods"
+        notes.append(f"{dataset}: left out, it has {of_all}")
+    for method in there.columns.difference(block.columns):
+        lacking = block.index[~there.loc[block.index, method]]
+        notes.append(f"{method}: left out, it has no runs on {', '.join(lacking)}")
+    ranked = [run for run in chosen if run.dataset in block.index and run.method in block.columns]
+    ordered = sorted(ranked, key=lambda run: list(selection.datasets).index(run.dataset))
     return ordered, tuple(notes)
