@@ -26,6 +26,7 @@ from hpo_bench.figures.common.base import RULES, Options, Plotted, Points
 from hpo_bench.store.files import atomic, write_json
 
 FORMAT = 1
+DIGITS = 10  # of the points: more than any image shows, fewer than processors differ in
 TEXT_COLUMNS = ("part", "panel", "dataset", "method", "hyperparameter", "kind", "status", "text")
 PACKAGES = ("matplotlib", "numpy", "pandas", "scipy", "scikit-learn")
 IDENTIFIERS = ("name", "method", "dataset")  # by which parts of a figure's context are found
@@ -185,12 +186,17 @@ def _as_text(context: Any) -> Any:
 
 
 def csv_bytes(frame: pd.DataFrame) -> bytes:
-    """Points as CSV; floats in the shortest form that reads back as the same number."""
-    return frame.to_csv(index=False, lineterminator="\n").encode()
+    """Points as CSV, floats rounded to `DIGITS` significant digits."""
+    return frame.to_csv(index=False, lineterminator="\n", float_format=_short).encode()
+
+
+def _short(number: float) -> str:
+    """The shortest text that reads back as the number rounded to `DIGITS` digits."""
+    return repr(float(f"{number:.{DIGITS}g}"))
 
 
 def read_csv(content: bytes) -> pd.DataFrame:
-    """Read what `csv_bytes` wrote, exactly.
+    """Read what `csv_bytes` wrote, to the last digit.
 
     Numbers are rounded as Python does it, whatever the default of pandas is.
     """
