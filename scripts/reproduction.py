@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from hpo_bench.analysis import claims, frames, render, selection, tables
+from hpo_bench.analysis import budget, claims, frames, render, selection, tables
 from hpo_bench.analysis import rivals as today
 from hpo_bench.analysis import submission as paper_tables
 from hpo_bench.analysis.paper import LARGER_VALIDATION_SHARES, ONE_PASS, PLAIN, UCI
@@ -518,6 +518,19 @@ def fashion(runs: Runs, results: Path) -> str:
     return medians(rows)
 
 
+def larger(runs: Runs, results: Path) -> str:
+    """Final values on the larger sets and variants, each row with its budget."""
+    rows = {}
+    for name in ("fashion_mnist_batchnorm", "penn_treebank", "cifar10"):
+        alike = selection.comparable([run for run in runs if run.dataset_name == name]).runs
+        if not alike:
+            continue
+        lengths = {selection.weight_updates(run) for run in alike}
+        whole = f"{', '.join(map(str, sorted(lengths)))} updates, n = {repetitions(alike)}"
+        rows[f"{label(alike)}: {budget.less(alike) or whole}"] = alike
+    return medians(rows)
+
+
 def shares(runs: Runs, results: Path) -> str:
     """Final values with larger validation parts."""
     energy = [run for run in runs if run.dataset == claims.DATASET]
@@ -574,16 +587,27 @@ def _times(seconds: pd.Series, plain: pd.Series) -> str:
     return f"× {ratio.estimate:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]"
 
 
+def _on_cpu(run: Run) -> bool:
+    return run.environment["device"] == "cpu"
+
+
+def _machine(run: Run) -> str:
+    return str(run.environment["cpu" if _on_cpu(run) else "device"])
+
+
 def effort(runs: Runs, results: Path) -> str:
     """What was computed, by which code, on what."""
-    seconds = sum(run.seconds["total"] for run in runs)
+    hours = {True: 0.0, False: 0.0}
+    for run in runs:
+        hours[_on_cpu(run)] += run.seconds["total"] / 3600
     updates = sum(selection.weight_updates(run) * len(run.seeds) for run in runs)
     count = sum(len(run.seeds) for run in runs)
     commits = sorted({str(run.code["git_commit"])[:7] for run in runs})
-    machines = {f"{run.environment['cpu']}, torch {run.environment['torch']}" for run in runs}
+    machines = {f"{_machine(run)}, torch {run.environment['torch']}" for run in runs}
     return (
         f"{len(runs)} runs, {count:,} repetitions, {updates / 1e6:,.0f} million weight updates "
-        f"(searches not counted), {seconds / 3600:.1f} hours of one core. "
+        f"(searches not counted), {hours[True]:.1f} hours of one core and {hours[False]:.1f} of "
+        "programs that shared a GPU. "
         f"{'; '.join(sorted(machines))}. Code: {', '.join(commits)}.\n"
     )
 
@@ -598,6 +622,7 @@ BLOCKS: Mapping[str, Callable[[Runs, Path], str]] = {
     "full": full,
     "shares": shares,
     "fashion": fashion,
+    "larger": larger,
     "multi_pass": multi_pass,
     "effort": effort,
     "choice": choice,
