@@ -13,6 +13,7 @@ from hpo_bench.analysis.paper import PLAIN
 from hpo_bench.analysis.selection import MACHINE, Runs, by_dataset, by_method
 from hpo_bench.analysis.statistics.interval import Interval
 from hpo_bench.analysis.statistics.pairs import bootstrap_two
+from hpo_bench.store.runs import Run
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,26 @@ def costs(runs: Runs, seed: int = 0) -> list[Cost]:
         plain = frames.get(PLAIN)
         all_costs += [_cost(_usual(frame), plain, seed) for frame in frames.values()]
     return all_costs
+
+
+def of_several_machines(runs: Runs) -> tuple[str, ...]:
+    """A line that says of which datasets the run times should not be compared; none if of none.
+
+    Args:
+        runs: those whose seconds stand in one panel or table, for each dataset.
+    """
+    told = []
+    for group in by_dataset(runs).values():
+        machines = sorted({_device(run) for run in group} - {""})
+        if len(machines) > 1:
+            told.append(f"{group[0].dataset_label} ({', '.join(machines)})")
+    return (f"seconds of several machines: {'; '.join(told)}",) if told else ()
+
+
+def _device(run: Run) -> str:
+    """What a run was computed on; nothing where it does not say."""
+    device = run.environment.get("device", "")
+    return str(run.environment.get("cpu", "") if device == "cpu" else device)
 
 
 def _cost(frame: pd.DataFrame, plain: pd.DataFrame | None, seed: int) -> Cost:

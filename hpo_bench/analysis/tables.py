@@ -14,7 +14,7 @@ import pandas as pd
 from hpo_bench.analysis import incumbent, paper, rivals, submission
 from hpo_bench.analysis.budget import of_each
 from hpo_bench.analysis.compare import bounds
-from hpo_bench.analysis.costs import Cost, costs
+from hpo_bench.analysis.costs import Cost, costs, of_several_machines
 from hpo_bench.analysis.frames import failure_aware, finals
 from hpo_bench.analysis.paper import GROUP_SOURCE, MULTI_PASS, ONE_PASS, PLAIN, shown_name
 from hpo_bench.analysis.render import RenderedTable
@@ -483,6 +483,7 @@ def _multi_pass(runs: Runs, mode: Statistics, seed: int) -> Parts:
     less = incumbent.scaled_down(runs)
     if less:
         label += f"; scaled down from the paper: {less}"
+    label = "; ".join([label, *of_several_machines(runs)])
     return body, bold, data.assign(statistics=mode, seed=seed), label
 
 
@@ -620,6 +621,7 @@ def _rivals(runs: Runs, mode: Statistics, seed: int) -> Parts:
         f"gradient-equivalents: gradients + {incumbent.PRODUCT} × Hessian-vector products; bold: "
         "best of a dataset and version"
     )
+    label = "; ".join([label, *of_several_machines(runs)])
     return body, bold, data.assign(statistics=mode, seed=seed), label
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from hpo_bench.analysis import incumbent, paper
+from hpo_bench.analysis.costs import of_several_machines
 from hpo_bench.analysis.incumbent import AXES, PRODUCT
 from hpo_bench.analysis.paper import GROUP_SOURCE
 from hpo_bench.analysis.selection import Runs, by_method, comparable
@@ -83,6 +84,7 @@ def _statistics(runs: Runs) -> tuple[str, ...]:
         "batch's time shared, evaluations for their curves included",
         f"gradient-equivalents: gradients + {PRODUCT} × Hessian-vector products",
         "diverged runs lose, no resampling",
+        *of_several_machines(runs),
     )
 
 

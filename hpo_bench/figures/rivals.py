@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from hpo_bench.analysis.costs import of_several_machines
 from hpo_bench.analysis.incumbent import AXES, PRODUCT
 from hpo_bench.analysis.rivals import work_per_update
 from hpo_bench.analysis.selection import Runs, by_method
@@ -50,6 +51,7 @@ def points(selection: NeededRuns, options: Options) -> Points:
         common.LEGEND,
         f"gradient-equivalents: gradients + {PRODUCT} × Hessian-vector products",
         "seconds: a block's wall time ÷ its rows",
+        *of_several_machines(kept),
     )
     return Points(pd.concat(frames, ignore_index=True), context, kept, statistics, tuple(notes))
 

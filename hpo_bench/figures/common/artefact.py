@@ -190,7 +190,7 @@ def csv_bytes(frame: pd.DataFrame) -> bytes:
     return frame.to_csv(index=False, lineterminator="\n", float_format=_short).encode()
 
 
-def _short(number: float) -> str:
+def _short(number: object) -> str:
     """The shortest text that reads back as the number rounded to `DIGITS` digits."""
     return repr(float(f"{number:.{DIGITS}g}"))
 

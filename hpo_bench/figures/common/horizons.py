@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from hpo_bench.analysis.costs import of_several_machines
 from hpo_bench.figures.common import panels, style
 from hpo_bench.figures.common import points as common
 from hpo_bench.figures.common.base import Options, Plotted, Points
@@ -47,6 +48,7 @@ def points(selection: NeededRuns, options: Options, roles: Sequence[str]) -> Poi
     statistics = (
         *common.cdf_statistics(kept, options)[:-1],
         *common.evolution_statistics(kept, options)[1:],
+        *of_several_machines(kept),
     )
     return Points(pd.concat(frames, ignore_index=True), context, kept, statistics, tuple(notes))
 
