@@ -20,6 +20,7 @@ import pandas as pd
 from hpo_bench.analysis import budget, claims, frames, render, selection, tables
 from hpo_bench.analysis import rivals as today
 from hpo_bench.analysis import submission as paper_tables
+from hpo_bench.analysis.costs import device
 from hpo_bench.analysis.paper import LARGER_VALIDATION_SHARES, ONE_PASS, PLAIN, UCI
 from hpo_bench.analysis.rounding import rounded
 from hpo_bench.analysis.selection import Runs, by_dataset, by_method, repetitions
@@ -587,27 +588,19 @@ def _times(seconds: pd.Series, plain: pd.Series) -> str:
     return f"× {ratio.estimate:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]"
 
 
-def _on_cpu(run: Run) -> bool:
-    return run.environment["device"] == "cpu"
-
-
-def _machine(run: Run) -> str:
-    return str(run.environment["cpu" if _on_cpu(run) else "device"])
-
-
 def effort(runs: Runs, results: Path) -> str:
     """What was computed, by which code, on what."""
-    hours = {True: 0.0, False: 0.0}
-    for run in runs:
-        hours[_on_cpu(run)] += run.seconds["total"] / 3600
+    on_cpu = [run for run in runs if run.environment["device"] == "cpu"]
+    hours = sum(run.seconds["total"] for run in runs) / 3600
+    hours_of_cpu = sum(run.seconds["total"] for run in on_cpu) / 3600
     updates = sum(selection.weight_updates(run) * len(run.seeds) for run in runs)
     count = sum(len(run.seeds) for run in runs)
     commits = sorted({str(run.code["git_commit"])[:7] for run in runs})
-    machines = {f"{_machine(run)}, torch {run.environment['torch']}" for run in runs}
+    machines = {f"{device(run.environment)}, torch {run.environment['torch']}" for run in runs}
     return (
         f"{len(runs)} runs, {count:,} repetitions, {updates / 1e6:,.0f} million weight updates "
-        f"(searches not counted), {hours[True]:.1f} hours of one core and {hours[False]:.1f} of "
-        "programs that shared a GPU. "
+        f"(searches not counted), {hours_of_cpu:.1f} hours of one core and "
+        f"{hours - hours_of_cpu:.1f} of programs that shared a GPU. "
         f"{'; '.join(sorted(machines))}. Code: {', '.join(commits)}.\n"
     )
 

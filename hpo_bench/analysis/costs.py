@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,7 +15,6 @@ from hpo_bench.analysis.paper import PLAIN
 from hpo_bench.analysis.selection import MACHINE, Runs, by_dataset, by_method
 from hpo_bench.analysis.statistics.interval import Interval
 from hpo_bench.analysis.statistics.pairs import bootstrap_two
-from hpo_bench.store.runs import Run
 
 
 @dataclass(frozen=True)
@@ -68,16 +69,20 @@ def of_several_machines(runs: Runs) -> tuple[str, ...]:
     """
     told = []
     for group in by_dataset(runs).values():
-        machines = sorted({_device(run) for run in group} - {""})
+        machines = sorted({device(run.environment) for run in group} - {""})
         if len(machines) > 1:
             told.append(f"{group[0].dataset_label} ({', '.join(machines)})")
     return (f"seconds of several machines: {'; '.join(told)}",) if told else ()
 
 
-def _device(run: Run) -> str:
-    """What a run was computed on; nothing where it does not say."""
-    device = run.environment.get("device", "")
-    return str(run.environment.get("cpu", "") if device == "cpu" else device)
+def device(environment: Mapping[Any, Any]) -> str:
+    """The name of what a run was computed on, a processor or a GPU; nothing where it is not told.
+
+    Args:
+        environment: of the run's document, or a row of `frames.finals`.
+    """
+    name = environment.get("device", "")
+    return str(environment.get("cpu", "") if name == "cpu" else name)
 
 
 def _cost(frame: pd.DataFrame, plain: pd.DataFrame | None, seed: int) -> Cost:
@@ -135,5 +140,4 @@ def _per_update(blocks: pd.DataFrame) -> pd.Series[float]:
 
 
 def _machine(row: pd.Series[str]) -> str:
-    device = row["cpu"] if row["device"] == "cpu" else row["device"]
-    return f"{device}, {row['threads']} threads, {row['workers']} side by side"
+    return f"{device(row.to_dict())}, {row['threads']} threads, {row['workers']} side by side"
