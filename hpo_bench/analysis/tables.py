@@ -41,7 +41,8 @@ from hpo_bench.analysis.statistics.interval import label as statistics_label
 from hpo_bench.analysis.statistics.pairs import Comparison, holm, paired_comparison
 from hpo_bench.analysis.summary import Measure, Summary, measures, paper_keeps, summarise
 from hpo_bench.errors import UserError, nearest
-from hpo_bench.store.runs import Run
+from hpo_bench.settings.run import in_order
+from hpo_bench.store.runs import STARTED, Run, hyperparameters_of
 from hpo_bench.system.quoting import override
 
 Marked = tuple[str, bool]  # the text of a cell, and whether it is bold
@@ -736,12 +737,11 @@ def _horizons(runs: Runs, mode: Statistics, seed: int) -> Parts:
 
 # --- where hyperparameters begin and end ---
 
-HYPERPARAMETERS = ("lr", "weight_decay", "momentum", "beta1", "beta2")
-
 
 def _hyperparameters(runs: Runs, mode: Statistics, seed: int) -> Parts:
     """Medians of where each hyperparameter begins and ends, of those that a rule has."""
     cells: Cells = {}
+    counted: dict[tuple[str, str], Marked] = {}
     rows = []
     records = []
     for of_dataset in by_dataset(runs).values():
@@ -750,18 +750,17 @@ def _hyperparameters(runs: Runs, mode: Statistics, seed: int) -> Parts:
             ok = frame[frame["status"] == "ok"]
             row = (group[0].dataset_label, group[0].method_label)
             rows.append(row)
-            cells.setdefault("n_ok/n", {})[row] = (f"{len(ok)}/{len(frame)}", False)
-            for name in HYPERPARAMETERS:
-                start, end = (_median_of(ok, f"{prefix}{name}") for prefix in ("initial_", ""))
+            counted[row] = (f"{len(ok)}/{len(frame)}", False)
+            for name in hyperparameters_of(frame.columns):
+                start, end = (_median_of(ok, f"{prefix}{name}") for prefix in (STARTED, ""))
                 if np.isnan(start) and np.isnan(end):
                     continue
                 text = f"{rounded(start).text} → {rounded(end).text}"
                 cells.setdefault(name, {})[row] = (text, False)
                 identity = {"dataset": group[0].dataset, "method": method, "hyperparameter": name}
                 records.append({**identity, "initial": start, "final": end, "n_ok": len(ok)})
-    named = [name for name in HYPERPARAMETERS if name in cells]
-    columns = {name: cells[name] for name in (*named, "n_ok/n")}
-    body, bold = _frames(columns, rows, ["Dataset", "Method"])
+    columns = {name: cells[name] for name in in_order(cells)}
+    body, bold = _frames({**columns, "n_ok/n": counted}, rows, ["Dataset", "Method"])
     label = "medians over the repetitions that did not diverge, at the start → at the end"
     return body, bold, pd.DataFrame(records), label
 

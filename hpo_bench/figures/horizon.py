@@ -21,7 +21,7 @@ from hpo_bench.figures.common import points as common
 from hpo_bench.figures.common.base import Options, Plotted, Points
 from hpo_bench.figures.common.needs import AUDITS, Need, NeededRuns
 from hpo_bench.figures.common.places import PointNumber
-from hpo_bench.settings.run import HYPERPARAMETERS
+from hpo_bench.settings.run import in_order
 from hpo_bench.store.audits import OVER_TIME
 from hpo_bench.store.runs import Run, read_table
 from hpo_bench.system import notices
@@ -94,8 +94,7 @@ def _rows(frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
 def draw(plotted: Plotted) -> Figure:
     """Two rows for each dataset, a column for each hyperparameter."""
     panels, found = plotted.context["panels"], set(plotted.frame["hyperparameter"])
-    known = [name for name in HYPERPARAMETERS if name in found]
-    names = [*known, *sorted(found.difference(known))]
+    names = in_order(sorted(found))
     rows = [(panel, kind) for panel in panels for kind in KINDS]
     legend = [style.entry(method) for method in plotted.methods]
     width, height = 0.7 + 2.05 * len(names), 0.2 + 1.22 * len(rows)

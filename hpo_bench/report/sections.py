@@ -38,18 +38,12 @@ from hpo_bench.report.grid import (
 )
 from hpo_bench.store import experiment_records
 from hpo_bench.store.index import Entry
-from hpo_bench.store.runs import Run
+from hpo_bench.store.runs import STARTED, Run, hyperparameters_of
 
 T = TypeVar("T")
 LISTED = 1000  # divergences, each in a row; the rates count all
-# Columns of where a repetition that diverged began; of these the ones that its rule has.
-STARTED = {
-    "lr": "lr",
-    "weight_decay": "Weight decay",
-    "momentum": "Momentum",
-    "beta1": "β₁",
-    "beta2": "β₂",
-}
+# How a column is headed that says where a hyperparameter of a repetition that diverged began.
+HEADINGS = {"weight_decay": "Weight decay", "momentum": "Momentum", "beta1": "β₁", "beta2": "β₂"}
 VERDICTS = ("contradicted", "supported", "undecided", "not enough runs")
 
 
@@ -409,17 +403,17 @@ def divergences_grid(runs: Runs, frame: pd.DataFrame, membership: Membership) ->
     """Which repetitions diverged, and at which weight update, a row each; the first `LISTED`."""
     by_id = {run.run_id: run for run in runs}
     diverged = frame[frame["status"] != "ok"]
-    started = {
-        name: heading
-        for name, heading in STARTED.items()
-        if f"initial_{name}" in diverged and diverged[f"initial_{name}"].notna().any()
-    }
+    started = [
+        name
+        for name in hyperparameters_of(diverged.columns)
+        if diverged[f"{STARTED}{name}"].notna().any()
+    ]
     columns = (
         GridColumn("Dataset", "name"),
         GridColumn("Method", "name"),
         GridColumn("Seed", "number"),
         GridColumn("Step", "number"),
-        *(GridColumn(heading, "number", "initial") for heading in started.values()),
+        *(GridColumn(HEADINGS.get(name, name), "number", "initial") for name in started),
         GridColumn("Run", "code"),
     )
     rows = tuple(
@@ -428,7 +422,7 @@ def divergences_grid(runs: Runs, frame: pd.DataFrame, membership: Membership) ->
             _method(by_id[row["run_id"]]),
             count(row["seed"]),
             _step(row["diverged_at"]),
-            *(number(row[f"initial_{name}"]) for name in started),
+            *(number(row[f"{STARTED}{name}"]) for name in started),
             Cell(row["run_id"]),
         )
         for row in diverged.head(LISTED).to_dict("records")

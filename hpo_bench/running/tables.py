@@ -9,8 +9,8 @@ import pyarrow as pa
 from torch import Tensor
 
 from hpo_bench.core.recorder import QUANTILES
-from hpo_bench.settings.run import HYPERPARAMETERS
-from hpo_bench.store.runs import curve_columns, final_columns
+from hpo_bench.settings.run import HYPERPARAMETERS, in_order
+from hpo_bench.store.runs import STARTED, curve_columns, final_columns
 
 
 def _nullable(
@@ -44,7 +44,7 @@ def final_table(
     }
     for name in names:
         start = initial[name][:, 0].double().cpu().numpy() if name in initial else None
-        values[f"initial_{name}"] = _nullable(start, None, count, pa.float64())
+        values[f"{STARTED}{name}"] = _nullable(start, None, count, pa.float64())
     for name in ("train_loss", "validation_loss", "test_loss", "test_metric", *names):
         column = curves.get(name)
         values[name] = _nullable(
@@ -59,7 +59,7 @@ def final_table(
 
 def every_hyperparameter(initial: Mapping[str, Tensor]) -> tuple[str, ...]:
     """Names that have columns: the paper's three, and what else the rule has."""
-    return tuple(dict.fromkeys((*HYPERPARAMETERS, *initial)))
+    return in_order((*HYPERPARAMETERS, *initial))
 
 
 def _best_validation(

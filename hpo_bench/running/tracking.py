@@ -28,9 +28,8 @@ import pandas as pd
 from hpo_bench.errors import UserError, nearest
 from hpo_bench.progress import Reporter
 from hpo_bench.settings.identity import flat
-from hpo_bench.settings.run import HYPERPARAMETERS, TRACKERS, Settings
+from hpo_bench.settings.run import TRACKERS, Settings
 from hpo_bench.store.curves import (
-    LOSSES,
     POINTS,
     Point,
     add_scalars,
@@ -288,8 +287,8 @@ def _so_far(final: pd.DataFrame) -> pd.DataFrame:
     """Final values summed up, at their number as the only step; when a repetition diverged is no
     matter.
     """
-    last = final[["seed", *LOSSES, *HYPERPARAMETERS]].assign(step=len(final))
-    return summarise(last, final.assign(diverged_at=np.where(final["status"] == "ok", np.inf, 0.0)))
+    diverged_at = np.where(final["status"] == "ok", np.inf, 0.0)
+    return summarise(final.assign(step=len(final)), final.assign(diverged_at=diverged_at))
 
 
 def check(name: str | None) -> None:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,6 +21,13 @@ HYPERPARAMETERS = ("lr", "weight_decay", "momentum")
 # Trackers, and the module that has to be installed for each.
 TRACKERS = {"tensorboard": "tensorboardX", "mlflow": "mlflow", "wandb": "wandb"}
 DataForWeights = Literal["train", "train_and_validation"]
+
+
+def in_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Names of hyperparameters, each once: the paper's three first, then as they come."""
+    found = dict.fromkeys(names)
+    paper = [name for name in HYPERPARAMETERS if name in found]
+    return tuple(dict.fromkeys((*paper, *found)))
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from hpo_bench.errors import UserError
-from hpo_bench.settings.run import HYPERPARAMETERS
+from hpo_bench.store.runs import hyperparameters_of
 
 LOSSES = ("train_loss", "validation_loss", "test_loss", "test_metric")
 POINTS = 500  # of a curve that are sent to a tracker
@@ -41,7 +41,7 @@ def summarise(curves: pd.DataFrame, final: pd.DataFrame, points: int | None = No
     diverged = steps[:, None] >= diverged_at[None, :]
     columns = {"n_ok": (~diverged).sum(axis=1).astype(float)}
     rows = curves[curves["step"].isin(steps)]
-    for name in (*LOSSES, *HYPERPARAMETERS):
+    for name in (*LOSSES, *hyperparameters_of(final.columns)):
         if rows[name].isna().all():
             continue
         values = (

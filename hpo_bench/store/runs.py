@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from hpo_bench.errors import StoreError
 from hpo_bench.settings import identity
+from hpo_bench.settings.run import in_order
 from hpo_bench.store import documents, index, packed, packed_tables
 from hpo_bench.store.documents import TABLES, again
 from hpo_bench.store.packed import Pack, Packs
@@ -42,6 +43,7 @@ FINAL_COLUMNS = (
     "seconds",
     "rows_in_block",
 )
+STARTED = "initial_"  # before a hyperparameter's name: the column of where it began
 CURVE_COLUMNS = (
     "seed",
     "step",
@@ -54,6 +56,15 @@ CURVE_COLUMNS = (
     "momentum",
     "elapsed_s",
 )
+
+
+def hyperparameters_of(final_columns: Iterable[str]) -> tuple[str, ...]:
+    """The hyperparameters that a table of finals tells the start of: the paper's three first.
+
+    A rule may have others, under names of its user's choice, so nothing else knows them all.
+    """
+    started = [name for name in final_columns if name.startswith(STARTED)]
+    return in_order(name.removeprefix(STARTED) for name in started)
 
 
 def final_columns(hyperparameters: Iterable[str]) -> tuple[str, ...]:

@@ -452,6 +452,7 @@ def test_hyperparameters_shows_those_that_a_rule_has(tmp_path):
     run = make_run(tmp_path, "ours_adamw", "uci_energy", metric, lr=lr, momentum=nothing)
     frame = pd.read_parquet(run.path / "final.parquet")
     columns = {"initial_beta1": [0.5, 0.7, 0.1], "beta1": [0.9, 0.8, np.nan]}
+    columns |= {"initial_of_ones_own": [1.0] * 3, "of_ones_own": [2.0, 2.0, np.nan]}
     with_beta = pa.Table.from_pandas(
         frame.assign(initial_momentum=np.nan, **columns), preserve_index=False
     )
@@ -466,4 +467,5 @@ def test_hyperparameters_shows_those_that_a_rule_has(tmp_path):
     assert data.loc[("ours_adamw", "lr"), "final"] == pytest.approx((1e-2 + 1e-4) / 2)
     assert ("ours_adamw", "momentum") not in data.index
     assert ("random", "beta1") not in data.index
-    assert list(table.body.columns) == ["lr", "weight_decay", "momentum", "beta1", "n_ok/n"]
+    named = ["lr", "weight_decay", "momentum", "beta1", "of_ones_own"]
+    assert list(table.body.columns) == [*named, "n_ok/n"]

@@ -99,10 +99,9 @@ def test_summaries_are_failure_aware(tmp_path):
 @given(st.integers(1, 40), st.integers(2, 60))
 def test_thinned_curves_keep_both_ends(rows, points):
     curves = pd.DataFrame(
-        {"seed": 0, "step": np.arange(rows) * 3}
-        | dict.fromkeys((*LOSSES, "lr", "weight_decay", "momentum"), 1.0)
+        {"seed": 0, "step": np.arange(rows) * 3} | dict.fromkeys((*LOSSES, "lr"), 1.0)
     )
-    final = pd.DataFrame({"seed": [0], "diverged_at": [np.nan]})
+    final = pd.DataFrame({"seed": [0], "diverged_at": [np.nan], "initial_lr": [1.0]})
     steps = summarise(curves, final, points).index
     assert (steps[0], steps[-1]) == (0, 3 * (rows - 1))
     assert len(steps) == min(rows, points)
@@ -113,6 +112,18 @@ def test_columns_that_a_run_does_not_have_are_not_shown(tmp_path):
     summary = summarise(read_table(run, "curves"), read_table(run, "final"))
     assert not any(name.startswith("validation_loss") for name in summary.columns)
     assert "train_loss/median" in summary.columns
+
+
+def test_every_hyperparameter_of_a_rule_is_shown(tmp_path, noting):
+    settings = make_settings(tmp_path, "random_adam", repetitions=3, tracker="tensorboard")
+    run = execute(settings).run
+    summary = summarise(read_table(run, "curves"), read_table(run, "final"))
+    assert "beta1/median" in summary.columns
+    assert not any(name.startswith("momentum") for name in summary.columns)
+    (backend,) = noting
+    assert set(backend.logged) == {"finished", "curves"}
+    for points in backend.logged.values():
+        assert all("beta1/median" in values for values in points.values())
 
 
 # --- while a run is computed ---
