@@ -17,7 +17,7 @@ from hpo_bench.analysis.frames import failure_aware
 from hpo_bench.analysis.selection import Runs, by_method, over_setting
 from hpo_bench.analysis.statistics.bootstrap import quantile_band
 from hpo_bench.analysis.statistics.interval import survival_median
-from hpo_bench.analysis.tables import DISCOUNT
+from hpo_bench.analysis.tables.horizons import DISCOUNT
 from hpo_bench.figures.common import panels, places, standard, style, templates
 from hpo_bench.figures.common import points as common
 from hpo_bench.figures.common.base import Options, Plotted, Points

@@ -22,7 +22,7 @@ from hpo_bench.analysis.statistics import distributions, interval
 from hpo_bench.analysis.statistics.interval import Statistics
 from hpo_bench.analysis.submission import JudgedNumber
 from hpo_bench.analysis.summary import Summary, summarise
-from hpo_bench.analysis.tables import pairs
+from hpo_bench.analysis.tables.pairs import pairs
 from hpo_bench.report.facets import Membership
 from hpo_bench.report.grid import (
     Cell,
