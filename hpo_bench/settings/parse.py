@@ -80,6 +80,7 @@ METHOD_KEYS = (
 OF_RULES = ("beta1", "beta2")
 # Most rows of a repetition's curves: they are listed before the training begins.
 MOST_ROWS = 100_000_000
+MOST_REPETITIONS = 1_000_000  # of one run, whose tables are made as one piece
 LINE_STYLES = ("-", "--", "-.", ":")
 # What each kind of component has.
 PARTS = {
@@ -172,6 +173,11 @@ def _numbers(config: Mapping[str, Any]) -> dict[str, Any]:
         "record_every",
     )
     counts = {key: checks.whole(key, config[key], 1) for key in names}
+    if counts["repetitions"] > MOST_REPETITIONS:
+        raise UserError(
+            f"repetitions={counts['repetitions']}: a run has at most {MOST_REPETITIONS}; "
+            "runs with another seed can hold further ones"
+        )
     updates = counts["update_interval"] * counts["hyperparameter_updates"]
     if updates // counts["record_every"] > MOST_ROWS:
         raise UserError(

@@ -24,6 +24,7 @@ from hpo_bench.settings.parse import (
     LINE_STYLES,
     METHOD_FLAGS,
     METHOD_KEYS,
+    MOST_REPETITIONS,
     OF_RULES,
     PARTS,
     SETTINGS_KEYS,
@@ -84,10 +85,12 @@ def _bounded(low: float | None, high: float | None) -> Schema:
     return {"type": "number"} | {key: value for key, value in bounds.items() if value is not None}
 
 
+REPETITIONS: Schema = {"type": "integer", "minimum": 1, "maximum": MOST_REPETITIONS}
 # What each setting may be, by its dotted key.
 KINDS: Mapping[str, Schema] = {
     "seed": _whole(0),
-    **dict.fromkeys(("repetitions", "update_interval", "look_back", "record_every"), _whole(1)),
+    "repetitions": REPETITIONS,
+    **dict.fromkeys(("update_interval", "look_back", "record_every"), _whole(1)),
     "hyperparameter_updates": _whole(1),
     "tuned": _some_of(NAMES),
     "hyper.lr": NOT_NEGATIVE,
@@ -327,7 +330,7 @@ def _of_experiment() -> Schema:
     named: dict[str, Schema] = {
         "datasets": {**WORDS, "description": "ids of datasets"},
         "methods": {**WORDS, "description": "ids of methods"},
-        "repetitions": {**_whole(1), "description": "of each run"},
+        "repetitions": {**REPETITIONS, "description": "of each run"},
         "overrides": {**WORDS, "description": "as on the command line: key=value"},
         "grid": {**values, "description": "the values that keys take, by dotted key"},
     }

@@ -118,6 +118,7 @@ WRONG = {
     "look_back=0": "whole number, 1 or more",
     "hyperparameter_updates=0": "whole number, 1 or more",
     "record_every=0": "whole number, 1 or more",
+    "repetitions=1000000000": "at most 1000000",
     "batch_size=0": "null or a whole number",
     "batch_size=all": "null or a whole number",
     "chunk=0": "auto or a whole number",
