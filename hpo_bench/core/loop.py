@@ -31,6 +31,7 @@ from hpo_bench.core.update import Linearisation, State
 
 # Bounds of log10 lr where a repetition's multiplier moves it: lr stays in [1e-10, 1].
 RANDOM_LR_BOUNDS = (-10.0, 0.0)
+LONGEST = 256  # weight updates from a pause to the next: between them nothing stops or is saved
 
 Settled = Callable[[Tensor, Mapping[str, Any]], Mapping[str, Any]]
 
@@ -100,6 +101,20 @@ class Plan:
     def tunes_after(self, number: int) -> bool:
         """Whether a hyperparameter update follows weight update ``number``."""
         return self.estimator is not None and (number + 1) % self.interval == 0
+
+    def next_pause(self, number: int) -> int:
+        """The next number of weight updates, after ``number``, at which a training may stop and go
+        on from there: after T of them, and at least every `LONGEST`.
+
+        No hypergradient that begins anew looks at updates on both sides of it.
+        """
+        due = number + self.update_interval - number % self.update_interval
+        soon = number + LONGEST
+        if soon >= due:
+            return due
+        goes_on = self.estimator is not None and self.estimator.is_carried
+        is_between = not self.differentiates(soon - 1) or self.tunes_after(soon - 1)
+        return soon if goes_on or is_between else due
 
     def is_scheduled_after(self, number: int, start: InitialState) -> bool:
         """Whether the learning rate is multiplied after weight update ``number``."""
@@ -200,7 +215,7 @@ def train(
     *,
     snapshot: Snapshot | None = None,
     until: int | None = None,
-    on_interval: Callable[[Snapshot], None] = lambda snapshot: None,
+    on_pause: Callable[[Snapshot], None] = lambda snapshot: None,
     engine: Callable[[Training], Advance] | None = None,
 ) -> Snapshot:
     """Train; row s of the record holds the state before update s, the last row that after the final
@@ -211,9 +226,8 @@ def train(
             the start.
         until: number of weight updates after which to stop, likewise; None for the end. Row
             ``until`` is recorded by whoever goes on from there, or here if it is the end.
-        on_interval: called with each snapshot after T weight updates. What a snapshot holds may be
-            overwritten by the
-            next interval: whoever keeps it copies it.
+        on_pause: called with a snapshot after T weight updates or fewer (`Plan.next_pause`). What
+            it holds may be overwritten by the next updates: whoever keeps it copies it.
         engine: makes what advances the training; `Eager` unless given
             (`hpo_bench.running.graphs.of` replays graphs).
     """
@@ -222,10 +236,10 @@ def train(
     now = snapshot or beginning(problem, plan, start)
     advance_to = (engine or Eager)(training)
     while now.number < last:
-        ahead = plan.update_interval - now.number % plan.update_interval
-        now = advance_to(now, min(now.number + ahead, last))
-        if now.number % plan.update_interval == 0:
-            on_interval(now)
+        pause = plan.next_pause(now.number)
+        now = advance_to(now, min(pause, last))
+        if now.number == pause:
+            on_pause(now)
     if last == plan.weight_updates:
         hyper = plan.scheduled(plan.hyperparameters(now.raw), now.number)
         observe(training, now.number, now.state, hyper, differentiable=False)

@@ -11,7 +11,10 @@ from torch import Tensor
 from hpo_bench.core import checks
 from hpo_bench.core.estimator import Estimator
 from hpo_bench.core.rule import Step
+from hpo_bench.errors import UserError
 from hpo_bench.hypergradients.rows import column
+
+MOST_TERMS = 100_000  # a kernel makes them in one call, which nothing interrupts
 
 
 @dataclass(frozen=True)
@@ -22,12 +25,12 @@ class Neumann(Estimator):
     on its batch. Costs i - 1 Hessian-vector products, all of one linearisation.
 
     Args:
-        look_back: i, at least 1; may exceed T.
+        look_back: i, from 1 to 100 000; may exceed T.
         shorten: shorten each term, per repetition, to the norm of ∂L_V/∂w. None leaves it to the
             weight update's rule: AdamW needs it, SGD does not.
 
     Raises:
-        UserError: a look-back below 1.
+        UserError: no such look-back.
     """
 
     look_back: int
@@ -35,6 +38,10 @@ class Neumann(Estimator):
 
     def __post_init__(self) -> None:
         checks.whole("look_back", self.look_back, 1)
+        if self.look_back > MOST_TERMS:
+            raise UserError(
+                f"look_back={self.look_back}: a Neumann series has at most {MOST_TERMS} terms"
+            )
         if self.shorten is not None:
             checks.flag("shorten", self.shorten)
 

@@ -39,7 +39,7 @@ class Threads:
     def run(
         self, program: Program, blocks: Sequence[Sequence[Row]], workers: int, reporter: Reporter
     ) -> Iterator[Parts]:
-        """See `Pool.run`; a block that fails stops the others at their next hyperparameter update.
+        """See `Pool.run`; a block that fails stops the others at their next pause.
 
         A block for which there is not enough memory is computed in halves.
         """

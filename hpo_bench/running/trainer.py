@@ -292,15 +292,17 @@ class Trainer:
         snapshot = None
         if checkpoint is not None and checkpoint.path.exists():
             snapshot = checkpoint.load(beginning(problem, self.plan, first), recorder)
+        begun = 0
         if snapshot is not None:
-            on_progress(snapshot.number)
+            begun = snapshot.number
+            on_progress(begun)
         end = train(
             problem,
             self.plan,
             first,
             recorder,
             snapshot=snapshot,
-            on_interval=_saving(checkpoint, recorder, self.plan.update_interval, on_progress),
+            on_pause=_saving(checkpoint, recorder, begun, on_progress),
             engine=graphs.of,
         )
         curves, diverged_at, seconds = recorder.curves(), recorder.diverged_at(), recorder.seconds
@@ -331,16 +333,19 @@ class Trainer:
 def _saving(
     checkpoint: Checkpoint | None,
     recorder: Recorder,
-    interval: int,
+    begun: int,
     on_progress: Callable[[int], None],
 ) -> Callable[[Snapshot], None]:
-    """What is done after every T weight updates: tell of it, and write the checkpoint if it is
-    time, or the end.
+    """What is done at every pause: tell of the weight updates since the last one, and write the
+    checkpoint if it is time, or the end.
     """
+    told = begun
 
-    def on_interval(snapshot: Snapshot) -> None:
+    def on_pause(snapshot: Snapshot) -> None:
+        nonlocal told
+        made, told = snapshot.number - told, snapshot.number
         try:
-            on_progress(interval)
+            on_progress(made)
         except Stopped:
             if checkpoint is not None:
                 checkpoint.save(snapshot, recorder)
@@ -348,7 +353,7 @@ def _saving(
         if checkpoint is not None and checkpoint.due():
             checkpoint.save(snapshot, recorder)
 
-    return on_interval
+    return on_pause
 
 
 def _factors(settings: Settings, like: torch.Tensor) -> Factors | None:

@@ -126,12 +126,12 @@ class BayesianOptimisation:
                 **packed(rows),
             }
 
-        def on_interval(number: int, rows: Callable[[], SearchRows]) -> None:
+        def on_pause(number: int, rows: Callable[[], SearchRows]) -> None:
             journal.reached((trial + number / updates) / self.trials, lambda: contents(rows()))
 
         start = unpacked(first, saved) if middle else first
         begun = time.perf_counter()
-        last, losses = advance(trainer, start, updates, divide=False, on_interval=on_interval)
+        last, losses = advance(trainer, start, updates, divide=False, on_pause=on_pause)
         ledger.note(first, last, losses, 0, time.perf_counter() - begun)
 
     def _raw(

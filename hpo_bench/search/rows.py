@@ -24,7 +24,7 @@ from hpo_bench.settings.run import HYPERPARAMETERS, Settings, StartRanges
 if TYPE_CHECKING:
     from hpo_bench.running.trainer import Trainer
 
-OnInterval = Callable[[int, Callable[[], "SearchRows"]], None]
+OnPause = Callable[[int, Callable[[], "SearchRows"]], None]
 Losses = dict[str, np.ndarray]  # by `LOSSES`, (rows,) float64 each
 LOSSES = ("train_loss", "validation_loss", "test_loss", "test_metric")
 
@@ -153,20 +153,20 @@ def advance(
     until: int,
     *,
     divide: bool = True,
-    on_interval: OnInterval | None = None,
+    on_pause: OnPause | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> tuple[SearchRows, Losses]:
     """Train to ``until`` weight updates and `evaluate`.
 
     Args:
         divide: in chunks, several side by side; else all in one.
-        on_interval: called after every T weight updates (not if divided) with their number so far,
+        on_pause: called after T weight updates or fewer (not if divided) with their number so far,
             and what gives the rows as they are (and waits for the device).
-        check: called after every T weight updates, from any thread; raises where the training is to
-            stop.
+        check: called after T weight updates or fewer, from any thread; raises where the training is
+            to stop.
     """
     if not divide:
-        done = _segment(trainer, rows, until, on_interval)
+        done = _segment(trainer, rows, until, on_pause)
         return done, evaluate(trainer, done)
     chunk = trainer.rows_at_once(len(rows))
     parts = [
@@ -196,7 +196,7 @@ def advance(
 
 
 def _segment(
-    trainer: Trainer, rows: SearchRows, until: int, on_interval: OnInterval | None
+    trainer: Trainer, rows: SearchRows, until: int, on_pause: OnPause | None
 ) -> SearchRows:
     first, problem = rows.snapshot.number, trainer.problem(rows.seeds)
     like = torch.empty(0, dtype=trainer.dtype, device=trainer.device)
@@ -209,8 +209,8 @@ def _segment(
         return replace(rows, snapshot=snapshot, diverged_at=watch.first_bad(rows.diverged_at))
 
     def told(snapshot: Snapshot) -> None:
-        if on_interval is not None:
-            on_interval(snapshot.number, lambda: at(snapshot))
+        if on_pause is not None:
+            on_pause(snapshot.number, lambda: at(snapshot))
 
     start = InitialState(
         rows.snapshot.state.weights, rows.snapshot.raw
@@ -222,7 +222,7 @@ def _segment(
         watch,
         snapshot=rows.snapshot,
         until=until,
-        on_interval=told,
+        on_pause=told,
         engine=graphs.of,
     )
     return at(snapshot)

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
+from hpo_bench.core import loop
 from hpo_bench.core.loop import beginning, train
 from hpo_bench.core.optimisers import Adam
 from hpo_bench.core.table import Table
@@ -22,7 +23,7 @@ from hpo_bench.running.execute import execute
 from hpo_bench.running.program import Program, Row
 from hpo_bench.running.trainer import Trainer
 from hpo_bench.store.runs import read_table
-from tests.problems import METHODS, make_settings, make_table
+from tests.problems import BEYOND, METHODS, make_settings, make_table
 
 
 class Interrupted(BaseException):
@@ -81,6 +82,25 @@ def test_an_interrupted_block_goes_on_bit_by_bit(tmp_path, method, batch_size):
         pd.testing.assert_frame_equal(frame, tables_of(resumed)[name], rtol=0, atol=0)
     for name, array in whole.weights.items():
         np.testing.assert_array_equal(array, resumed.weights[name])
+
+
+@pytest.mark.parametrize("method", [*METHODS, *BEYOND])
+def test_a_long_interval_is_stopped_and_saved_in_its_middle(tmp_path, method, monkeypatch):
+    common = {"batch_size": 7, "update_interval": 23, "hyperparameter_updates": 2}
+    settings = make_settings(tmp_path, method, **common, save_hypergradients=True)
+    whole = trainer_of(settings).block([0, 1, 2])
+    monkeypatch.setattr(loop, "LONGEST", 4)
+    trainer = trainer_of(settings, tmp_path)
+    for _ in range(2):
+        with pytest.raises(Interrupted):
+            trainer.block([0, 1, 2], killed_after(13))
+    told = []
+    resumed = trainer.block([0, 1, 2], told.append)
+    assert sum(told) == 46
+    assert told[0] < 23 or trainer.plan.window >= 20  # a hypergradient looks at the whole interval
+    assert max(told[1:]) <= 4 + trainer.plan.window
+    for name, frame in tables_of(whole).items():
+        pd.testing.assert_frame_equal(frame, tables_of(resumed)[name], rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("damage", ["cut", "other seeds", "other model", "nonsense"])

@@ -124,11 +124,11 @@ def test_nothing_is_allocated_between_replays(tmp_path):
     )
     counted = []
 
-    def on_interval(snapshot):
+    def on_pause(snapshot):
         counted.append(len(mode.names))
 
     with Allocations() as mode:
-        _, _, (engine,) = trained(settings, replays, on_interval=on_interval)
+        _, _, (engine,) = trained(settings, replays, on_pause=on_pause)
     assert len(engine._programs) == 1
     assert counted[1] > counted[0], "the first interval runs as it is"
     assert counted[3] == counted[-1], mode.names[counted[3] :]

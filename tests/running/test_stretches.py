@@ -145,7 +145,7 @@ def test_a_snapshot_keeps_its_numbers(tmp_path):
     def keep(snapshot):
         kept.append((snapshot.state.weights, snapshot.state.weights.clone()))
 
-    trained(make_settings(tmp_path, "ours_wd_lr_m"), graphs.of, on_interval=keep)
+    trained(make_settings(tmp_path, "ours_wd_lr_m"), graphs.of, on_pause=keep)
     assert len(kept) == 5
     for weights, copy in kept:
         torch.testing.assert_close(weights, copy, rtol=0, atol=0)

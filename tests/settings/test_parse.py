@@ -119,6 +119,7 @@ WRONG = {
     "hyperparameter_updates=0": "whole number, 1 or more",
     "record_every=0": "whole number, 1 or more",
     "repetitions=1000000000": "at most 1000000",
+    "look_back=4294967297": "at most 100000 terms",
     "batch_size=0": "null or a whole number",
     "batch_size=all": "null or a whole number",
     "chunk=0": "auto or a whole number",
