@@ -87,8 +87,8 @@ def choose(
     if fits < 1:
         raise UserError(
             f"one repetition needs about {row_bytes / GIB:.1f} GiB, {device} has "
-            f"{free_bytes(device) / GIB:.1f} GiB "
-            "free; reduce batch_size, look_back or the model, or raise record_every"
+            f"{free_bytes(device) / GIB:.1f} GiB free; reduce batch_size, look_back, the model or "
+            "the length of the training, or raise record_every"
         )
     if chunk is not None:
         rows, reason = min(chunk, repetitions), "as asked"
