@@ -76,13 +76,13 @@ step() {
 reproduce() { step hpo-bench reproduce "$@" --results "$store"; }
 
 trained="random random_lr_schedule lorraine baydin ours_wd_lr ours_wd_lr_m ours_wd_hdlr_m diff_through_opt"
-timed() { step hpo-bench bench runtime --results "$store" --repetitions 12 $(printf -- '--method %s ' $trained) "$@"; }
+timed() { step hpo-bench bench runtime --results "$store" $(printf -- '--method %s ' $trained) "$@"; }
 
 # How long one training takes: alone on the machine, so before everything else.
-timed --dataset uci_energy
-timed --dataset fashion_mnist hyperparameter_updates=100
-timed --scale cpu --dataset penn_treebank hyperparameter_updates=2
-timed --scale cpu --dataset cifar10 hyperparameter_updates=2
+timed --repetitions 12 --dataset uci_energy
+timed --repetitions 12 --dataset fashion_mnist hyperparameter_updates=100
+timed --repetitions 5 --scale cpu --dataset penn_treebank hyperparameter_updates=1
+timed --repetitions 5 --scale cpu --dataset cifar10 hyperparameter_updates=1
 
 # The paper's experiments on the UCI sets.
 reproduce proof_of_concept --scale paper

@@ -20,7 +20,7 @@ import pandas as pd
 from hpo_bench.analysis import budget, claims, frames, render, selection, tables
 from hpo_bench.analysis import rivals as today
 from hpo_bench.analysis import submission as paper_tables
-from hpo_bench.analysis.costs import device
+from hpo_bench.analysis.costs import device, evaluates_between, seconds_without_evaluation
 from hpo_bench.analysis.paper import LARGER_VALIDATION_SHARES, ONE_PASS, PLAIN, UCI
 from hpo_bench.analysis.rounding import rounded
 from hpo_bench.analysis.selection import Runs, by_dataset, by_method, repetitions
@@ -91,8 +91,10 @@ def plain_median(values: np.ndarray) -> str:
 
 
 def medians(rows: Mapping[str, Runs]) -> str:
-    """A row each of runs (in the order of `selection.find`), a column per method."""
-    methods = {run.method: method_label(run) for runs in rows.values() for run in runs}
+    """A row each of runs, a column per method."""
+    everything = [run for runs in rows.values() for run in runs]
+    everything.sort(key=lambda run: run.config["method"].get("order", 0))
+    methods = {run.method: method_label(run) for run in everything}
     body = []
     for name, runs in rows.items():
         groups = by_method(selection.comparable(runs).runs)
@@ -568,11 +570,16 @@ def cost(runs: Runs, results: Path) -> str:
     methods = {run.method: method_label(run) for run in alone if run.method != PLAIN}
     rows = []
     for dataset in by_dataset(alone).values():
-        for kind, bare in (("with test evaluation", False), ("without", True)):
-            group = [run for run in dataset if (run.config["record_every"] == NEVER) == bare]
+        bare = [run for run in dataset if run.config["record_every"] == NEVER]
+        evaluated = [run for run in dataset if run not in bare and evaluates_between(run)]
+        for kind, group in (("with test evaluation", evaluated), ("without", bare)):
+            if not group:
+                continue
             seconds = {}
             for method, runs_of_method in by_method(group).items():
                 frame = frames.finals(runs_of_method)
+                if group is bare:
+                    frame["seconds"] = seconds_without_evaluation(runs_of_method, frame)
                 ok = frame.loc[frame["status"] == "ok"]
                 seconds[method] = ok.set_index("seed")["seconds"]
             name = f"{label(dataset)}, {selection.weight_updates(dataset[0])} updates, {kind}"

@@ -12,9 +12,10 @@ import pandas as pd
 from hpo_bench.analysis.frames import finals
 from hpo_bench.analysis.incumbent import is_search
 from hpo_bench.analysis.paper import PLAIN
-from hpo_bench.analysis.selection import MACHINE, Runs, by_dataset, by_method
+from hpo_bench.analysis.selection import MACHINE, Runs, by_dataset, by_method, weight_updates
 from hpo_bench.analysis.statistics.interval import Interval
 from hpo_bench.analysis.statistics.pairs import bootstrap_two
+from hpo_bench.store.runs import Run
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,23 @@ def costs(runs: Runs, seed: int = 0) -> list[Cost]:
         plain = frames.get(PLAIN)
         all_costs += [_cost(_usual(frame), plain, seed) for frame in frames.values()]
     return all_costs
+
+
+def evaluates_between(run: Run) -> bool:
+    """Whether a training looked at the test set between its first step and its last."""
+    return int(run.config["record_every"]) < weight_updates(run)
+
+
+def seconds_without_evaluation(runs: Runs, frame: pd.DataFrame) -> pd.Series:
+    """What repetitions took less the share of it in which their runs evaluated.
+
+    A short training that evaluates at both ends alone may do little else.
+
+    Args:
+        frame: finals of ``runs``.
+    """
+    training = {run.run_id: run.seconds["train"] / run.seconds["total"] for run in runs}
+    return frame["seconds"] * frame["run_id"].map(training)
 
 
 def of_several_machines(runs: Runs) -> tuple[str, ...]:

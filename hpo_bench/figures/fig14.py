@@ -17,6 +17,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from hpo_bench.analysis import paper
+from hpo_bench.analysis.costs import evaluates_between, seconds_without_evaluation
 from hpo_bench.analysis.selection import Runs, by_dataset
 from hpo_bench.figures.common import panels, places, standard, style
 from hpo_bench.figures.common import points as common
@@ -67,8 +68,11 @@ def points(selection: NeededRuns, options: Options) -> Points:
     for role in ("evaluated", "bare"):
         runs, passed_over = common.alike(selection.runs(role))
         notes += passed_over
-        for group in by_dataset(runs).values():
-            frames.append(_times(group, options).assign(part=role))
+        for name, group in by_dataset(runs).items():
+            if role == "evaluated" and not all(map(evaluates_between, group)):
+                notes.append(f"{name}: too short for a test evaluation between its ends")
+                continue
+            frames.append(_times(group, options, bare=role == "bare").assign(part=role))
             kept += group
     frame = pd.concat(frames, ignore_index=True)
     groups = by_dataset(kept)
@@ -89,9 +93,11 @@ def points(selection: NeededRuns, options: Options) -> Points:
     return Points(frame, context, kept, statistics, tuple(notes), by_mode=False)
 
 
-def _times(runs: Runs, options: Options) -> pd.DataFrame:
+def _times(runs: Runs, options: Options, *, bare: bool) -> pd.DataFrame:
     """Seconds of the trainings of some runs, and what became of each."""
     finals = options.finals(runs)
+    if bare:
+        finals = finals.assign(seconds=seconds_without_evaluation(runs, finals))
     alone = finals[finals["rows_in_block"] == 1]
     return alone[["dataset", "method", "seed", "status", "seconds"]].reset_index(drop=True)
 
@@ -135,11 +141,12 @@ def times(ax: Axes, frame: pd.DataFrame, plotted: Plotted) -> Axes:
             ax.plot(bad, np.full(len(bad), height), "+", color=colour, ms=4, mew=0.7)
             of = f"{len(ok)}/{len(group)}"
             places.tell(ax, group, method, SHOWN, group["seconds"], height, of=of)
-    evaluated = frame[(frame["part"] == "evaluated") & (frame["status"] == "ok")]
-    plain = evaluated.loc[evaluated["method"] == paper.PLAIN, "seconds"]
-    if len(plain):
+    plain = frame[(frame["method"] == paper.PLAIN) & (frame["status"] == "ok")]
+    part = "evaluated" if "evaluated" in set(plain["part"]) else "bare"
+    seconds = plain.loc[plain["part"] == part, "seconds"]
+    if len(seconds):
         for count, look in MULTI_PASS.values():
-            ax.axvline(count * plain.mean(), color="#5a5a5a", lw=0.9, ls=look)
+            ax.axvline(count * seconds.mean(), color="#5a5a5a", lw=0.9, ls=look)
     ax.set(xscale="log", xlabel="Seconds for one training")
     ax.grid(visible=True, axis="x")
     panels.log_ticks(ax, "x")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from pathlib import Path
 
 import numpy as np
@@ -632,6 +633,26 @@ class TestTimes:
         )
         assert list(points.frame["seconds"]) == [3.0]
         assert set(points.frame["part"]) == {"evaluated"}
+
+    def test_evaluations_at_both_ends_are_no_part_of_a_short_training(self, tmp_path):
+        metric, alone = np.ones((1, 2)), {"rows_in_block": 1, "seconds": 3.0}
+        for record_every in (50, fig14.NEVER):
+            config = {"chunk": 1, "hyperparameter_updates": 1, "record_every": record_every}
+            run = make_run(
+                tmp_path, "random", "fashion_mnist", metric, config=config,
+                suffix=str(record_every), **alone,
+            )  # fmt: skip
+            document = json.loads((run.path / "run.json").read_text(encoding="utf-8"))
+            document["seconds"] = {"train": 1.0, "evaluate": 2.0, "total": 3.0}
+            (run.path / "run.json").write_text(json.dumps(document), encoding="utf-8")
+        selected = {
+            "evaluated": [run for run in find(tmp_path) if run.config["record_every"] == 50],
+            "bare": [run for run in find(tmp_path) if run.config["record_every"] != 50],
+        }
+        points = fig14.points(NeededRuns(selected, ("fashion_mnist",), ()), QUICK)
+        assert list(points.frame["part"]) == ["bare"]
+        assert list(points.frame["seconds"]) == pytest.approx([1.0])
+        assert points.notes == ("fashion_mnist: too short for a test evaluation between its ends",)
 
 
 class TestIncumbent:
