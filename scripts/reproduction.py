@@ -190,7 +190,7 @@ def main_runs(
         and selection.weight_updates(run) == claims.WEIGHT_UPDATES
         and run.config["record_every"] == 1
         and run.config["validation_share"] not in LARGER_VALIDATION_SHARES
-        and len(run.seeds) > 50
+        and len(run.seeds) >= 50
         and run.method in methods
         and on_rows(run)
     ]

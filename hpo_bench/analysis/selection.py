@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -235,7 +235,7 @@ class Selection:
     notes: tuple[str, ...]
 
 
-def comparable(runs: Runs) -> Selection:
+def comparable(runs: Runs, deciding: Collection[str] = ()) -> Selection:
     """Choose one configuration per dataset and method, so that methods are comparable.
 
     A dataset's reference is the combination of common settings (T, K, batch size, initial ranges,
@@ -245,6 +245,11 @@ def comparable(runs: Runs) -> Selection:
     the method's own yaml (of a grid over one of its settings the usual value), the newest numbers
     (CHANGELOG), the most repetitions. A method that was trained on other rows than these (another
     validation part) is left out.
+
+    Args:
+        deciding: methods whose settings are the reference, where a dataset has runs of them; then
+            others are left out that were trained for another number of weight updates. All methods
+            unless given.
     """
     kept_runs: list[Run] = []
     notes = _told_apart(runs)
@@ -252,7 +257,9 @@ def comparable(runs: Runs) -> Selection:
     for of_dataset in by_dataset(runs).values():
         # The reference is what most methods have in common, not what most runs have: a grid over
         # one method's settings is many runs and must not decide what all others are held to.
-        reference = _shared_by_most(of_dataset, _common)
+        of_those = [run for run in of_dataset if run.method in deciding]
+        reference = _shared_by_most(of_those or of_dataset, _common)
+        length = reference["update_interval"] * reference["hyperparameter_updates"]
 
         # The hyperparameter optimiser is each method's own, so it never makes two methods
         # incomparable. It only decides between configurations that are equally near the reference.
@@ -274,6 +281,10 @@ def comparable(runs: Runs) -> Selection:
                 notes.append(_on_other_rows(candidates[0][0], reference))
                 continue
             chosen = on_the_same_rows[0]
+            is_beside = bool(of_those) and chosen[0].method not in deciding
+            if is_beside and weight_updates(chosen[0]) != length:
+                notes.append(_of_another_length(chosen, length))
+                continue
             of_this_dataset += chosen
 
             others = [shards for shards in candidates if shards is not chosen]
@@ -323,15 +334,19 @@ def of_usual_length(runs: Runs) -> tuple[list[Run], tuple[str, ...]]:
         lengths = Counter(weight_updates(run) for run in of_dataset)
         usual = max(lengths, key=lambda length: (lengths[length], length))
         for run in of_dataset:
-            length = weight_updates(run)
-            if length == usual:
+            if weight_updates(run) == usual:
                 kept_runs.append(run)
             else:
-                notes.append(
-                    f"{run.dataset}, {run.method}: left out {len(run.seeds)} repetitions of "
-                    f"{length} updates (kept: {usual})"
-                )
+                notes.append(_of_another_length([run], usual))
     return kept_runs, tuple(notes)
+
+
+def _of_another_length(shards: Runs, usual: int) -> str:
+    run = shards[0]
+    return (
+        f"{run.dataset}, {run.method}: left out {repetitions(shards)} repetitions of "
+        f"{weight_updates(run)} updates (kept: {usual})"
+    )
 
 
 def _unlike_its_yaml(run: Run) -> int:

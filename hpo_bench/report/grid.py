@@ -13,6 +13,7 @@ from hpo_bench.report.facets import Facets
 
 Kind = Literal["text", "words", "name", "number", "code", "verdict", "strip"]
 FOLDED_FROM = 40  # rows
+KEY_DIGITS = 7  # of what a column is sorted by, more than are shown
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ class Cell:
             return ""
         if math.isinf(self.key):
             return "-Infinity" if self.key < 0 else "Infinity"
-        return repr(float(self.key))
+        whole = float(self.key).is_integer() and abs(self.key) < 2**53
+        return str(int(self.key)) if whole else f"{self.key:.{KEY_DIGITS}g}"
 
 
 @dataclass(frozen=True)

@@ -202,6 +202,21 @@ def test_other_configurations_are_left_out_and_named(results):
     assert number(chosen, statistic="best")["estimate"] == 0.001
 
 
+def test_a_tables_own_methods_say_how_long_all_were_trained(tmp_path):
+    short, long = np.full((3, 3), 2.0), np.full((3, 9), 1.0)
+    for method in ("random", "ours_wd_lr_m"):
+        make_run(tmp_path, method, "fashion_mnist", long)
+        make_run(tmp_path, method, "fashion_mnist", short)
+    for method in ("prodigy", "dog", "momo"):  # shorter, and more of them
+        make_run(tmp_path, method, "fashion_mnist", short)
+    table = tables.build("fashion_mnist", tmp_path)
+    assert set(table.data["method"]) == {"random", "ours_wd_lr_m"}
+    assert set(table.data.query("statistic == 'best'")["estimate"]) == {1.0}
+    assert sum("dog: left out 3 repetitions of" in note for note in table.notes) == 1
+    everything = tables.build("summary", tmp_path).data
+    assert set(everything.query("statistic == 'best'")["estimate"]) == {2.0}
+
+
 # --- pairs, divergence, run time ---
 
 

@@ -10,7 +10,7 @@ which kind shows which methods on which data.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ class TableKind:
         make: from comparable runs, the statistics and the seed.
         datasets, methods: what it is about unless asked otherwise; empty = all that is stored.
         repetitions: how many the paper has.
-        select: which runs stand side by side.
+        select: which runs stand side by side, by the methods that the table is about.
         printed: its rows are those that the paper printed, with runs or without.
     """
 
@@ -55,7 +55,7 @@ class TableKind:
     datasets: tuple[str, ...] = ()
     methods: tuple[str, ...] = ()
     repetitions: int = 200
-    select: Callable[[Runs], Selection] = comparable
+    select: Callable[[Runs, Collection[str]], Selection] = comparable
     printed: bool = False
 
 
@@ -90,9 +90,9 @@ def build(
     runs = find(
         results_dir, datasets=wanted or None, methods=chosen or None, where=where, command=command
     )
-    selection = kind.select(runs)
-    body, bold, data, label = kind.make(selection.runs, mode, seed)
     looked_for = chosen or kind.methods
+    selection = kind.select(runs, looked_for)
+    body, bold, data, label = kind.make(selection.runs, mode, seed)
     if kind.printed:
         asked_for = data["dataset"].isin(wanted) & data["method"].isin(map(shown_name, looked_for))
         body, bold, data = (part[asked_for.to_numpy()] for part in (body, bold, data))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import pandas as pd
 
@@ -26,7 +28,7 @@ DISCOUNT = "method.estimator.discount"
 COLUMN_OF_DISCOUNTS = "Method"
 
 
-def all_discounts(runs: Runs) -> Selection:
+def all_discounts(runs: Runs, methods: Collection[str] = ()) -> Selection:
     """Every value of the discount beside each other, and other methods of the same length."""
     with_discount = [run for run in runs if DISCOUNT in settings(run)]
     cells, notes = over_setting(with_discount, DISCOUNT)
@@ -37,7 +39,7 @@ def all_discounts(runs: Runs) -> Selection:
         for run in runs
         if DISCOUNT not in settings(run) and (run.dataset, weight_updates(run)) in lengths
     ]
-    beside = comparable(others)
+    beside = comparable(others, methods)
     return Selection([*chosen, *beside.runs], (*notes, *beside.notes))
 
 

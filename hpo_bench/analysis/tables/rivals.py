@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -46,12 +46,12 @@ def versions(runs: Runs) -> dict[str, list[Run]]:
     }
 
 
-def comparable_in_versions(runs: Runs) -> Selection:
+def comparable_in_versions(runs: Runs, methods: Collection[str] = ()) -> Selection:
     """Comparable runs of each version."""
     chosen: dict[str, Run] = {}
     notes: dict[str, None] = {}
     for of_version in versions(runs).values():
-        selection = comparable(of_version)
+        selection = comparable(of_version, methods)
         alike, other_lengths = of_usual_length(selection.runs)  # at equal cost
         chosen |= {run.run_id: run for run in alike}
         notes |= dict.fromkeys(other_lengths)

@@ -26,7 +26,7 @@ from hpo_bench.figures.common.base import RULES, Options, Plotted, Points
 from hpo_bench.store.files import atomic, write_json
 
 FORMAT = 1
-DIGITS = 10  # of the points: more than any image shows, fewer than processors differ in
+DIGITS = 7  # of the points: as many as float32 has, more than any image shows
 TEXT_COLUMNS = ("part", "panel", "dataset", "method", "hyperparameter", "kind", "status", "text")
 PACKAGES = ("matplotlib", "numpy", "pandas", "scipy", "scikit-learn")
 IDENTIFIERS = ("name", "method", "dataset")  # by which parts of a figure's context are found
