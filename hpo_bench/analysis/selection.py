@@ -243,8 +243,8 @@ def comparable(runs: Runs, deciding: Collection[str] = ()) -> Selection:
     then most repetitions, then most weight updates. Of each method the configuration with the
     fewest differences from it is kept, then the usual hyperparameter optimiser, what is nearest to
     the method's own yaml (of a grid over one of its settings the usual value), the newest numbers
-    (CHANGELOG), the most repetitions. A method that was trained on other rows than these (another
-    validation part) is left out.
+    (CHANGELOG), the most repetitions, the most recorded steps. A method that was trained on other
+    rows than these (another validation part) is left out.
 
     Args:
         deciding: methods whose settings are the reference, where a dataset has runs of them; then
@@ -313,7 +313,7 @@ def _shared_by_most(runs: Runs, settings: Callable[[Run], dict[str, Any]]) -> di
 
 def _preference(
     shards: Runs, reference: Values, hyper: Values
-) -> tuple[int, int, int, int, int, str]:
+) -> tuple[int, int, int, int, int, int, str]:
     """What orders the configurations of a method: the first is the one to keep."""
     first = shards[0]
     return (
@@ -322,6 +322,7 @@ def _preference(
         _unlike_its_yaml(first),
         -int(first.code.get("numbers") or 0),
         -repetitions(shards),
+        int(first.config["record_every"]),
         configuration(first),  # so that the choice never depends on the order of the store
     )
 

@@ -132,6 +132,15 @@ def test_comparable_keeps_all_shards_and_prefers_more_repetitions(tmp_path):
     assert "batch_size=7" in selection.notes[0]
 
 
+@pytest.mark.parametrize("other", [400, 4000])
+def test_of_two_that_differ_in_what_they_recorded_the_finer_one_stays(tmp_path, other):
+    for every in (other, 10):
+        config = {"record_every": every}
+        make_run(tmp_path, "random", "uci_energy", [1.0], config=config, suffix=f"at-{every}")
+    (kept,) = comparable(find(tmp_path)).runs
+    assert kept.config["record_every"] == 10
+
+
 def test_comparable_prefers_the_usual_validation_part_to_a_larger_one_with_more_repetitions(
     tmp_path,
 ):
