@@ -74,6 +74,8 @@ def points(selection: NeededRuns, options: Options) -> Points:
                 continue
             frames.append(_times(group, options, bare=role == "bare").assign(part=role))
             kept += group
+    if not frames:
+        return Points(pd.DataFrame(), {}, notes=tuple(notes))
     frame = pd.concat(frames, ignore_index=True)
     groups = by_dataset(kept)
     shown = [

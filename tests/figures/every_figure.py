@@ -183,7 +183,7 @@ def _larger(results: Path, rng: np.random.Generator) -> None:
             results / "runtime",
             "random",
             "fashion_mnist",
-            np.ones((1, 2)),
+            np.ones((1, 3)),
             first_seed=seed,
             rows_in_block=1,
             seconds=1.0 + 0.1 * seed,

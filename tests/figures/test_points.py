@@ -652,7 +652,10 @@ class TestTimes:
         points = fig14.points(NeededRuns(selected, ("fashion_mnist",), ()), QUICK)
         assert list(points.frame["part"]) == ["bare"]
         assert list(points.frame["seconds"]) == pytest.approx([1.0])
-        assert points.notes == ("fashion_mnist: too short for a test evaluation between its ends",)
+        note = "fashion_mnist: too short for a test evaluation between its ends"
+        assert points.notes == (note,)
+        only_evaluated = NeededRuns({"evaluated": selected["evaluated"]}, ("fashion_mnist",), ())
+        assert fig14.points(only_evaluated, QUICK).frame.empty
 
 
 class TestIncumbent:
