@@ -571,7 +571,7 @@ def cost(runs: Runs, results: Path) -> str:
     rows = []
     for dataset in by_dataset(alone).values():
         bare = [run for run in dataset if run.config["record_every"] == NEVER]
-        evaluated = [run for run in dataset if run not in bare and evaluates_between(run)]
+        evaluated = [run for run in dataset if evaluates_between(run)]
         for kind, group in (("with test evaluation", evaluated), ("without", bare)):
             if not group:
                 continue

@@ -24,14 +24,15 @@ from torch import Tensor
 from hpo_bench.core import tree
 from hpo_bench.core.batches import Batches, Stream
 from hpo_bench.core.hyperparameters import Hyperparameters
-from hpo_bench.core.loop import Advance, Eager, Snapshot, Training, advance
+from hpo_bench.core.loop import LONGEST, Advance, Eager, Snapshot, Training, advance
 from hpo_bench.core.model import Batch
 from hpo_bench.core.recorder import Recorder
 from hpo_bench.core.schedules import Factors
 from hpo_bench.core.update import State
 from hpo_bench.running import memory, stretches
 
-MOST_UPDATES = 256  # in one graph: the driver takes a millisecond to prepare a hundred kernels
+# In one graph, which spans no pause; the driver takes a millisecond to prepare a hundred kernels.
+MOST_UPDATES = LONGEST
 MOST_GRAPHS = 12  # intervals of rarer kinds run as they are
 
 Kind = tuple[object, ...]
