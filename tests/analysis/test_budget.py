@@ -19,7 +19,7 @@ from tests.make_store import make_run
 OF_PENN_TREEBANK = (
     "20 % of the text, 2 × 64 units, batches of 20 × 40 words, 900 of 23910 weight updates, n = 8"
 )
-OF_CIFAR10 = "2000 of 50000 images, width 48 of 64, 400 of 32400 weight updates, n = 8"
+OF_CIFAR10 = "2000 of 50000 images, width 48 of 64, 500 of 32400 weight updates, n = 8"
 
 
 def at_scale(
