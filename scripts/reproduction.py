@@ -73,15 +73,17 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def median(runs: Runs) -> str:
-    """Median final metric with its bootstrap interval, and how many repetitions did not diverge."""
+def median(runs: Runs, usual: int) -> str:
+    """Median final metric with its bootstrap interval, and how many repetitions did not diverge
+    where these are not the ``usual`` number.
+    """
     frame = frames.finals(runs)
     values = frames.failure_aware(frame) * frame["metric_scale"].to_numpy()
     found = bootstrap.bootstrap(values, "median")
     low = "∞" if np.isinf(found.low) else rounded(found.low).text
     high = "∞" if np.isinf(found.high) else rounded(found.high).text
     ok = np.isfinite(values).sum()
-    missing = "" if ok == len(values) else f", {ok}/{len(values)}"
+    missing = "" if ok == usual else f", {ok}/{len(values)}"
     return f"{plain_median(values)} [{low}, {high}]{missing}"
 
 
@@ -98,7 +100,8 @@ def medians(rows: Mapping[str, Runs]) -> str:
     body = []
     for name, runs in rows.items():
         groups = by_method(selection.comparable(runs).runs)
-        cells = [median(groups[method]) if method in groups else "–" for method in methods]
+        usual = max(map(repetitions, groups.values()))
+        cells = [median(groups[method], usual) if method in groups else "–" for method in methods]
         body.append([name, *cells])
     return table(("", *methods.values()), body)
 
