@@ -487,7 +487,8 @@ def test_a_block_that_kills_every_process_ends_the_run_with_one_line(tmp_path, p
 def test_a_killed_node_of_two_costs_no_row_and_no_bit(tmp_path):
     pytest.importorskip("ray", reason="Ray is not installed (pip install 'hpo-bench[ray]')")
     script = Path(__file__).resolve().parents[2] / "scripts" / "ray_two_nodes.py"
-    command = [sys.executable, str(script), str(tmp_path), "--blocks", "12", "--updates", "2000"]
+    # So many blocks that the run goes on for seconds after the kill, however late the worker is.
+    command = [sys.executable, str(script), str(tmp_path), "--blocks", "36", "--updates", "2000"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Ray lost the node 127.0.0.2" in done.stdout
