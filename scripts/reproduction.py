@@ -108,12 +108,17 @@ def medians(rows: Mapping[str, Runs]) -> str:
 
 def medians_by_dataset(runs: Runs, datasets: Sequence[str] = UCI) -> str:
     """`medians`, a row each of these datasets, in their order."""
+    return medians(rows_by_dataset(runs, datasets))
+
+
+def rows_by_dataset(runs: Runs, datasets: Sequence[str] = UCI) -> dict[str, list[Run]]:
+    """The runs of these datasets, in their order, each under its name and its repetitions."""
     groups = by_dataset(runs)
-    rows = {}
-    for name in datasets:
-        if name in groups:
-            rows[f"{label(groups[name])}, n = {repetitions(groups[name])}"] = groups[name]
-    return medians(rows)
+    return {
+        f"{label(groups[name])}, n = {repetitions(groups[name])}": groups[name]
+        for name in datasets
+        if name in groups
+    }
 
 
 # --- blocks ---
@@ -356,7 +361,10 @@ def beyond(runs: Runs, results: Path) -> str:
     """Medians of hypergradients through AdamW and over a longer horizon, and what they replace."""
     kept = main_runs(runs, BEYOND)
     run_on = {run.dataset for run in kept if run.method == THROUGH_ADAMW}
-    return medians_by_dataset([run for run in kept if run.dataset in run_on])
+    rows = rows_by_dataset([run for run in kept if run.dataset in run_on])
+    if images := on_fashion(runs, BEYOND, FASHION_UPDATES):
+        rows[f"{label(images)}, {FASHION_UPDATES} updates, n = {repetitions(images)}"] = images
+    return medians(rows)
 
 
 def choice(runs: Runs, results: Path) -> str:
@@ -507,19 +515,23 @@ def full(runs: Runs, results: Path) -> str:
     return medians({"UCI Energy": kept})
 
 
+def on_fashion(runs: Runs, methods: Sequence[str], updates: int) -> list[Run]:
+    """Those of Fashion-MNIST with these methods and so many weight updates."""
+    return [
+        run
+        for run in by_dataset(runs).get(FASHION, ())
+        if run.method in methods
+        and selection.weight_updates(run) == updates
+        and today.as_meant(run)
+    ]
+
+
 def fashion(runs: Runs, results: Path) -> str:
     """Final values on Fashion-MNIST after 10 and after 50 epochs, of all repetitions stored."""
     wanted = (*ONE_PASS, "medium_diff_through_opt")
     rows = {}
     for updates in (SHORT_FASHION_UPDATES, FASHION_UPDATES):
-        kept = [
-            run
-            for run in by_dataset(runs)[FASHION]
-            if run.method in wanted
-            and selection.weight_updates(run) == updates
-            and today.as_meant(run)
-        ]
-        if kept:
+        if kept := on_fashion(runs, wanted, updates):
             rows[f"{updates} updates, {repetitions(kept)} repetitions"] = kept
     return medians(rows)
 
