@@ -295,14 +295,14 @@ def _ranking(chosen: Sequence[Run]) -> str:
 
 
 def ranks(runs: Runs, results: Path) -> str:
-    """The best mean ranks of `rivals` and those of the paper's methods, with what they cost."""
+    """The best mean ranks of `rivals`, the paper's methods' and `BEYOND`'s, with what they cost."""
     chosen = of_rivals(runs)
     ranked = Ranked.of(chosen)
     same_rows = Ranked.of(of_rivals(runs, on_training_rows))
     rows = []
     for place, (method, rank) in enumerate(ranked.ranks.items(), start=1):
         group = [run for run in chosen if run.method == method]
-        if place > PLACES and method not in ONE_PASS:
+        if place > PLACES and method not in (*ONE_PASS, *BEYOND):
             continue
         costs = [
             today.work_per_update(of_set, frames.finals(of_set))
