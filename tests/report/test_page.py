@@ -213,6 +213,7 @@ def test_final_values_are_those_of_the_statistics(built: page.Page) -> None:
     assert "n_ok/n = 22/24" in grid.note
     assert "seed 0" in grid.note
     assert "bootstrap percentile 95 %" in grid.note
+    assert "median: mean of its bootstrap distribution" in grid.note
 
 
 def test_the_papers_statistics_reach_tables_and_figures(results: Path, few_figures: None) -> None:
