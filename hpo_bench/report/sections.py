@@ -302,17 +302,17 @@ def _finals(rows: Sequence[Summary], mode: Statistics, seed: int) -> Grid:
     label = interval.label(mode, n_ok, n, seed, ", ".join(kinds))
     note = (
         f"{label}; lower is better; bold: within one standard error of the best median; "
-        f"{MEANING_OF_COLUMNS[mode]}"
+        "median: mean of its bootstrap distribution, where that is finite; "
+        f"{MEANING_OF_MEAN_AND_BEST[mode]}"
     )
     measure = f"{first.measure[:1].lower()}{first.measure[1:]}"
     caption = f"{first.dataset_label}: {measure} at the end of training"
     return Grid(f"finals-{first.dataset}-{first.column}", caption, columns, cells, note)
 
 
-OF_MEDIAN = "median: mean of its bootstrap distribution, where that is finite"
-MEANING_OF_COLUMNS: Mapping[Statistics, str] = {
-    "default": f"{OF_MEDIAN}; mean: of the runs that are ok; best: lowest final value",
-    "paper": f"{OF_MEDIAN}; best: lowest value of whole trajectories",
+MEANING_OF_MEAN_AND_BEST: Mapping[Statistics, str] = {
+    "default": "mean: of the runs that are ok; best: lowest final value",
+    "paper": "best: lowest value of whole trajectories",
 }
 
 
